@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make leaderboard` and `make test`.
+# Settings: CONFIG=config/x.yaml  CORES=4  PYTHON=python3.12  VENV=.venv
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= config/digits.yaml
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: leaderboard smoke test check bench setup clean
+
+leaderboard: setup
+	@iadd run $(CONFIG) --cores $(CORES)
+	@iadd show $(CONFIG)
+
+smoke:
+	@$(MAKE) --no-print-directory leaderboard CONFIG=config/smoke.yaml
+
+test: setup
+	@python -m pytest
+
+check: setup
+	ruff format --check .
+	ruff check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint --configfile config/smoke.yaml
+	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+
+bench: setup
+	@for script in weighted_distance outer_iteration experts evaluation; do \
+	  python benchmarks/$$script.py || exit 1; done
+
+# The environment, made once and again when what it depends on has changed.
+setup: $(VENV)/.packages $(VENV)/.extension
+
+$(VENV)/.packages: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)"; exit 2; }
+	@test -x $(BIN)/python || { echo "Creating the environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing PyTorch (several GB with its CUDA libraries; a few minutes, once)"
+	@python -m pip install -q "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
+	@echo "Installing the other packages"
+	@IADD_EXTENSION=0 python -m pip install -q --no-build-isolation -e ".[workflow,search,dev]"
+	@touch $@
+
+$(VENV)/.extension: setup.py $(wildcard csrc/*) $(VENV)/.packages
+	@echo "Building the kernels (a minute or two, once)"
+	@python setup.py -q build_ext --inplace
+	@touch $@
+
+clean:
+	rm -rf build iadd/*.so results .snakemake

@@ -1,0 +1,96 @@
+// The ConvNet family as the native passes see it: shapes, buffer layout and the table of kernels.
+//
+// A block is [3x3 convolution, instance norm, ReLU, 2x2 average pool]; blocks are followed by a
+// linear head. Maps are held as [channel block][pixel][lane], one vector register of channels wide.
+// 3x3 convolutions after the first run in the Winograd F(4x4, 3x3) domain (Lavin & Gray 2015,
+// arXiv:1509.09308), held as [frequency][channel block][tile][lane].
+#pragma once
+
+namespace iadd::convnet {
+
+constexpr int kMaxDepth = 8;
+constexpr long kFrequencies = 36;
+constexpr long kPanel = 4;  // vectors of output channels in one panel of the weight gradient
+
+struct Layer {
+  long in, out;                         // channels
+  long height, width, pixels;           // the map that is convolved
+  long pooled_height, pooled_width, pooled;
+  bool pool;
+  long weight, bias, scale, shift;      // offsets in the flat parameter vector
+  long in_blocks, out_blocks;           // channel blocks of one vector
+  long tile_rows, tile_columns, tiles;  // 4x4 output tiles of one map
+  long frequency_weights;               // stride between frequencies of the transformed weights
+  // Offsets in the packed weights: forward and transposed operand, then the vectors.
+  long packed_forward, packed_transposed, packed_bias, packed_scale, packed_shift;
+  // Offsets in the packed gradient: [out block][(input channel, tap)][lane], then the vectors.
+  long gradient_weight, gradient_bias, gradient_scale, gradient_shift;
+};
+
+struct Network {
+  long channels, height, width, classes, filters, depth;
+  bool norm, relu, pool;
+  long lanes;
+  Layer layers[kMaxDepth];
+  long features, padded_features;  // of one image
+  long head_weight, head_bias, parameters;
+  long packed_head, packed_head_bias, packed_size;
+  long gradient_head, gradient_head_bias, gradient_size;
+  long pack_units, collect_units;  // independent pieces of work before and after the passes
+
+  long frequency_maps(long blocks, long tiles) const { return (blocks * tiles + 1) * lanes; }
+};
+
+enum class Seed { cross_entropy, logits, features, none };  // where the backward pass begins
+
+// One micro-batch. Null outputs are not computed. With `direction` set, every gradient below is its
+// derivative along that direction of the parameters.
+template <class T>
+struct Job {
+  const Network* network = nullptr;
+  const T* weights = nullptr;    // packed
+  const T* direction = nullptr;  // packed
+  const T* images = nullptr;     // (count, channels, height, width)
+  const T* seed = nullptr;       // targets, or the cotangent of logits or features: (count, ...)
+  Seed kind = Seed::none;
+  long count = 0;
+  T mean = 0;  // 1 / batch
+  T* arena = nullptr;
+  T* gradient = nullptr;         // packed
+  bool accumulate = false;       // add to `gradient` instead of overwriting it
+  T* image_gradient = nullptr;   // (count, channels, height, width)
+  T* target_gradient = nullptr;  // (count, classes), with a direction only
+  T* logits = nullptr;           // (count, classes)
+  T* features = nullptr;         // (count, features)
+  double* loss = nullptr;        // this micro-batch's share of the mean loss
+  double* slope = nullptr;       // <gradient, direction>, this micro-batch's share
+};
+
+// Shapes and layout for registers of `lanes` channels. Throws std::invalid_argument.
+Network network(long channels, long height, long width, long classes, long filters, long depth,
+                bool norm, bool relu, bool pool, long lanes);
+
+template <class T>
+struct Kernels {
+  long lanes;
+  long (*arena)(const Network&, long count, bool tangent);
+  void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
+  void (*run)(const Job<T>&);
+  void (*collect)(const Network&, const T* partials, long slots, long stride, T* gradient,
+                  long begin, long end);
+};
+
+namespace avx512 {
+template <class T>
+Kernels<T> kernels();
+}
+namespace avx2 {
+template <class T>
+Kernels<T> kernels();
+}
+namespace generic {
+template <class T>
+Kernels<T> kernels();
+}
+
+}  // namespace iadd::convnet

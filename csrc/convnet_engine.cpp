@@ -1,0 +1,236 @@
+#include "convnet_engine.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace iadd::convnet {
+namespace {
+
+enum class Isa { generic, avx2, avx512 };
+
+Isa detect() {
+#if defined(__x86_64__)
+  // IADD_ISA lowers the choice, so that every build can be tested on one machine.
+  const char* wanted = std::getenv("IADD_ISA");
+  const std::string limit = wanted ? wanted : "avx512";
+  if (limit == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+    return Isa::avx512;
+  if (limit != "generic" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return Isa::avx2;
+#endif
+  return Isa::generic;
+}
+
+Isa isa() {
+  static const Isa found = detect();
+  return found;
+}
+
+// Grows only and stays with its thread, so that a loop of steps allocates once.
+class Workspace {
+ public:
+  template <class T>
+  T* get(long count) {
+    const size_t bytes = (size_t(count) * sizeof(T) + kAlign - 1) / kAlign * kAlign;
+    if (bytes > size_) grow(bytes);
+    return static_cast<T*>(data_.get());
+  }
+
+ private:
+  static constexpr size_t kAlign = 4096;
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+
+  void grow(size_t bytes) {
+    data_.reset();
+    size_ = 0;
+    const size_t align = bytes >= (size_t(4) << 20) ? size_t(2) << 20 : kAlign;
+    data_.reset(std::aligned_alloc(align, (bytes + align - 1) / align * align));
+    if (!data_) throw std::bad_alloc();
+    size_ = bytes;
+#if defined(MADV_HUGEPAGE)
+    if (align > kAlign) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
+  }
+
+  std::unique_ptr<void, Free> data_;
+  size_t size_ = 0;
+};
+
+template <class Task>
+void spread(long count, bool parallel, const Task& task) {
+  if (!parallel || count == 1) {
+    for (long i = 0; i < count; ++i) task(i, 0);
+    return;
+  }
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) task(i, at::get_thread_num());
+  });
+}
+
+// Multiplications of one image's forward pass, roughly.
+double image_work(const Network& net) {
+  double work = double(net.features) * net.classes;
+  for (long i = 0; i < net.depth; ++i) {
+    const Layer& l = net.layers[i];
+    const double filters = double(l.in) * l.out;
+    work += filters * (i == 0 ? 9.0 * l.pixels : double(kFrequencies) * l.tiles) +
+            30.0 * l.out * l.pixels;
+  }
+  return work;
+}
+
+// Images a micro-batch: enough rows for the products, few enough for cache and memory.
+long micro_batch(const Network& net) { return net.filters * net.height * net.width < 65536 ? 10 : 5; }
+
+// Partial gradients: bounds the number of threads, and the memory of large networks.
+long most_slots(const Network& net) { return net.parameters < 100000 ? 8 : 4; }
+
+// How a batch is cut: a function of the shapes alone, never of the number of threads.
+struct Partition {
+  long batch, pieces, slots;
+
+  Partition(const Network& net, long batch) : batch(batch) {
+    pieces = (batch + micro_batch(net) - 1) / micro_batch(net);
+    if (worth_threads(net, batch)) pieces = std::min(batch, (pieces + 1) / 2 * 2);
+    slots = std::min(pieces, most_slots(net));
+  }
+  long begin(long piece) const { return batch * piece / pieces; }
+  long first_piece(long slot) const { return pieces * slot / slots; }
+  long largest() const { return (batch + pieces - 1) / pieces; }
+};
+
+template <class T>
+class Batch {
+ public:
+  Batch(const Network& net, const Request<T>& request, bool parallel)
+      : net_(net), request_(request), parts_(net, request.batch),
+        parallel_(parallel && parts_.slots > 1), kernels_(kernels<T>()) {
+    lay_out();
+  }
+
+  void run() {
+    const bool tangent = request_.direction;
+    const long units = net_.pack_units;
+    spread(tangent ? 2 * units : units, parallel_, [&](long i, int) {
+      if (i < units)
+        kernels_.pack(net_, request_.parameters, weights_, i, i + 1);
+      else
+        kernels_.pack(net_, request_.direction, direction_, i - units, i - units + 1);
+    });
+    spread(parts_.slots, parallel_, [&](long slot, int thread) {
+      for (long p = parts_.first_piece(slot); p < parts_.first_piece(slot + 1); ++p)
+        kernels_.run(job(slot, p, thread));
+    });
+    if (request_.gradient)
+      spread(net_.collect_units, parallel_, [&](long i, int) {
+        kernels_.collect(net_, partials_, parts_.slots, partial_, request_.gradient, i, i + 1);
+      });
+    if (request_.loss) *request_.loss = sum(losses_);
+    if (request_.slope) *request_.slope = sum(slopes_);
+  }
+
+ private:
+  void lay_out() {
+    static thread_local Workspace workspace;
+    const bool tangent = request_.direction;
+    const auto even = [](long size) { return (size + 63) / 64 * 64; };
+    packed_ = even(net_.packed_size);
+    arena_ = even(kernels_.arena(net_, parts_.largest(), tangent));
+    partial_ = request_.gradient ? even(net_.gradient_size) : 0;
+    const long threads = parallel_ ? std::min<long>(parts_.slots, at::get_num_threads()) : 1;
+    weights_ = workspace.get<T>((tangent ? 2 : 1) * packed_ + threads * arena_ +
+                                parts_.slots * partial_ + 64 * parts_.pieces);
+    direction_ = tangent ? weights_ + packed_ : nullptr;
+    arenas_ = weights_ + (tangent ? 2 : 1) * packed_;
+    partials_ = arenas_ + threads * arena_;
+    losses_ = reinterpret_cast<double*>(partials_ + parts_.slots * partial_);
+    slopes_ = losses_ + parts_.pieces;
+  }
+
+  Job<T> job(long slot, long piece, int thread) const {
+    const long begin = parts_.begin(piece);
+    const long pixels = net_.channels * net_.height * net_.width;
+    const long seed = request_.kind == Seed::features ? net_.features : net_.classes;
+    const auto at = [begin](auto* p, long stride) { return p ? p + begin * stride : nullptr; };
+    Job<T> job;
+    job.network = &net_;
+    job.weights = weights_;
+    job.direction = direction_;
+    job.images = request_.images + begin * pixels;
+    job.seed = at(request_.seed, seed);
+    job.kind = request_.kind;
+    job.count = parts_.begin(piece + 1) - begin;
+    job.mean = T(1) / T(request_.batch);
+    job.arena = arenas_ + thread * arena_;
+    job.gradient = request_.gradient ? partials_ + slot * partial_ : nullptr;
+    job.accumulate = piece > parts_.first_piece(slot);
+    job.image_gradient = at(request_.image_gradient, pixels);
+    job.target_gradient = at(request_.target_gradient, net_.classes);
+    job.logits = at(request_.logits, net_.classes);
+    job.features = at(request_.features, net_.features);
+    job.loss = losses_ + piece;
+    job.slope = slopes_ + piece;
+    return job;
+  }
+
+  double sum(const double* pieces) const {
+    double total = 0;
+    for (long i = 0; i < parts_.pieces; ++i) total += pieces[i];
+    return total;
+  }
+
+  const Network& net_;
+  const Request<T>& request_;
+  const Partition parts_;
+  const bool parallel_;
+  const Kernels<T>& kernels_;
+  long packed_, arena_, partial_;
+  T *weights_, *direction_, *arenas_, *partials_;
+  double *losses_, *slopes_;
+};
+
+}  // namespace
+
+const char* instruction_set() {
+  return isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "generic";
+}
+
+template <class T>
+const Kernels<T>& kernels() {
+#if defined(__x86_64__)
+  static const Kernels<T> found = isa() == Isa::avx512 ? avx512::kernels<T>()
+                                  : isa() == Isa::avx2 ? avx2::kernels<T>()
+                                                       : generic::kernels<T>();
+#else
+  static const Kernels<T> found = generic::kernels<T>();
+#endif
+  return found;
+}
+
+bool worth_threads(const Network& net, long batch) { return batch > 1 && image_work(net) * batch > 4e5; }
+
+template <class T>
+void execute(const Network& net, const Request<T>& request, bool parallel) {
+  Batch<T>(net, request, parallel).run();
+}
+
+template const Kernels<float>& kernels<float>();
+template const Kernels<double>& kernels<double>();
+template void execute<float>(const Network&, const Request<float>&, bool);
+template void execute<double>(const Network&, const Request<double>&, bool);
+
+}  // namespace iadd::convnet

@@ -1,0 +1,75 @@
+// A small matrix product with free strides: C[row][vector] (+)= sum_k A[row][k] B[k][vector].
+// Register-blocked; no packing, because every operand is laid out for it when it is written.
+#pragma once
+
+// k runs over `outer` runs of `inner` elements, each with its own stride.
+template <class T>
+struct Product {
+  const T* a;
+  long a_row, a_inner, a_outer;
+  const T* b;
+  long b_inner, b_outer, b_vector;
+  T* c;
+  long c_row, c_vector;
+  long inner, outer;
+  bool accumulate;
+};
+
+// Stride is a_row where it is known at compile time, 0 where it is not.
+template <class T, long Stride, int R, int N>
+void product_block(const Product<T>& p, long row, long vector) {
+  const long a_row = Stride ? Stride : p.a_row;
+  const T* a = p.a + row * a_row;
+  const T* b = p.b + vector * p.b_vector;
+  T* c = p.c + row * p.c_row + vector * p.c_vector;
+  Vec<T> sum[R][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n)
+      sum[r][n] = p.accumulate ? load(c + r * p.c_row + n * p.c_vector) : Vec<T>{};
+  for (long o = 0; o < p.outer; ++o) {
+    const T* x = a + o * p.a_outer;
+    const T* y = b + o * p.b_outer;
+    for (long k = 0; k < p.inner; ++k, x += p.a_inner, y += p.b_inner) {
+      Vec<T> w[N];
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) w[n] = load(y + n * p.b_vector);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) sum[r][n] += w[n] * x[r * a_row];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) store(c + r * p.c_row + n * p.c_vector, sum[r][n]);
+}
+
+template <int N>
+constexpr int kRows = CONVNET_ACCUMULATORS / N < 12 ? CONVNET_ACCUMULATORS / N : 12;
+
+template <class T, long Stride, int N, int R = kRows<N>>
+INLINE void product_rows(const Product<T>& p, long row, long vector, long rows) {
+  if (rows == R) return product_block<T, Stride, R, N>(p, row, vector);
+  if constexpr (R > 1) product_rows<T, Stride, N, R - 1>(p, row, vector, rows);
+}
+
+template <class T, long Stride, int N>
+void product_panel(const Product<T>& p, long vector, long rows) {
+  // Blocks of nearly equal height, so that no thin remainder runs at a fraction of the speed.
+  const long blocks = (rows + kRows<N> - 1) / kRows<N>;
+  for (long i = 0; i < blocks; ++i) {
+    const long begin = rows * i / blocks, end = rows * (i + 1) / blocks;
+    product_rows<T, Stride, N>(p, begin, vector, end - begin);
+  }
+}
+
+template <class T, long Stride = 0>
+void multiply(const Product<T>& p, long rows, long vectors) {
+  long v = 0;
+  for (; v + 4 <= vectors; v += 4) product_panel<T, Stride, 4>(p, v, rows);
+  for (; v + 2 <= vectors; v += 2) product_panel<T, Stride, 2>(p, v, rows);
+  if (v < vectors) product_panel<T, Stride, 1>(p, v, rows);
+}

@@ -1,0 +1,121 @@
+// One micro-batch through the network and back; with a direction, the same in dual numbers, whose
+// derivative part is the Hessian-vector product (forward over reverse, Pearlmutter 1994).
+#pragma once
+
+template <class T, bool D>
+struct Pass {
+  static constexpr long L = kLanes<T>;
+  const Job<T>& job;
+  const Network& net;
+  Ref<T, D> maps[kMaxDepth], roots[kMaxDepth], inputs[kMaxDepth];
+  Ref<T, D> outputs, pooled, features, feature_gradient, logits, logit_gradient;
+  T *weight_gradient, *columns, *column_gradient;
+
+  explicit Pass(const Job<T>& job) : job(job), net(*job.network) {}
+
+  // Lays the arena out; with a null arena it only measures. Returns the elements used.
+  long allocate(T* arena, long count) {
+    long used = 0;
+    auto plain = [&](long size) {
+      T* p = arena + used;
+      used += (size + 2 * L - 1) / L * L;
+      return p;
+    };
+    auto dual = [&](long size) {
+      T* v = plain(size);
+      return Ref<T, D>{v, D ? plain(size) : nullptr};
+    };
+    long largest = 0, panel = 0, pixels = 0;
+    for (long i = 0; i < net.depth; ++i) {
+      const Layer& l = net.layers[i];
+      maps[i] = dual(count * l.out_blocks * l.pixels * L);
+      roots[i] = dual(count * l.out_blocks * L);
+      pixels = l.pooled > pixels ? l.pooled : pixels;
+      if (i == 0) continue;
+      const long size = kFrequencies * net.frequency_maps(l.out_blocks, count * l.tiles);
+      inputs[i] = dual(kFrequencies * net.frequency_maps(l.in_blocks, count * l.tiles));
+      largest = size > largest ? size : largest;
+      const long weights = kFrequencies * panel_stride(l);
+      panel = weights > panel ? weights : panel;
+    }
+    const Layer& first = net.layers[0];
+    outputs = dual(largest);
+    pooled = dual(pixels * L);
+    features = dual(count * net.padded_features);
+    feature_gradient = dual(count * net.padded_features);
+    logits = dual(count * net.classes);
+    logit_gradient = dual(count * net.classes);
+    weight_gradient = plain(panel);
+    columns = plain(9 * first.in * column_stride(first));
+    column_gradient = plain(column_blocks(first) * L * first.pixels);
+    return used;
+  }
+
+  static long panel_stride(const Layer& l) { return (kPanel * l.in_blocks * L + 1) * L; }
+  static long column_stride(const Layer& l) { return l.pixels + L; }
+  static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
+
+  Ref<const T, D> weights(long offset) const {
+    return {job.weights + offset, D ? job.direction + offset : nullptr};
+  }
+  INLINE Num<T, D> weight(long offset) const {
+    if constexpr (D)
+      return {load(job.weights + offset), load(job.direction + offset)};
+    else
+      return {load(job.weights + offset)};
+  }
+  Affine<T, D> affine(const Layer& l, long block) const {
+    if (!net.norm) return {Num<T, D>{}, Num<T, D>{}, false, net.relu};
+    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L), true,
+            net.relu};
+  }
+
+  // c = a * b of arrays and of their derivatives, by the product rule.
+  template <long Stride>
+  void multiply_dual(Product<T> p, Ref<const T, D> a, Ref<const T, D> b, Ref<T, D> c, long rows,
+                     long vectors) const {
+    p.a = a.v, p.b = b.v, p.c = c.v;
+    multiply<T, Stride>(p, rows, vectors);
+    if constexpr (D) {
+      p.a = a.d, p.c = c.d;
+      multiply<T, Stride>(p, rows, vectors);
+      p.a = a.v, p.b = b.d, p.accumulate = true;
+      multiply<T, Stride>(p, rows, vectors);
+    }
+  }
+
+  // Only the derivative of a * b, or the product itself without a direction: gradients of weights.
+  template <long Stride>
+  void multiply_last(Product<T> p, Ref<const T, D> a, Ref<const T, D> b, T* c, long rows,
+                     long vectors) const {
+    p.c = c;
+    p.a = a.v, p.b = D ? b.d : b.v;
+    multiply<T, Stride>(p, rows, vectors);
+    if constexpr (D) {
+      if (!a.d) return;  // images do not move
+      p.a = a.d, p.b = b.v, p.accumulate = true;
+      multiply<T, Stride>(p, rows, vectors);
+    }
+  }
+
+  void run() {
+    allocate(job.arena, job.count);
+    first_convolution();
+    for (long i = 1; i < net.depth; ++i) convolution(i);
+    if (job.features) copy_features();
+    if (job.kind == Seed::none && !job.logits) return;
+    if (job.kind == Seed::features) {
+      seed_features();
+    } else {
+      head_forward();
+      if (job.kind == Seed::none) return;
+      loss();
+      head_backward();
+    }
+    for (long i = net.depth - 1; i >= 1; --i) convolution_backward(i);
+    first_backward();
+  }
+
+#include "convnet_convolution.h"
+#include "convnet_head.h"
+};

@@ -1,0 +1,153 @@
+// One vector register of channels, and the dual number that carries its derivative along.
+// Included once for every instruction set, inside that set's namespace.
+#pragma once
+
+#define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+// Not std::min: a copy of it compiled here could be linked where the instruction set is missing.
+INLINE long smaller(long a, long b) { return a < b ? a : b; }
+
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(CONVNET_VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+constexpr long kLanes = CONVNET_VECTOR_BYTES / sizeof(T);
+
+template <class T>
+INLINE Vec<T> load(const T* p) {
+  Vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class T, class V>
+INLINE void store(T* p, V v) {
+  static_assert(sizeof v == CONVNET_VECTOR_BYTES);
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+// One step of Eklundh's transpose: exchanges bit H of the row and of the lane.
+template <class T, int H, int... Lane>
+INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, Lane...>) {
+  constexpr int n = kLanes<T>;
+  const Vec<T> low = __builtin_shufflevector(a, b, (Lane & H ? n + Lane - H : Lane)...);
+  b = __builtin_shufflevector(a, b, (Lane & H ? n + Lane : Lane + H)...);
+  a = low;
+}
+
+template <class T, int H = kLanes<T> / 2>
+INLINE void transpose(Vec<T>* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i)
+    if (!(i & H))
+      exchange<T, H>(rows[i], rows[i + H], std::make_integer_sequence<int, kLanes<T>>{});
+  if constexpr (H > 1) transpose<T, H / 2>(rows);
+}
+
+template <class T>
+INLINE T total(Vec<T> v) {
+  T sum = 0;
+  for (long i = 0; i < kLanes<T>; ++i) sum += v[i];
+  return sum;
+}
+
+// A value and, with D, its derivative: arithmetic on it is forward-mode differentiation, so that
+// one text of the norm and its backward pass serves the gradient and the Hessian-vector product.
+template <class T, bool D>
+struct Num;
+
+template <class T>
+struct Num<T, false> {
+  Vec<T> v;
+  INLINE Vec<T> last() const { return v; }
+};
+
+template <class T>
+struct Num<T, true> {
+  Vec<T> v, d;
+  INLINE Vec<T> last() const { return d; }
+};
+
+template <class T>
+INLINE Num<T, false> operator+(Num<T, false> a, Num<T, false> b) {
+  return {a.v + b.v};
+}
+template <class T>
+INLINE Num<T, false> operator-(Num<T, false> a, Num<T, false> b) {
+  return {a.v - b.v};
+}
+template <class T>
+INLINE Num<T, false> operator*(Num<T, false> a, Num<T, false> b) {
+  return {a.v * b.v};
+}
+template <class T>
+INLINE Num<T, false> operator*(Num<T, false> a, T s) {
+  return {a.v * s};
+}
+template <class T>
+INLINE Num<T, true> operator+(Num<T, true> a, Num<T, true> b) {
+  return {a.v + b.v, a.d + b.d};
+}
+template <class T>
+INLINE Num<T, true> operator-(Num<T, true> a, Num<T, true> b) {
+  return {a.v - b.v, a.d - b.d};
+}
+template <class T>
+INLINE Num<T, true> operator*(Num<T, true> a, Num<T, true> b) {
+  return {a.v * b.v, a.d * b.v + a.v * b.d};
+}
+template <class T>
+INLINE Num<T, true> operator*(Num<T, true> a, T s) {
+  return {a.v * s, a.d * s};
+}
+
+template <class T>
+INLINE Num<T, false> zero_unless(Num<T, false> a, Num<T, false> sign) {
+  // Written so that a NaN passes, as it does in the reference.
+  return {sign.v <= Vec<T>{} ? Vec<T>{} : a.v};
+}
+template <class T>
+INLINE Num<T, true> zero_unless(Num<T, true> a, Num<T, true> sign) {
+  auto off = sign.v <= Vec<T>{};
+  return {off ? Vec<T>{} : a.v, off ? Vec<T>{} : a.d};
+}
+
+template <class T>
+INLINE Vec<T> reciprocal_root(Vec<T> v) {
+  Vec<T> root;
+  for (long i = 0; i < kLanes<T>; ++i) root[i] = T(1) / std::sqrt(v[i]);
+  return root;
+}
+template <class T>
+INLINE Num<T, false> reciprocal_root(Num<T, false> a) {
+  return {reciprocal_root<T>(a.v)};
+}
+template <class T>
+INLINE Num<T, true> reciprocal_root(Num<T, true> a) {
+  Vec<T> root = reciprocal_root<T>(a.v);
+  return {root, a.d * root * root * root * T(-0.5)};
+}
+
+// Where an array and its derivative lie.
+template <class T, bool D>
+struct Ref {
+  T* v;
+  T* d;
+  INLINE Ref operator+(long offset) const { return {v + offset, D ? d + offset : nullptr}; }
+  INLINE Num<T, D> get(long vector) const {
+    if constexpr (D)
+      return {load(v + vector * kLanes<T>), load(d + vector * kLanes<T>)};
+    else
+      return {load(v + vector * kLanes<T>)};
+  }
+  INLINE void put(long vector, Num<T, D> x) const {
+    store(v + vector * kLanes<T>, x.v);
+    if constexpr (D) store(d + vector * kLanes<T>, x.d);
+  }
+  INLINE T* last() const { return D ? d : v; }
+};

@@ -1,0 +1,169 @@
+// The inner loops of the CPU kernel. weighted_distance.cpp includes this file once an instruction
+// set, each time in a namespace of its own with IADD_LANES doubles a register: hence no guard.
+//
+// Order of summation: sixteen lanes of doubles, element i to lane i % 16, added up from lane 0.
+// The product of two floats is exact in double, so a float32 sum has the same bits on every
+// instruction set, fused multiply-add or not, and on every number of threads.
+
+constexpr int kParts = kLanes / IADD_LANES;
+
+template <class T>
+struct Vector {
+  typedef T type __attribute__((vector_size(IADD_LANES * sizeof(T))));
+};
+template <class T>
+using Vec = typename Vector<T>::type;
+using Doubles = Vec<double>;
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// `stream`: past the caches, which saves reading the line that is about to be overwritten.
+template <class T>
+inline void store(T* to, Vec<T> value, bool stream) {
+#ifdef __AVX512F__
+  if constexpr (sizeof value == 64) {
+    if (stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+  }
+#endif
+#ifdef __AVX__
+  if constexpr (sizeof value == 32) {
+    if (stream) return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
+  }
+#endif
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+// acc += x * y in double
+template <class T>
+inline void accumulate(Doubles& acc, Vec<T> x, Vec<T> y) {
+  acc += __builtin_convertvector(x, Doubles) * __builtin_convertvector(y, Doubles);
+}
+
+inline double total(const Doubles (&acc)[kParts]) {
+  double sum = 0;
+  for (int part = 0; part < kParts; ++part)
+    for (int lane = 0; lane < IADD_LANES; ++lane) sum += acc[part][lane];
+  return sum;
+}
+
+// Sums and unscaled gradients (null: not wanted) of n elements, read once.
+template <class T, Power power>
+Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, bool weigh_start,
+                    T* gs, T* gw, bool stream) {
+  Doubles num[kParts] = {}, plain_num[kParts] = {}, den[kParts] = {}, plain_den[kParts] = {};
+  auto lanes = [&](const T* s, const T* o, const T* t, const T* w, T* gs, T* gw, bool stream) {
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part) {
+      const int at = part * IADD_LANES;
+      const Vec<T> target = load(t + at);
+      const Vec<T> d = load(s + at) - target, e = load(o + at) - target;
+      accumulate<T>(plain_num[part], d, d);
+      accumulate<T>(plain_den[part], e, e);
+      if constexpr (power == Power::none) {
+        if (gs) store(gs + at, d, stream);
+      } else {
+        const Vec<T> weight = load(w + at), u = weight * d;
+        if constexpr (power == Power::squared) {
+          accumulate<T>(num[part], u, u);
+          if (weigh_start) accumulate<T>(den[part], weight * e, weight * e);
+          if (gs) store(gs + at, weight * u, stream);
+          if (gw) store(gw + at, u * d, stream);
+        } else {  // w d^2, its two roundings in double
+          const Doubles wide = __builtin_convertvector(weight, Doubles);
+          const Doubles dd = __builtin_convertvector(d, Doubles);
+          const Doubles ee = __builtin_convertvector(e, Doubles);
+          num[part] += wide * (dd * dd);
+          if (weigh_start) den[part] += wide * (ee * ee);
+          if (gs) store(gs + at, u, stream);
+          if (gw) store(gw + at, d * d * T(0.5), stream);
+        }
+      }
+    }
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    lanes(s + i, o + i, t + i, power == Power::none ? w : w + i, gs ? gs + i : gs,
+          gw ? gw + i : gw, stream);
+  if (const int64_t rest = n - i) {  // the last lanes, padded with zeros, which add nothing
+    T line[6][kLanes] = {};
+    for (int64_t k = 0; k < rest; ++k) {
+      line[0][k] = s[i + k], line[1][k] = o[i + k], line[2][k] = t[i + k];
+      if constexpr (power != Power::none) line[3][k] = w[i + k];
+    }
+    lanes(line[0], line[1], line[2], line[3], gs ? line[4] : gs, gw ? line[5] : gw, false);
+    for (int64_t k = 0; k < rest; ++k) {
+      if (gs) gs[i + k] = line[4][k];
+      if (gw) gw[i + k] = line[5][k];
+    }
+  }
+  const Sums plain{0, total(plain_num), 0, total(plain_den)};
+  if constexpr (power == Power::none)
+    return {plain.plain_numerator, plain.plain_numerator, plain.plain_denominator,
+            plain.plain_denominator};
+  return {total(num), plain.plain_numerator,
+          weigh_start ? total(den) : plain.plain_denominator, plain.plain_denominator};
+}
+
+// sum of n elements, in the order above
+template <class T>
+double sum_chunk(const T* v, int64_t n) {
+  Doubles sums[kParts] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma GCC unroll 8
+    for (int part = 0; part < kParts; ++part)
+      sums[part] += __builtin_convertvector(load(v + i + part * IADD_LANES), Doubles);
+  }
+  T line[kLanes] = {};
+  for (int64_t k = 0; i + k < n; ++k) line[k] = v[i + k];
+  for (int part = 0; part < kParts; ++part)
+    sums[part] += __builtin_convertvector(load(line + part * IADD_LANES), Doubles);
+  return total(sums);
+}
+
+// What reaches the normalised weight: the gradient, or nothing where the clamp holds it.
+template <class T>
+inline T unclamped(T g, T w, const Coefficients<T>& c) {
+  return (w > c.low) & (w < c.high) ? g * c.scale : T(0);
+}
+
+// sum h w, the part of the gradient that the mean takes back
+template <class T>
+double inner_chunk(const T* w, const T* g, int64_t n, const Coefficients<T>& c) {
+  T products[kChunk];
+  for (int64_t i = 0; i < n; ++i) products[i] = unclamped(g[i], w[i], c) * w[i];
+  return sum_chunk(products, n);
+}
+
+template <class T>
+void adam_chunk(T* v, const T* w, const T* g, T* m, T* s, int64_t n, const Coefficients<T>& c) {
+  for (int64_t i = 0; i < n; ++i) {
+    const T gradient = (unclamped(g[i], w[i], c) - c.mean_gradient) / c.mean;
+    m[i] = c.beta1 * m[i] + c.rest1 * gradient;
+    s[i] = c.beta2 * s[i] + c.rest2 * (gradient * gradient);
+    v[i] -= c.step_size * m[i] / (std::sqrt(s[i]) / c.root + c.eps);
+  }
+}
+
+template <class T>
+void clamp_chunk(const T* v, T* w, int64_t n, const Coefficients<T>& c) {
+  for (int64_t i = 0; i < n; ++i) {
+    const T x = v[i] / c.mean;
+    w[i] = x < c.low ? c.low : x > c.high ? c.high : x;  // not a number stays so
+  }
+}
+
+template <class T>
+inline const Loops<T> kLoops{
+    {distance_chunk<T, Power::none>, distance_chunk<T, Power::linear>,
+     distance_chunk<T, Power::squared>},
+    sum_chunk<T>,
+    inner_chunk<T>,
+    adam_chunk<T>,
+    clamp_chunk<T>,
+};

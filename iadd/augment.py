@@ -1,0 +1,128 @@
+"""Differentiable siamese augmentation (Zhao & Bilen, ICML 2021, arXiv 2102.08259), randomness passed in.
+
+One call applies one family, drawn beforehand: a `Draw` is a value that can be applied again, to
+other images (siamese) or in a replay. Every family is an affine map of the pixels. Images are
+normalised, so what is padded or cut out becomes the mean, as in the field's code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+# Published strengths, the same for every data set; which families fit is the data set's to say.
+BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
+CROP_PAD, CUTOUT, FLIP, SCALE, ROTATE_DEGREES = 0.125, 0.5, 0.5, 1.2, 15.0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One family with uniform numbers (B, 3) for B images, or (1, 3) for one fate shared by all."""
+
+    family: str
+    uniform: Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The families allowed for a data set; none means no augmentation.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+
+    families: tuple[str, ...] = FAMILIES
+
+    def __post_init__(self) -> None:
+        for family in self.families:
+            if family not in FAMILIES:
+                raise ValueError(
+                    f"augmentation family {family!r}: allowed are {', '.join(FAMILIES)}"
+                )
+
+    def draw(self, generator: torch.Generator, count: int = 1) -> Draw | None:
+        """Choose a family and its strengths for `count` images (1: shared by a whole batch)."""
+        if not self.families:
+            return None
+        choice = int(torch.randint(len(self.families), (), generator=generator))
+        return Draw(self.families[choice], torch.rand(count, 3, generator=generator))
+
+
+def augment(images: Tensor, draw: Draw | None) -> Tensor:
+    """Apply a draw to images (B, C, H, W); differentiable in the images."""
+    if draw is None:
+        return images
+    uniform = draw.uniform.to(images).expand(len(images), 3)
+    if draw.family == "color":
+        return _color(images, uniform)
+    if draw.family == "cutout":
+        return images * _cutout_mask(images, uniform)
+    grid = F.affine_grid(
+        _MATRICES[draw.family](uniform, images.shape[-1]), list(images.shape), align_corners=True
+    )
+    return F.grid_sample(images, grid, align_corners=True)
+
+
+def _color(images: Tensor, uniform: Tensor) -> Tensor:
+    brightness, saturation, contrast = uniform[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1)
+    images = images + (brightness - 0.5) * BRIGHTNESS
+    if images.shape[1] > 1:
+        grey = images.mean(1, keepdim=True)
+        images = (images - grey) * (saturation * SATURATION) + grey
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * (contrast + CONTRAST) + mean
+
+
+def _cutout_mask(images: Tensor, uniform: Tensor) -> Tensor:
+    """1 outside a square hole of half the side whose centre is anywhere in the image."""
+    side = images.shape[-1]
+    hole = int(side * CUTOUT + 0.5)
+    pixels = torch.arange(side, device=images.device)
+    first = (uniform[:, :2] * (side + 1 - hole % 2)).long() - hole // 2  # (B, 2)
+    inside = (pixels >= first[..., None]) & (pixels < first[..., None] + hole)  # (B, 2, side)
+    return 1 - (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None].to(images.dtype)
+
+
+def _affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
+    return torch.stack((a, b, x, c, d, y), 1).view(-1, 2, 3)
+
+
+def _crop(uniform: Tensor, side: int) -> Tensor:
+    """Shift by whole pixels, up to an eighth of the side."""
+    pad = int(side * CROP_PAD + 0.5)
+    shift = ((uniform * (2 * pad + 1)).floor() - pad) * (2 / (side - 1))
+    one, zero = torch.ones_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
+    return _affine(one, zero, shift[:, 0], zero, one, shift[:, 1])
+
+
+def _flip(uniform: Tensor, side: int) -> Tensor:
+    sign = 1 - 2 * (uniform[:, 0] < FLIP).to(uniform.dtype)
+    zero = torch.zeros_like(sign)
+    return _affine(sign, zero, zero, zero, torch.ones_like(sign), zero)
+
+
+def _scale(uniform: Tensor, side: int) -> Tensor:
+    factor = uniform * (SCALE - 1 / SCALE) + 1 / SCALE
+    zero = torch.zeros_like(factor[:, 0])
+    return _affine(factor[:, 0], zero, zero, zero, factor[:, 1], zero)
+
+
+def _rotate(uniform: Tensor, side: int) -> Tensor:
+    angle = (uniform[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
+    zero = torch.zeros_like(angle)
+    return _affine(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero)
+
+
+_MATRICES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "crop": _crop,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
+}

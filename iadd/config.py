@@ -1,0 +1,236 @@
+"""A benchmark as YAML -> frozen typed models; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from iadd import methods
+from iadd.augment import FAMILIES
+from iadd.data import DATASETS
+from iadd.evaluation import find_protocol
+from iadd.experts import Recipe
+from iadd.networks import parse_name
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetConfig(Section):
+    """One data set and how it is read."""
+
+    name: str = Field(description="A known data set, or `folder` for your own images.")
+    label: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.]+$", description="Name in tables and paths; default: `name`."
+    )
+    root: str | None = Field(None, description="Folder of the files; digits and blobs need none.")
+    resolution: int | None = Field(None, description="Side in pixels that images are resized to.")
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 grey or 3 colour; default: as found."
+    )
+    zca: bool = Field(False, description="ZCA whitening instead of mean and standard deviation.")
+    augmentation: tuple[str, ...] | None = Field(
+        None, description=f"Families of {', '.join(FAMILIES)}; default: the data set's own."
+    )
+    validation_fraction: float | None = Field(None, gt=0, le=0.5, description="Cut from train.")
+    download: bool = Field(False, description="Let torchvision download the files into `root`.")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DATASETS:
+            raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
+        return name
+
+    @field_validator("augmentation")
+    @classmethod
+    def _families(cls, families: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for family in families or ():
+            if family not in FAMILIES:
+                raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+        return families
+
+    @property
+    def key(self) -> str:
+        """The name in tables and paths."""
+        return self.label or self.name
+
+
+class ExpertsConfig(Section):
+    """How many experts, in how many shards, and their recipe."""
+
+    count: int = Field(100, ge=1, description="Number of trajectories.")
+    per_shard: int = Field(10, ge=1, description="Trajectories a shard, that is a job.")
+    recipe: Recipe = Field(Recipe(), description="Training and storage of one trajectory.")
+
+
+class EvaluationConfig(Section):
+    """One protocol with its networks."""
+
+    protocol: str = Field("mtt-v1", description="A protocol of SPEC.md.")
+    networks: dict[str, int] = Field(description="Network name -> how many are trained a set.")
+    epochs: int = Field(1000, ge=1, description="Epochs on a distilled set.")
+    whole_epochs: int = Field(100, ge=1, description="Epochs on the whole data (method `whole`).")
+    batch: int = Field(256, ge=1, description="Batch size.")
+    step_size: float = Field(
+        0.01, gt=0, description="For sets that bring no step size of their own."
+    )
+
+    @field_validator("protocol")
+    @classmethod
+    def _protocol(cls, name: str) -> str:
+        find_protocol(name)
+        return name
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, networks: dict[str, int]) -> dict[str, int]:
+        for name, count in networks.items():
+            parse_name(name)
+            if count < 1:
+                raise ValueError(f"network {name}: {count} networks; at least 1 is needed")
+        return networks
+
+
+class ValidationConfig(Section):
+    """The probe by which checkpoints are chosen: few networks, few epochs, validation data."""
+
+    networks: int = Field(2, ge=1, description="Networks a measurement.")
+    epochs: int = Field(300, ge=2, description="Epochs of each.")
+    step_size: float = Field(0.01, gt=0, description="For methods that learn no step size.")
+
+
+class MethodConfig(Section):
+    """A method's parameters, and what differs by ipc."""
+
+    params: dict[str, Any] = Field(default_factory=dict, description="For every ipc.")
+    ipc: dict[int, dict[str, Any]] = Field(default_factory=dict, description="For one ipc.")
+
+
+class Config(Section):
+    """A benchmark: data sets x methods x ipc x seeds, and how they are judged."""
+
+    benchmark: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name; results/<name>/.")
+    seed: int = Field(0, description="Base of every seed.")
+    seeds: int = Field(3, ge=1, description="Distillation seeds a method: 0..seeds-1.")
+    ipc: tuple[int, ...] = Field(min_length=1, description="Images per class.")
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
+    network: str = Field("convnet-d3-w128", description="Network distilled on, and of the experts.")
+    experts: ExpertsConfig = ExpertsConfig()
+    validation: ValidationConfig = ValidationConfig()
+    evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
+    methods: dict[str, MethodConfig] = Field(min_length=1)
+
+    @field_validator("network")
+    @classmethod
+    def _network(cls, name: str) -> str:
+        parse_name(name)
+        return name
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _bare(cls, given: Any) -> Any:
+        """`random:` alone means no parameters."""
+        return (
+            {k: {} if v is None else v for k, v in given.items()}
+            if isinstance(given, dict)
+            else given
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if any(ipc < 1 for ipc in self.ipc) or len(set(self.ipc)) < len(self.ipc):
+            raise ValueError(f"ipc {list(self.ipc)}: allowed are distinct numbers from 1 on")
+        for kind, found in (
+            ("datasets", [d.key for d in self.datasets]),
+            ("evaluations", [e.protocol for e in self.evaluations]),
+        ):
+            if len(set(found)) < len(found):
+                raise ValueError(f"{kind}: {found} are not distinct; give each its own name")
+        for name in self.methods:
+            methods.find(name)
+            for ipc in self.ipcs(name):
+                self.params(name, ipc)
+        return self
+
+    def ipcs(self, method: str) -> tuple[int, ...]:
+        """The ipc values that a method runs at; `whole` has none and is filed under 0."""
+        return (0,) if method == "whole" else self.ipc
+
+    def params(self, method: str, ipc: int) -> methods.Params:
+        """A method's validated parameters at one ipc."""
+        given = self.methods[method]
+        merged = given.params | given.ipc.get(ipc, {})
+        try:
+            return methods.find(method).Params(**merged)
+        except ValidationError as error:
+            raise ValueError(f"methods.{method}: {_first(error)}") from None
+
+    def dataset(self, key: str) -> DatasetConfig:
+        """The data set of that name in this benchmark."""
+        for dataset in self.datasets:
+            if dataset.key == key:
+                return dataset
+        known = ", ".join(d.key for d in self.datasets)
+        raise ValueError(f"data set {key!r} is not in this benchmark; it has {known}")
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem as one line: key, value, what is allowed."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    shown = (
+        "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
+    )
+    return f"{key}: {text}{shown}" if key else f"{text}{shown}"
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a benchmark's YAML file.
+
+    Raises:
+        ValueError: one line naming the file, the key, the value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: Any, origin: str) -> Config:
+    """Check a benchmark given as plain data; `origin` names it in errors."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{origin}: must be a mapping with keys like benchmark, methods, ipc")
+    # Keys that start with a dot hold YAML anchors, to be shared between methods.
+    raw = {key: value for key, value in raw.items() if not str(key).startswith(".")}
+    try:
+        return Config(**raw)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {_first(error)}{_known_keys(error)}") from None
+
+
+def _known_keys(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    if problem["type"] != "extra_forbidden":
+        return ""
+    model: Any = Config
+    for part in problem["loc"][:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = (
+            next(iter(getattr(field.annotation, "__args__", ())), field.annotation)
+            if field
+            else model
+        )
+    fields = getattr(model, "model_fields", {})
+    return f"; allowed: {', '.join(fields)}" if fields else ""

@@ -1,0 +1,153 @@
+"""Normalisation fitted on training pixels, exactly invertible, and kept with every artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+KINDS = ("standard", "zca", "none")
+ZCA_EPS = 0.1  # In squared pixel units, pixels in [0, 1]; the literature's value.
+ZCA_FEATURES = 4096  # The eigenvectors of more (64x64 grey) take minutes and gigabytes a job.
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A map from pixels in [0, 1] to what networks see, and back.
+
+    - `standard`: `(x - mean) / std` per channel; population std, 1 for a constant channel.
+    - `zca`: `(x - mean) W` on images flattened to D = C*H*W features, centred per feature, with
+      `W = U (S + eps I)^(-1/2) U^T`, `U S U^T` the covariance (divisor N - 1) and eps = 0.1. No
+      mean/std normalisation besides.
+    - `none`: the pixels themselves.
+
+    Statistics are computed in float64 and kept in float32, so a copy that went through a file acts
+    like the original, bit for bit. `mean`: (C,) or (D,); `std`: (C,); `matrix`: (D, D) = W.
+    """
+
+    kind: str = "none"
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    matrix: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"transform: unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
+        needed = {"standard": {"mean", "std"}, "zca": {"mean", "matrix"}, "none": set()}[self.kind]
+        if set(self.tensors()) != needed:
+            raise ValueError(
+                f"transform: {self.kind!r} needs {sorted(needed)}, not {sorted(self.tensors())}"
+            )
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Return pixels (N, C, H, W) normalised; same shape, dtype and device, differentiable."""
+        mean, std, matrix = self._like(pixels)
+        if std is not None and mean is not None:
+            return (pixels - mean[:, None, None]) / std[:, None, None]
+        if matrix is not None and mean is not None:
+            return ((pixels.flatten(1) - mean) @ matrix).reshape(pixels.shape)
+        return pixels.clone()
+
+    def invert(self, images: Tensor) -> Tensor:
+        """Return the pixels (N, C, H, W) of normalised images: the exact inverse up to rounding.
+
+        Images that were optimised may leave [0, 1]; nothing is clamped here.
+        """
+        mean, std, matrix = self._like(images)
+        if std is not None and mean is not None:
+            return images * std[:, None, None] + mean[:, None, None]
+        if matrix is not None and mean is not None:
+            inverse = self._inverse.to(images)
+            return (images.flatten(1) @ inverse + mean).reshape(images.shape)
+        return images.clone()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fitted tensors by name, to be stored; `from_tensors` is the way back."""
+        fitted = {"mean": self.mean, "std": self.std, "matrix": self.matrix}
+        return {name: tensor for name, tensor in fitted.items() if tensor is not None}
+
+    @classmethod
+    def from_tensors(cls, kind: str, tensors: Mapping[str, Tensor]) -> Transform:
+        """Return the transform that `tensors` came from.
+
+        Raises:
+            ValueError: an unknown kind, or tensors that do not belong to it.
+        """
+        unknown = set(tensors) - {"mean", "std", "matrix"}
+        if unknown:
+            raise ValueError(f"transform: unknown tensor {min(unknown)!r}")
+        return cls(kind, tensors.get("mean"), tensors.get("std"), tensors.get("matrix"))
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        assert self.matrix is not None
+        inverse: Tensor = torch.linalg.inv(self.matrix.double())
+        return inverse
+
+    def _like(self, images: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if images.ndim != 4 or not images.is_floating_point():
+            raise ValueError(
+                f"transform: images must be floating (N, C, H, W), not {images.dtype} "
+                f"{tuple(images.shape)}"
+            )
+        if self.mean is not None:
+            fitted = self.mean.numel()
+            features = images[0:1].numel() if self.kind == "zca" else images.shape[1]
+            if len(images) and features != fitted:
+                what = "features" if self.kind == "zca" else "channels"
+                raise ValueError(
+                    f"transform: fitted on {fitted} {what}, images of {tuple(images.shape)} "
+                    f"have {features}"
+                )
+        mean, std, matrix = (
+            None if tensor is None else tensor.to(images)
+            for tensor in (self.mean, self.std, self.matrix)
+        )
+        return mean, std, matrix
+
+
+def fit(kind: str, pixels: Tensor) -> Transform:
+    """Fit a transform of one kind on training pixels (N, C, H, W) in [0, 1].
+
+    Raises:
+        ValueError: an unknown kind, no images, or too many features for `zca`.
+    """
+    if kind == "none":
+        return Transform()
+    if len(pixels) == 0:
+        raise ValueError("transform: cannot be fitted on no images")
+    if kind == "zca":
+        return _fit_zca(pixels)
+    channels = pixels.shape[1]
+    mean, std = torch.empty(channels), torch.empty(channels)
+    for channel in range(channels):  # One at a time: float64 copies of a whole set are large.
+        values = pixels[:, channel].double()
+        mean[channel] = values.mean()
+        spread = values.std(correction=0)
+        # Rounding leaves a spread of about 1e-17 on a constant channel.
+        std[channel] = spread if spread > 1e-8 else 1.0
+    return Transform(kind, mean=mean, std=std)
+
+
+def _fit_zca(pixels: Tensor) -> Transform:
+    features = pixels[0].numel()
+    if features > ZCA_FEATURES:
+        raise ValueError(
+            f"zca: images have {features} features, at most {ZCA_FEATURES} are allowed; "
+            "lower the resolution or leave zca off"
+        )
+    if len(pixels) < 2:
+        raise ValueError("zca: needs at least 2 images")
+    total = pixels.flatten(1).sum(0, dtype=torch.float64)
+    mean = total / len(pixels)  # (D,)
+    covariance = torch.zeros(features, features, dtype=torch.float64)
+    for start in range(0, len(pixels), 4096):
+        centred = pixels[start : start + 4096].flatten(1).double() - mean
+        covariance += centred.T @ centred
+    values, vectors = torch.linalg.eigh(covariance / (len(pixels) - 1))
+    scale = (values.clamp(min=0) + ZCA_EPS).rsqrt()
+    matrix = (vectors * scale) @ vectors.T  # (D, D)
+    return Transform("zca", mean=mean.float(), matrix=matrix.float())

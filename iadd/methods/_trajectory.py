@@ -1,0 +1,102 @@
+"""What every trajectory-matching method shares: experts, the unrolled student, its step size.
+
+MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932): pick an expert and a start epoch i, train a
+student for J steps on the synthetic images from theta_i, and compare its end point with the
+expert's theta_{i+K}. A method says how they are compared: `loss`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from iadd.methods._base import Matching, MatchingParams, Outer, Params, Problem, Space
+from iadd.ops import weighted_distance
+from iadd.unroll import draw_steps, unroll
+
+
+class TrajectoryParams(MatchingParams):
+    """Settings of MTT's outer iteration."""
+
+    unrolled_steps: int = Field(50, ge=1, description="J, student steps on the synthetic set.")
+    expert_epochs: int = Field(2, ge=1, description="K, epochs from the start to the target.")
+    max_start: int = Field(2, ge=1, description="Start epochs are drawn from 0..max_start-1.")
+    batch_syn: int | None = Field(
+        None, ge=1, description="Synthetic images a student step sees; none: all of them."
+    )
+    step_size: float = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
+    lr_lr: float = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
+
+
+class Trajectory(Matching):
+    """Base of mtt, ddpp, iadd: one outer iteration through the unrolled engine."""
+
+    Params: ClassVar[type[Params]] = TrajectoryParams
+    needs_experts = True
+    space: ClassVar[Space] = {
+        "lr_img": ("log", 1.0, 1e4),
+        "lr_lr": ("log", 1e-7, 1e-2),
+        "step_size": ("log", 1e-3, 1e-1),
+        "unrolled_steps": ("int", 5, 50),
+        "expert_epochs": ("int", 1, 4),
+        "max_start": ("int", 1, 20),
+    }
+
+    def __init__(self, params: Any, problem: Problem) -> None:
+        super().__init__(params, problem)
+        self.step_size = params.step_size
+        if problem.experts is None:
+            raise ValueError(f"method {self.name} needs expert trajectories; none were given")
+        reach, epochs = params.max_start - 1 + params.expert_epochs, problem.experts.epochs
+        if reach > epochs:
+            raise ValueError(
+                f"method {self.name}: max_start {params.max_start} - 1 + expert_epochs "
+                f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
+            )
+        self.gradients: tuple[Tensor, ...] = ()
+
+    @abstractmethod
+    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
+        """How far the student's end point (P,) is from the target (P,): differentiable, shape ()."""
+
+    def variables(self) -> tuple[Tensor, ...]:
+        """Leaf tensors that the method learns beside the images; `loss` must use each."""
+        return ()
+
+    def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
+        params, problem = self.params, self.problem
+        assert problem.experts is not None
+        expert = int(torch.randint(problem.experts.count, (), generator=generator))
+        epoch = int(torch.randint(params.max_start, (), generator=generator))
+        start = problem.experts.snapshot(expert, epoch)
+        target = problem.experts.snapshot(expert, epoch + params.expert_epochs)
+        steps = draw_steps(
+            params.unrolled_steps,
+            len(images),
+            params.batch_syn,
+            lambda count: problem.augmentation.draw(generator, count),
+            generator,
+        )
+        targets = torch.nn.functional.one_hot(self.labels(), problem.dataset.classes).float()
+
+        def endpoint(student: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = student.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = self.loss(leaf, start, target)
+                by_student, *by_variables = torch.autograd.grad(loss, [leaf, *self.variables()])
+            self.gradients = tuple(by_variables)
+            return loss.detach(), by_student
+
+        result = unroll(problem.network, start, images, targets, step_size, steps, endpoint)
+        unweighted = weighted_distance(result.end, start, target)
+        return Outer(
+            float(result.loss),
+            float(unweighted),
+            result.images,
+            float(result.step_size),
+            result.path,
+        )

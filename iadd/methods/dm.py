@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from iadd.augment import augment
+from iadd.methods._base import Matching, MatchingParams, Outer, Params, Space
+
+
+class DMParams(MatchingParams):
+    """Settings of distribution matching."""
+
+    iterations: int = Field(20000, ge=1, description="Updates of the images.")
+    lr_img: float = Field(1.0, gt=0, description="Learning rate of the pixels (SGD).")
+    batch_real: int = Field(256, ge=1, description="Real images a class and update.")
+
+
+class DM(Matching):
+    """Dataset Condensation with Distribution Matching: class-mean embeddings on random networks.
+
+    Zhao, Bilen; WACV 2023; arXiv 2110.04181, equation 4: a fresh random network an iteration,
+    siamese augmentation, `sum_c ||mean phi(A(T_c)) - mean phi(A(S_c))||^2`.
+    """
+
+    Params: ClassVar[type[Params]] = DMParams
+    space: ClassVar[Space] = {"lr_img": ("log", 1e-2, 1e2), "batch_real": [32, 64, 128, 256]}
+
+    def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
+        problem, network = self.problem, self.problem.network
+        net, train = network.init(generator), problem.dataset.train.images
+        leaf = images.detach().requires_grad_()
+        real, synthetic, lengths = [], [], []
+        with torch.enable_grad():
+            for label in range(network.classes):
+                rows = problem.class_rows(label)
+                rows = rows[
+                    torch.randperm(len(rows), generator=generator)[: self.params.batch_real]
+                ]
+                draw = problem.augmentation.draw(generator)
+                own = leaf[label * problem.ipc : (label + 1) * problem.ipc]
+                real.append(augment(train[rows], draw))
+                synthetic.append(augment(own, draw))
+                lengths.append(len(rows))
+            with torch.no_grad():
+                features = network.embed(net, torch.cat(real))
+                mean_real = torch.stack([part.mean(0) for part in features.split(lengths)])
+            features = network.embed(net, torch.cat(synthetic))
+            mean = features.view(network.classes, problem.ipc, -1).mean(1)  # (K, F)
+            loss = (mean_real - mean).square().sum()
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        value = float(loss.detach())
+        return Outer(value, value, gradient, 0.0, "autograd")

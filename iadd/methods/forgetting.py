@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iadd.methods._selection import Selection
+from iadd.train import predict
+
+
+class Forgetting(Selection):
+    """Forgetting: the images that training most often gets right and then wrong again.
+
+    Toneva et al., ICLR 2019, arXiv 1812.05159. Images never learned count as most forgotten;
+    ties are broken at random. Correctness is read once an epoch on the unaugmented images.
+    """
+
+    def choose(self, observed: Tensor) -> Tensor:
+        return observed.argsort(descending=True)[: self.problem.ipc]
+
+    def observe(self, generator: torch.Generator) -> Tensor:
+        """Number of correct -> wrong changes plus a random tie break below 1, float (N,)."""
+        data = self.problem.dataset.train
+        events = torch.rand(len(data.labels), generator=generator)
+        before = torch.zeros(len(data.labels), dtype=torch.bool)
+        learned = before.clone()
+
+        def count(epoch: int, params: Tensor) -> None:
+            correct = predict(self.problem.network, params, data.images).argmax(1) == data.labels
+            events.add_((before & ~correct).float())
+            before.copy_(correct)
+            learned.logical_or_(correct)
+
+        self.train(generator, on_epoch=count)
+        return events + (~learned).float() * self.params.epochs

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from torch import Tensor
+
+from iadd.methods._trajectory import Trajectory
+from iadd.ops import weighted_distance
+
+
+class MTT(Trajectory):
+    """Dataset Distillation by Matching Training Trajectories.
+
+    Cazenavette, Wang, Torralba, Efros, Zhu; CVPR 2022; arXiv 2203.11932, equation 2.
+    Differs: the step size is positive by construction (its logarithm is learned), and the
+    checkpoint is chosen on validation data.
+    """
+
+    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
+        return weighted_distance(student, start, target)

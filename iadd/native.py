@@ -1,0 +1,146 @@
+"""The native passes of the ConvNet family: gradient, tangent, forward and pull-back on the CPU.
+
+Built from `csrc/` into `iadd/_C*.so`. One text serves float32 and float64 and three instruction
+sets, chosen at run time. Results are bit-identical for any number of threads. Nothing here is
+recorded by autograd: callers hand over plain tensors and get plain tensors.
+
+Forward over reverse (Pearlmutter 1994) in dual numbers, 3x3 convolutions by Winograd F(4x4, 3x3)
+(Lavin & Gray 2015, arXiv:1509.09308), norm, ReLU and pool fused per image and channel block.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from iadd.networks import Network
+
+MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
+
+
+@cache
+def unavailable() -> str | None:
+    """Why the native passes cannot run in this process, in one line; None if they can.
+
+    The variable IADD_NATIVE=0 turns them off, as comparisons of the paths need.
+    """
+    if os.environ.get("IADD_NATIVE") == "0":
+        return "IADD_NATIVE=0"
+    if not hasattr(torch.ops.iadd, "convnet_gradient"):
+        built = sorted(Path(__file__).parent.glob("_C*.so"))
+        if not built:
+            return "the extension iadd/_C*.so is not built (python setup.py build_ext --inplace)"
+        try:
+            torch.ops.load_library(built[0])
+        except OSError as error:
+            return f"{built[0].name} does not load: {str(error).splitlines()[0]}"
+    if not hasattr(torch.ops.iadd, "convnet_gradient"):
+        return "the extension was built without the ConvNet passes"
+    return None
+
+
+@cache
+def _config(network: Network) -> list[int] | None:
+    """The operators' description of a network, or None outside the family."""
+    options = network.options
+    if network.architecture != "convnet" or options.depth > MAX_DEPTH:
+        return None
+    try:
+        norm = ("nonorm", "instancenorm").index(options.norm)
+        relu = ("linear", "relu").index(options.activation)
+        pool = ("nopool", "avgpool").index(options.pooling)
+    except ValueError:
+        return None
+    return [options.width, options.depth, norm, relu, pool]
+
+
+def path(network: Network, params: Tensor) -> str | None:
+    """Name of the native path for parameters like these, `native-<instruction set>`; None if none.
+
+    A ConvNet with instance norm or none, ReLU or none, average pooling or none, in float32 or
+    float64 on the CPU.
+    """
+    fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
+    if not fits or _config(network) is None or unavailable():
+        return None
+    return f"native-{_instruction_set()}"
+
+
+@cache
+def _instruction_set() -> str:
+    return str(torch.ops.iadd.convnet_isa())
+
+
+def _known(network: Network) -> list[int]:
+    config = _config(network)
+    if config is None or unavailable():
+        raise ValueError(f"network {network.name!r} has no native pass here: {unavailable()}")
+    return config
+
+
+def gradient(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean soft-target cross-entropy () and its gradient (P,).
+
+    Args:
+        params: (P,), or (M, P) for M students; every result then has a leading M.
+        images: (B, C, H, W) for all students or (M, B, C, H, W).
+        targets: probabilities (B, K) or (M, B, K).
+    """
+    loss, grad = torch.ops.iadd.convnet_gradient(params, images, targets, _known(network))
+    return loss, grad
+
+
+def tangent(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Derivatives of <gradient, direction> by params (P,), images (B, C, H, W), targets (B, K).
+
+    Shapes as in `gradient`; `direction` is like `params`. The last is <gradient, direction> () itself.
+    """
+    h, h_images, h_targets, slope, _ = torch.ops.iadd.convnet_tangent(
+        params, images, targets, direction, _known(network)
+    )
+    return h, h_images, h_targets, slope
+
+
+def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
+    logits, features = torch.ops.iadd.convnet_forward(
+        params, images, network.classes, _known(network)
+    )
+    return logits, features
+
+
+def pull_back(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    cotangent: Tensor,
+    *,
+    at_features: bool = False,
+    need_params: bool = True,
+    need_images: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by params (P,) and images (B, C, H, W) of <logits, cotangent>.
+
+    Args:
+        cotangent: (B, K), or (B, F) of the embedding with `at_features`.
+        need_params, need_images: what to compute; the other is None.
+    """
+    by_params, by_images = torch.ops.iadd.convnet_backward(
+        params,
+        images,
+        cotangent,
+        network.classes,
+        at_features,
+        need_params,
+        need_images,
+        _known(network),
+    )
+    return (by_params if need_params else None), (by_images if need_images else None)

@@ -1,0 +1,81 @@
+"""The two passes that all training is made of: a gradient, and its tangent along a direction.
+
+`gradient` is one first-order pass. `tangent` is the mixed Hessian-vector product that the unrolled
+engine replays: the derivative of the gradient along a direction in parameter space, and by symmetry
+of that inner product, its derivatives with respect to images and targets. The plain reference
+below works for every network; the ConvNet family has a native pass (`native`), checked against it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iadd import native
+from iadd.networks import Network
+
+
+class Tangent(NamedTuple):
+    """Derivatives of <gradient(theta, x, y), direction>: by theta (P,), x (B, C, H, W), y (B, K).
+
+    `slope` is that inner product () itself.
+    """
+
+    params: Tensor
+    images: Tensor
+    targets: Tensor
+    slope: Tensor
+
+
+def path(network: Network, params: Tensor) -> str:
+    """Which implementation runs for these parameters: `native-...` or `autograd`."""
+    return native.path(network, params) or "autograd"
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of -sum_k targets log softmax(logits); targets are probabilities (B, K)."""
+    return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
+
+
+def gradient(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss () and its gradient (P,) at parameters (P,) on images (B, C, H, W), targets (B, K)."""
+    if native.path(network, params):
+        return native.gradient(network, params, images, targets)
+    return gradient_reference(network, params, images, targets)
+
+
+def tangent(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+) -> Tangent:
+    """The mixed Hessian-vector product at (params, images, targets) in `direction` (P,)."""
+    if native.path(network, params):
+        return Tangent(*native.tangent(network, params, images, targets, direction))
+    return tangent_reference(network, params, images, targets, direction)
+
+
+def gradient_reference(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`gradient` by autograd, for any network, dtype and device."""
+    with torch.enable_grad():
+        leaf = params.detach().requires_grad_()
+        loss = cross_entropy(network.apply(leaf, images.detach()), targets)
+        (grad,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), grad
+
+
+def tangent_reference(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+) -> Tangent:
+    """`tangent` by reverse over reverse, for any network, dtype and device."""
+    with torch.enable_grad():
+        leaves = [z.detach().requires_grad_() for z in (params, images, targets)]
+        loss = cross_entropy(network.apply(leaves[0], leaves[1]), leaves[2])
+        (grad,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
+        slope = torch.dot(grad.detach(), direction)
+        return Tangent(*torch.autograd.grad(grad, leaves, direction.detach()), slope)

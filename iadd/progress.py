@@ -1,0 +1,67 @@
+"""Long work shows itself: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+SECONDS = 10.0
+
+
+class Progress:
+    """Callable (done, total, note); a context manager that leaves the terminal clean."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.began = self.last = time.monotonic()
+        self.first: int | None = None
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=None, rate="", note="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if self.first is None:  # work resumed from a checkpoint does not count for the rate
+            self.first = done - 1
+        rate = (done - self.first) / max(now - self.began, 1e-9)
+        if self.bar:
+            self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s", note=note)
+        elif now - self.last > SECONDS or done == total:
+            self.last = now
+            left = (total - done) / rate
+            print(
+                f"{self.title}: {done}/{total} {rate:.2f}/s, {left:.0f} s left, {note}",
+                file=sys.stderr,
+                flush=True,
+            )

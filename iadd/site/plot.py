@@ -1,0 +1,105 @@
+"""The plot of accuracies with their intervals: as SVG that follows the page's theme, and as PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# The light theme. In the page's copy of a plot each colour becomes the page's variable of its name.
+COLOURS = {
+    "ink": "#1c2128",
+    "muted": "#66707c",
+    "line": "#d9dde2",
+    "s0": "#0b5fa5",
+    "s1": "#c4570a",
+    "s2": "#1b7f5c",
+    "s3": "#8a4fa8",
+    "s4": "#a33a3b",
+    "s5": "#4b6a78",
+}
+MARKERS = "os^Dvp"
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif"}
+
+# title, main (a network), networks, rows: (method, an entry a network: mean, low, high or None).
+Panel = dict[str, Any]
+
+
+def svg(panel: Panel) -> str:
+    """One panel as an <svg> element: no fixed size, its text being text, its colours variables."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": panel["title"]}):
+        figure = Figure(figsize=(4.6, _height(panel)), layout="constrained")
+        _draw(figure.add_subplot(), panel)
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    whole = text.getvalue()
+    head, rest = whole[whole.index("<svg") :].split(">", 1)
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r' id="[\w.]+_\d+"', "", rest)  # names of groups, the same in every plot
+    image = re.sub(r' (width|height)="[^"]*"', "", head) + ">" + rest
+    for name, colour in COLOURS.items():
+        image = image.replace(colour, f"var(--{name})")
+    return image
+
+
+def png(panels: Sequence[Panel]) -> bytes:
+    """All panels one below the other, 150 dots an inch, on white."""
+    with matplotlib.rc_context(STYLE):
+        heights = [_height(panel) for panel in panels]
+        figure = Figure(figsize=(6.4, sum(heights)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for one, panel in zip(axes, panels, strict=True):
+            one.set_title(panel["title"], loc="left", pad=24, color=COLOURS["ink"])
+            _draw(one, panel)
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+    return image.getvalue()
+
+
+def _height(panel: Panel) -> float:
+    return 1.0 + (0.15 + 0.1 * len(panel["networks"])) * len(panel["rows"])
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    """Methods down, accuracy across; a mark and its interval for each evaluation network."""
+    count = len(panel["networks"])
+    for place, network in enumerate(panel["networks"]):
+        colour, marker = COLOURS[f"s{place % 6}"], MARKERS[place % 6]
+        offset = 0.7 * ((place + 0.5) / count - 0.5)
+        main = network == panel["main"]
+        for line, (_, cells) in enumerate(panel["rows"]):
+            row = cells[place]
+            if row is None or row["mean"] is None:
+                continue
+            if row["low"] is not None:
+                ends = [100 * row["low"], 100 * row["high"]]
+                axes.plot(ends, [line + offset] * 2, color=colour, lw=2.2 if main else 1.1)
+            axes.plot(
+                100 * row["mean"], line + offset, marker, color=colour, ms=6.5 if main else 4, mew=0
+            )
+        axes.plot([], [], marker, color=colour, ms=6 if main else 4, mew=0, label=network)
+    axes.set_yticks(range(len(panel["rows"])), [method for method, _ in panel["rows"]])
+    axes.set_ylim(len(panel["rows"]) - 0.5, -0.5)
+    axes.set_xlabel("test accuracy, %", color=COLOURS["muted"])
+    axes.grid(axis="x", color=COLOURS["line"], lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=COLOURS["ink"])
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if count > 1:
+        axes.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.42, 1.0),
+            ncols=min(count, 4),
+            frameon=False,
+            labelcolor=COLOURS["ink"],
+            handletextpad=0.1,
+            columnspacing=0.9,
+            fontsize=9,
+        )

@@ -1,0 +1,343 @@
+"""One function a stage: find the inputs by the plan, call one room, write one file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from iadd import methods
+from iadd.augment import Augmentation
+from iadd.config import Config, load_config
+from iadd.data import Dataset, load_dataset
+from iadd.experts import Experts, expert_spec, record_shard
+from iadd.files import SPEC_VERSION, canonical_json
+from iadd.networks import Network, build_network
+from iadd.plan import Plan
+from iadd.progress import Progress
+from iadd.seeds import generator_for
+from iadd.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
+    """A benchmark's plan and the data set asked for (the first one, if none)."""
+    # One thread unless told otherwise: jobs run side by side, and bits do not depend on the machine.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    config = load_config(path)
+    key = config.dataset(dataset).key if dataset else config.datasets[0].key
+    return Plan(config), key
+
+
+def open_dataset(config: Config, key: str) -> tuple[Dataset, Augmentation]:
+    """Train and validation data of one data set, and its augmentation."""
+    d = config.dataset(key)
+    dataset = load_dataset(
+        d.name,
+        root=d.root,
+        resolution=d.resolution,
+        channels=d.channels,
+        zca=d.zca,
+        augmentations=d.augmentation,
+        validation_fraction=d.validation_fraction,
+        seed=config.seed,
+        download=d.download,
+    )
+    return dataset, Augmentation(dataset.augmentations)
+
+
+def open_network(config: Config, dataset: Dataset) -> Network:
+    return build_network(config.network, dataset.channels, dataset.resolution, dataset.classes)
+
+
+def record(plan: Plan, key: str, shard: int) -> None:
+    """Record one shard of experts."""
+    shards = plan.shards(key)
+    if not 0 <= shard < len(shards):
+        raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
+    if not plan.expert_epochs:
+        raise ValueError("no method of this benchmark needs experts")
+    dataset, augmentation = open_dataset(plan.config, key)
+    with Progress(f"experts {key} shard {shard}") as progress:
+        record_shard(
+            dataset,
+            open_network(plan.config, dataset),
+            augmentation,
+            plan.config.experts.recipe,
+            epochs=plan.expert_epochs,
+            experts=plan.shard_experts(shard),
+            seed=plan.config.seed,
+            path=shards[shard],
+            progress=progress,
+        )
+
+
+def problem(plan: Plan, key: str, method: str, ipc: int) -> methods.Problem:
+    """What a method works on; experts are opened where it needs them."""
+    config = plan.config
+    dataset, augmentation = open_dataset(config, key)
+    network = open_network(config, dataset)
+    experts = None
+    if methods.find(method).needs_experts:
+        expect = expert_spec(
+            dataset, network, augmentation, config.experts.recipe, plan.expert_epochs, config.seed
+        )
+        experts = Experts(plan.shards(key), expect)
+    return methods.Problem(dataset, network, augmentation, ipc, experts)
+
+
+def validator(
+    config: Config, task: methods.Problem, names: tuple[object, ...]
+) -> Callable[[Any, Any, float | None], float]:
+    """The validation probe of a run, as the outer loop calls it."""
+    from iadd.evaluation import validation_accuracy
+
+    def validate(images: Any, labels: Any, step_size: float | None) -> float:
+        return validation_accuracy(
+            images,
+            labels,
+            step_size,
+            dataset=task.dataset,
+            network=task.network,
+            augmentation=task.augmentation,
+            epochs=config.validation.epochs,
+            networks=config.validation.networks,
+            default_step_size=config.validation.step_size,
+            names=names,
+            protocol=config.evaluations[0].protocol,
+        )
+
+    return validate
+
+
+def distill(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
+    """Distill one synthetic set; writes the set, its trace and its picture."""
+    config = plan.config
+    _check_run(config, method, ipc, seed)
+    out = plan.distilled(key, method, ipc, seed)
+    checkpoint = plan.checkpoint(key, method, ipc, seed)
+    task = problem(plan, key, method, ipc)
+    names = (config.seed, key, method, ipc, seed)
+    with Progress(f"{method} {key} ipc {ipc} seed {seed}") as progress:
+        hooks = methods.Hooks(
+            validate=validator(config, task, names), progress=progress, checkpoint=checkpoint
+        )
+        result = methods.distill(
+            methods.find(method)(config.params(method, ipc), task),
+            generator_for(*names, "distill"),
+            hooks,
+        )
+    synthetic = SyntheticSet(
+        result.images,
+        result.labels,
+        task.dataset.transform,
+        task.dataset.class_names,
+        result.step_size,
+        plan.distill_spec(key, method, ipc, seed),
+        result.status,
+        run={
+            "distill_seconds": result.seconds,
+            "expert_seconds": task.experts.seconds if task.experts else 0.0,
+            "iteration": result.iteration,
+            "host_peak_bytes": _host_peak(),
+            "device_peak_bytes": _device_peak(),
+        },
+    )
+    _write_trace(plan, key, method, ipc, seed, result)
+    synthetic.picture(out.with_suffix(".png"))
+    synthetic.save(out)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{out}: {result.status}, {len(result.images)} images, step size {result.step_size}")
+
+
+def _write_trace(
+    plan: Plan, key: str, method: str, ipc: int, seed: int, result: methods.Distilled
+) -> None:
+    from iadd.results import TRACES, write_table
+
+    same = {"dataset": key, "ipc": ipc, "method": method, "seed": seed}
+    blank = dict.fromkeys(TRACES.names)
+    spec = plan.distill_spec(key, method, ipc, seed)
+    write_table(
+        [blank | same | row for row in result.trace],
+        plan.trace(key, method, ipc, seed),
+        TRACES,
+        {"spec": spec},
+    )
+
+
+def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
+    """Judge one distilled set by every protocol of the benchmark; writes one small table."""
+    from iadd.evaluation import evaluate as judge
+    from iadd.results import EVALUATIONS, write_table
+
+    config = plan.config
+    _check_run(config, method, ipc, seed)
+    spec = plan.distill_spec(key, method, ipc, seed)
+    synthetic = SyntheticSet.load(plan.distilled(key, method, ipc, seed), spec)
+    dataset, augmentation = open_dataset(config, key)
+    rows = []
+    with Progress(f"evaluate {method} {key} ipc {ipc} seed {seed}") as progress:
+        for e in config.evaluations:
+            for row in judge(
+                synthetic,
+                dataset,
+                e.protocol,
+                e.networks,
+                epochs=e.whole_epochs if method == "whole" else e.epochs,
+                batch=e.batch,
+                step_size=e.step_size,
+                augmentation=augmentation,
+                names=(config.seed, key, method, ipc, seed),
+                progress=progress,
+            ):
+                rows.append({"protocol": e.protocol, **row})
+    constant = {
+        "spec_version": SPEC_VERSION,
+        "benchmark": config.benchmark,
+        "dataset": key,
+        "ipc": ipc,
+        "method": method,
+        "label_kind": synthetic.label_kind,
+        "network_distill": config.network,
+        "seed": seed,
+        "expert_seconds": synthetic.run.get("expert_seconds"),
+        "distill_seconds": synthetic.run.get("distill_seconds"),
+        "host_peak_bytes": max(_host_peak(), synthetic.run.get("host_peak_bytes", 0)),
+        "device_peak_bytes": max(_device_peak(), synthetic.run.get("device_peak_bytes", 0)),
+        "image_bytes": synthetic.image_bytes,
+        "label_bytes": synthetic.label_bytes,
+        "params": canonical_json(spec["params"]),
+        "source_hash": spec["source"],
+        "git_commit": _git_commit(),
+        "torch_version": torch.__version__,
+        "device": "cpu",
+    }
+    for row in rows:
+        if synthetic.status != "ok":
+            row["status"] = synthetic.status
+    write_table(
+        [constant | row for row in rows],
+        plan.evaluation(key, method, ipc, seed),
+        EVALUATIONS,
+        {"spec": spec, "evaluation": plan.evaluation_spec(key)},
+    )
+    first = [row["accuracy"] for row in rows if row["protocol"] == config.evaluations[0].protocol]
+    print(f"{method} {key} ipc {ipc} seed {seed}: mean accuracy {sum(first) / len(first):.4f}")
+
+
+def collect(plan: Plan) -> None:
+    """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it."""
+    from iadd import results
+
+    runs = list(plan.runs())
+    evaluations = results.collect(
+        [plan.evaluation(*run) for run in runs], plan.table("evaluations"), results.EVALUATIONS
+    )
+    results.collect([plan.trace(*run) for run in runs], plan.table("traces"), results.TRACES)
+    leaderboard = results.rank(evaluations)
+    results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, {})
+    results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
+    print(results.leaderboard_text(leaderboard))
+
+
+def show(plan: Plan) -> None:
+    """Print the leaderboard and where its files lie."""
+    from iadd import results
+
+    table = plan.table("leaderboard")
+    print(results.leaderboard_text(results.read_table(table, results.LEADERBOARD)))
+    print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
+    print(f"Page:   {plan.root / 'site' / 'index.html'}")
+
+
+def site(plan: Plan) -> None:
+    """Build `site/index.html` from the tables and the pictures of the distilled sets."""
+    from iadd.site import build_site
+
+    pictures = {
+        (dataset, method, ipc): plan.distilled(dataset, method, ipc, 0).with_suffix(".png")
+        for dataset, method, ipc, seed in plan.runs()
+        if seed == 0 and method != "whole"
+    }
+    out = plan.root / "site" / "index.html"
+    build_site(
+        leaderboard=plan.table("leaderboard"),
+        evaluations=plan.table("evaluations"),
+        traces=plan.table("traces"),
+        pictures=pictures,
+        out=out,
+        title=plan.config.benchmark,
+    )
+    print(f"{out}: written")
+
+
+def import_set(
+    source: Path,
+    out: Path,
+    config: Path | None,
+    labels: Path | None,
+    step_size: float | None,
+    dataset: str | None,
+) -> None:
+    """Turn an exported folder, or foreign .pt images and labels, into a distilled set."""
+    from iadd.foreign import import_folder, import_torch
+
+    if config is None:
+        raise ValueError(f"{source}: --config is needed, it names the data set and its transform")
+    plan, key = open_plan(config, dataset)
+    data, _ = open_dataset(plan.config, key)
+    if source.is_dir():
+        found = import_folder(
+            source,
+            data.transform,
+            channels=data.channels,
+            resolution=data.resolution,
+            step_size=step_size,
+        )
+    else:
+        found = import_torch(
+            source, data.transform, data.class_names, labels=labels, step_size=step_size
+        )
+    found.save(out)
+    print(f"{out}: written")
+
+
+def _check_run(config: Config, method: str, ipc: int, seed: int) -> None:
+    """One line for a run that the benchmark does not have."""
+    methods.find(method)
+    if method not in config.methods:
+        raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
+    if ipc not in config.ipcs(method):
+        allowed = ", ".join(map(str, config.ipcs(method)))
+        raise ValueError(f"ipc {ipc} is not in this benchmark for {method}: {allowed}")
+    if not 0 <= seed < config.seeds:
+        raise ValueError(f"seed {seed}: allowed are 0..{config.seeds - 1}")
+
+
+def _host_peak() -> int:
+    """Peak resident bytes of this process; the kernel counts KiB, on macOS bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_peak() -> int:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that ran; null outside a checkout."""
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None

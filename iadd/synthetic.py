@@ -1,0 +1,237 @@
+"""The distilled set: images, labels, step size, and all that is needed to use them elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from iadd.data import Transform
+from iadd.files import atomic_write, load_tensors, save_tensors
+
+STATUSES = ("ok", "diverged")
+TENSORS = "set.safetensors"  # The exact set inside an exported folder.
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """A small training set that stands for a large one.
+
+    `images`: (N, C, H, W) float32, normalised by `transform`, which is kept with them.
+    `labels`: (N,) int64 classes (hard), or (N, K) float32 logits (soft).
+    `step_size`: the learning rate that was learned along, if one was.
+    `spec`: what made the set; the identity that `load` checks.
+    `run`: what making it cost (seconds, bytes); told along, no part of the identity.
+    `status`: `diverged` where the optimisation did not end well; the set is the last good one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    transform: Transform
+    class_names: tuple[str, ...]
+    step_size: float | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+    status: str = "ok"
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count, classes = len(self.images), len(self.class_names)
+        if self.images.ndim != 4 or self.images.dtype != torch.float32:
+            raise ValueError(
+                f"synthetic images: must be float32 (N, C, H, W), not {self.images.dtype} "
+                f"{tuple(self.images.shape)}"
+            )
+        hard = self.labels.shape == (count,) and self.labels.dtype == torch.int64
+        soft = self.labels.shape == (count, classes) and self.labels.dtype == torch.float32
+        if not hard and not soft:
+            raise ValueError(
+                f"synthetic labels: must be int64 ({count},) or float32 ({count}, {classes}), not "
+                f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if hard and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
+            raise ValueError(f"synthetic labels: a label is outside 0..{classes - 1}")
+        if self.status not in STATUSES:
+            raise ValueError(f"synthetic status: {self.status!r}, must be one of {STATUSES}")
+
+    @property
+    def label_kind(self) -> Literal["hard", "soft"]:
+        """Whether labels are classes or logits."""
+        return "hard" if self.labels.ndim == 1 else "soft"
+
+    @property
+    def classes(self) -> Tensor:
+        """The class of each image (N,) int64: the label, or the largest logit."""
+        return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the images."""
+        return self.images.nbytes
+
+    @property
+    def label_bytes(self) -> int:
+        """Bytes of the labels."""
+        return self.labels.nbytes
+
+    def targets(self, classes: int | None = None) -> Tensor:
+        """Return class probabilities (N, K) float32: one-hot hard labels or softmax of logits.
+
+        Args:
+            classes: K; None: the set's own. Logits allow no other.
+        """
+        classes = len(self.class_names) if classes is None else classes
+        if self.labels.ndim == 2:
+            if classes != self.labels.shape[1]:
+                raise ValueError(f"targets: {classes} classes, logits have {self.labels.shape[1]}")
+            return self.labels.softmax(1)
+        if len(self.labels) and int(self.labels.max()) >= classes:
+            raise ValueError(f"targets: {classes} classes, a label is {int(self.labels.max())}")
+        return torch.nn.functional.one_hot(self.labels, classes).float()
+
+    def pixels(self) -> Tensor:
+        """Return the images as pixels (N, C, H, W) in [0, 1], what lies outside clamped."""
+        return self.transform.invert(self.images).clamp(0, 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to one safetensors file, whole or not at all.
+
+        Raises:
+            ValueError: one line, for NaN, a full disk, a read-only folder.
+        """
+        for name, tensor in (("images", self.images), ("labels", self.labels)):
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{path}: not written, {name} have NaN or infinite values")
+        fitted = {f"transform.{name}": value for name, value in self.transform.tensors().items()}
+        attributes = {
+            "class_names": list(self.class_names),
+            "status": self.status,
+            "step_size": self.step_size,
+            "transform": self.transform.kind,
+            "run": self.run,
+        }
+        tensors = {"images": self.images, "labels": self.labels, **fitted}
+        save_tensors(path, tensors, self.spec, attributes)
+
+    @classmethod
+    def load(cls, path: str | Path, expect: Mapping[str, Any] | None = None) -> SyntheticSet:
+        """Read a set that `save` wrote.
+
+        Args:
+            expect: keys of the spec with the values they must have; None: no check.
+
+        Raises:
+            ValueError: one line, for a truncated file, NaN, or another spec (first differing key
+                and both sides).
+        """
+        stored = load_tensors(path, expect)
+        tensors, attributes = stored.tensors, stored.attributes
+        prefix = "transform."
+        fitted = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            return cls(
+                images=tensors["images"],
+                labels=tensors["labels"],
+                transform=Transform.from_tensors(attributes["transform"], fitted),
+                class_names=tuple(attributes["class_names"]),
+                step_size=attributes["step_size"],
+                spec=stored.spec,
+                status=attributes["status"],
+                run=attributes["run"],
+            )
+        except KeyError as error:
+            raise ValueError(f"{path}: is no distilled set, it lacks {error}") from error
+
+    def picture(self, path: str | Path, columns: int = 10) -> None:
+        """Draw a PNG: a row a class with up to `columns` images, as pixels, enlarged, with names.
+
+        A soft-labelled image stands in the row of its largest logit.
+        """
+        content = io.BytesIO()
+        _grid(self, columns).save(content, format="PNG")
+        atomic_write(path, content.getvalue())
+
+    def export_folder(self, folder: str | Path) -> None:
+        """Write PNG files, a folder a class, with set.json and the exact set beside them.
+
+        PNG files hold clamped 8-bit pixels, to look at and to use anywhere; `import_folder` reads
+        the exact set. The folder appears whole or not at all.
+
+        Raises:
+            ValueError: one line if the folder has something in it or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder}: exists and is not an empty folder; choose another")
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            draft.mkdir(parents=True)
+            self._write_folder(draft)
+            draft.replace(folder)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _write_folder(self, folder: Path) -> None:
+        width = len(str(max(len(self.class_names) - 1, 1)))
+        names = [  # Numbered, so that folders sort like classes; FashionMNIST has "T-shirt/top".
+            f"{label:0{width}d}_" + re.sub(r"[^\w.-]+", "_", name)
+            for label, name in enumerate(self.class_names)
+        ]
+        for name in names:
+            (folder / name).mkdir()
+        for row, (image, label) in enumerate(zip(self.pixels(), self.classes, strict=True)):
+            _pillow(image).save(folder / names[int(label)] / f"{row:05d}.png")
+        about = {
+            "class_names": self.class_names,
+            "folders": names,
+            "label_kind": self.label_kind,
+            "labels": self.labels.tolist(),
+            "step_size": self.step_size,
+            "status": self.status,
+            "transform": self.transform.kind,
+            "spec": self.spec,
+            "note": f"PNG files are 8-bit pixels; {TENSORS} is exact and holds the transform.",
+        }
+        (folder / "set.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        self.save(folder / TENSORS)
+
+
+def _pillow(pixels: Tensor) -> Any:
+    """Pixels (C, H, W) in [0, 1] as a Pillow image; other channel counts show their mean."""
+    from PIL import Image
+
+    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
+    values = (255 * pixels).round().to(torch.uint8).cpu().numpy()
+    return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0).copy())
+
+
+def _grid(distilled: SyntheticSet, columns: int) -> Any:
+    from PIL import Image, ImageDraw, ImageFont
+
+    names = [name if len(name) <= 20 else f"{name[:19]}…" for name in distilled.class_names]
+    rows = [(distilled.classes == c).nonzero()[:columns, 0] for c in range(len(names))]
+    side = distilled.images.shape[-1]
+    tile, gap = side * max(1, round(64 / side)), 4
+    font = ImageFont.load_default(14)
+    margin = 16 + round(max(font.getlength(name) for name in names))
+    widest = max(1, *(len(row) for row in rows))
+    size = (margin + widest * (tile + gap), len(rows) * (tile + gap) + gap)
+    canvas = Image.new("RGB", size, "white")
+    draw, pixels = ImageDraw.Draw(canvas), distilled.pixels()
+    for line, (name, members) in enumerate(zip(names, rows, strict=True)):
+        top = gap + line * (tile + gap)
+        draw.text((8, top + tile / 2), name, fill="#333", font=font, anchor="lm")
+        for column, member in enumerate(members):
+            enlarged = _pillow(pixels[member]).resize((tile, tile), Image.Resampling.NEAREST)
+            canvas.paste(enlarged, (margin + column * (tile + gap), top))
+    return canvas

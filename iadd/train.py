@@ -1,0 +1,105 @@
+"""The only training loop: SGD with momentum on a flat parameter vector, augmented minibatches.
+
+Experts, evaluation networks, validation probes, forgetting counts and DC's inner loop all run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iadd import passes
+from iadd.augment import Augmentation, augment
+from iadd.networks import Network, Statistics
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained: plain SGD unless momentum is given; `drops` cut the rate tenfold."""
+
+    epochs: int
+    batch: int
+    step_size: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    drops: tuple[int, ...] = ()
+    """Epochs (0-based) at whose start the learning rate is multiplied by 0.1."""
+
+
+def train(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    on_epoch: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Train from parameters (P,) and return the trained ones; the input is left as it is.
+
+    Args:
+        network: any network of the house.
+        params: start (P,).
+        images: (N, C, H, W); targets: label probabilities (N, K).
+        schedule: epochs, batch, learning rate and its drops.
+        augmentation: one family a minibatch, strengths an image.
+        generator: order and augmentation.
+        on_epoch: called after each epoch with its 1-based number and the live parameters, which
+            the next epoch overwrites: clone what is kept.
+
+    A non-finite state is not an error here: it is returned, and whoever asked records it.
+    """
+    params, velocity = params.clone(), torch.zeros_like(params)
+    rate, size = schedule.step_size, len(images)
+    for epoch in range(schedule.epochs):
+        if epoch in schedule.drops:
+            rate *= 0.1
+        order = torch.randperm(size, generator=generator).to(images.device)
+        for rows in order.split(schedule.batch):
+            draw = augmentation.draw(generator, len(rows))
+            _, grad = passes.gradient(network, params, augment(images[rows], draw), targets[rows])
+            if schedule.weight_decay:
+                grad.add_(params, alpha=schedule.weight_decay)
+            if schedule.momentum:
+                grad = velocity.mul_(schedule.momentum).add_(grad)
+            params.sub_(grad, alpha=rate)
+        if on_epoch:
+            on_epoch(epoch + 1, params)
+    return params
+
+
+def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:
+    """Batch-norm statistics over (at most 4,096 of) the training images; None without batch norm."""
+    if network.options.norm != "batchnorm":
+        return None
+    with torch.no_grad():
+        return network.batch_statistics(params, images[:4096])
+
+
+def predict(
+    network: Network, params: Tensor, images: Tensor, statistics: Statistics | None = None
+) -> Tensor:
+    """Logits (N, K), in batches."""
+    with torch.no_grad():
+        parts = [network.apply(params, part, statistics) for part in images.split(EVALUATION_BATCH)]
+    return torch.cat(parts)
+
+
+def accuracy(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    statistics: Statistics | None = None,
+) -> float:
+    """Fraction of images (N, C, H, W) whose arg max is the label; chance for a non-finite network."""
+    logits = predict(network, params, images, statistics)
+    if not bool(torch.isfinite(logits).all()):
+        return 1 / network.classes
+    return float((logits.argmax(1) == labels).double().mean())

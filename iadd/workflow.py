@@ -1,0 +1,92 @@
+"""What the Snakefile asks of the package, and the command that runs it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iadd.config import Config, parse_config
+from iadd.plan import Plan, canonical
+
+
+class Jobs:
+    """The plan in the workflow's words: functions of a rule's wildcards."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.plan = Plan(parse_config(config, "config"))
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    def shards(self, wildcards: Any) -> list[Path]:
+        """Expert shards that a distillation reads."""
+        return self.plan.needs(wildcards.dataset, wildcards.method)
+
+    def evaluations(self, wildcards: Any) -> list[Path]:
+        return [self.plan.evaluation(*run) for run in self.plan.runs()]
+
+    def traces(self, wildcards: Any) -> list[Path]:
+        return [self.plan.trace(*run) for run in self.plan.runs()]
+
+    def pictures(self, wildcards: Any) -> list[Path]:
+        return [self.plan.distilled(*run).with_suffix(".png") for run in self.plan.runs()]
+
+    def dataset_of_folder(self, wildcards: Any) -> str:
+        """The data set whose experts lie in a folder."""
+        for dataset in self.config.datasets:
+            if self.plan.experts_folder(dataset.key).name == wildcards.folder:
+                return dataset.key
+        raise ValueError(f"no data set of this benchmark has experts in {wildcards.folder!r}")
+
+    # Specs: a rule reruns when its own has changed.
+
+    def experts_spec(self, wildcards: Any) -> str:
+        return canonical(self.plan.experts_spec(self.dataset_of_folder(wildcards)))
+
+    def distill_spec(self, wildcards: Any) -> str:
+        return canonical(self.plan.distill_spec(*_run(wildcards)))
+
+    def evaluation_spec(self, wildcards: Any) -> str:
+        return canonical(self.plan.evaluation_spec(wildcards.dataset))
+
+    def tables_spec(self, wildcards: Any) -> str:
+        return canonical(self.plan.tables_spec())
+
+
+def _run(wildcards: Any) -> tuple[str, str, int, int]:
+    return wildcards.dataset, wildcards.method, int(wildcards.ipc), int(wildcards.seed)
+
+
+def run(config: Path, cores: int, options: Sequence[str]) -> None:
+    """Replace this process by Snakemake on the benchmark, holding its lock.
+
+    Snakemake's own lock outlives a killed run and then refuses the next; this one is the kernel's
+    and dies with its holder.
+    """
+    from iadd.config import load_config
+
+    if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
+        raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
+    root = Path("results")
+    benchmark = load_config(config).benchmark
+    try:
+        root.mkdir(exist_ok=True)
+        lock = os.open(root / f".{benchmark}.lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise ValueError(f"{root.absolute()}: cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"benchmark {benchmark!r} is being run by another process") from None
+    os.set_inheritable(lock, True)
+    here = str(Path(sys.executable).parent)  # jobs call `iadd`, installed beside this Python
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+    profile = [] if "--profile" in options else ["--profile", "workflow/profiles/default"]
+    os.execv(sys.executable, [*command, *profile, "--configfile", str(config), *options])

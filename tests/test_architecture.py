@@ -1,0 +1,123 @@
+"""The house: imports point down only, each heavy library has one room, randomness is a value."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "iadd"
+LAYERS = [  # from the ground up; a room may import rooms of lower layers only
+    {"files", "seeds", "scores", "progress"},
+    {"augment", "ops", "ranking"},
+    {"data", "results"},
+    {"synthetic", "networks"},
+    {"native", "foreign"},
+    {"passes"},
+    {"unroll", "train"},
+    {"experts", "evaluation"},
+    {"methods"},
+    {"config", "site", "surface"},
+    {"plan"},
+    {"stages", "workflow", "warm"},
+    {"search", "doctor"},
+    {"__main__"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+ONLY = {
+    "ray": {"search"},
+    "optuna": {"search"},
+    "pandas": {"results", "site", "search"},
+    "pyarrow": {"results", "site", "search"},
+    "torchvision": {"data"},
+    "sklearn": {"data"},
+    "matplotlib": {"site", "search"},
+    "yaml": {"config"},
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).parts
+        room = parts[0].removesuffix(".py")
+        if room != "__init__":
+            found.append((room, path))
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if node.module in ("iadd", "iadd.methods"):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_room_has_a_layer() -> None:
+    assert {room for room, _ in modules()} <= set(LEVEL)
+
+
+def test_imports_point_down_only() -> None:
+    wrong = []
+    for room, path in modules():
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "iadd" and len(parts) > 1 and parts[1] in LEVEL and parts[1] != room:
+                if LEVEL[parts[1]] >= LEVEL[room]:
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong
+
+
+def test_methods_never_import_each_other() -> None:
+    for path in (PACKAGE / "methods").glob("[a-z]*.py"):
+        used = {n.split(".")[2] for n in imported(path) if n.count(".") >= 2 and ".methods." in n}
+        assert all(name.startswith("_") for name in used), f"{path.name} imports {used}"
+
+
+def test_heavy_libraries_have_one_room_each() -> None:
+    for room, path in modules():
+        for name in {n.split(".")[0] for n in imported(path)} & set(ONLY):
+            assert room in ONLY[name], f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_test_data_is_opened_by_the_evaluation_alone() -> None:
+    users = {room for room, path in modules() if "open_test" in path.read_text()}
+    assert users == {"data", "evaluation"}
+
+
+def test_no_global_random_state_and_no_unpickling() -> None:
+    forbidden = ("torch.manual_seed", "np.random.seed", "random.seed(", "import pickle", "time.time() *")
+    for _, path in modules():
+        text = path.read_text()
+        assert not [word for word in forbidden if word in text], path
+        for line in text.splitlines():
+            assert "torch.load(" not in line or "weights_only=True" in line, path
+
+
+def test_modules_fit_on_a_few_screens() -> None:
+    for _, path in modules():
+        limit = 120 if path.parent.name == "methods" and not path.name.startswith("_") else 380
+        lines = len(path.read_text().splitlines())
+        assert lines <= limit or path.name == "iadd.py" and lines <= 190, f"{path}: {lines} lines"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import iadd.results", ("torch", "scipy", "pandas", "matplotlib")),
+        ("import iadd.stages", ("ray", "snakemake", "pandas", "scipy", "sklearn", "torchvision")),
+        ("import iadd", ("torch", "numpy")),
+    ],
+)
+def test_start_up_does_not_load_what_it_does_not_need(
+    statement: str, absent: tuple[str, ...]
+) -> None:
+    code = f"import sys; {statement}; print(*[m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

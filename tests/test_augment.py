@@ -1,0 +1,78 @@
+"""Augmentation: hand-worked draws, siamese sharing, affinity in the pixels, purity."""
+
+import pytest
+import torch
+
+from iadd.augment import FAMILIES, Augmentation, Draw, augment
+from iadd.seeds import generator_for
+
+
+def draw(family: str, *uniform: float) -> Draw:
+    return Draw(family, torch.tensor([[*uniform, 0.5, 0.5, 0.5][:3]]))
+
+
+IMAGES = torch.arange(64.0).view(1, 1, 8, 8)
+
+
+def test_flip_mirrors_left_and_right() -> None:
+    assert torch.allclose(augment(IMAGES, draw("flip", 0.1)), IMAGES.flip(3), atol=1e-4)
+    assert torch.allclose(augment(IMAGES, draw("flip", 0.9)), IMAGES, atol=1e-4)
+
+
+def test_crop_shifts_by_whole_pixels_and_fills_with_zero() -> None:
+    shifted = augment(IMAGES, draw("crop", 0.99, 0.5))  # one pixel left, none up
+    assert torch.allclose(shifted[..., :-1], IMAGES[..., 1:], atol=1e-4)
+    assert torch.allclose(shifted[..., -1], torch.zeros(1, 1, 8), atol=1e-3)
+
+
+def test_cutout_removes_a_square_of_half_the_side() -> None:
+    cut = augment(torch.ones(1, 1, 8, 8), draw("cutout", 0.5, 0.5))
+    assert int((cut == 0).sum()) == 16
+    assert bool((cut[0, 0, 2:6, 2:6] == 0).all())
+    corner = augment(torch.ones(1, 1, 8, 8), draw("cutout", 0.0, 0.0))
+    assert int((corner == 0).sum()) == 4  # a centre on the border cuts a quarter of the hole
+
+
+def test_neutral_strengths_change_nothing() -> None:
+    assert torch.allclose(augment(IMAGES, draw("rotate", 0.5)), IMAGES, atol=1e-3)
+    neutral = (1 - 1 / 1.2) / (1.2 - 1 / 1.2)
+    assert torch.allclose(augment(IMAGES, draw("scale", neutral, neutral)), IMAGES, atol=1e-3)
+    assert torch.allclose(augment(IMAGES, draw("color", 0.5, 0.5, 0.5)), IMAGES, atol=1e-3)
+    assert augment(IMAGES, None) is IMAGES
+
+
+def test_rotation_by_15_degrees_keeps_the_centre() -> None:
+    bump = torch.zeros(1, 1, 9, 9)
+    bump[..., 4, 4] = 1
+    assert float(augment(bump, draw("rotate", 1.0))[..., 4, 4]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_affine_in_the_pixels(family: str) -> None:
+    g = generator_for("affine", family)
+    a, b = torch.randn(2, 5, 3, 8, 8, generator=g, dtype=torch.float64)
+    fate = Draw(family, torch.rand(5, 3, generator=g, dtype=torch.float64))
+    blend = augment(0.3 * a + 0.7 * b, fate)
+    assert torch.allclose(blend, 0.3 * augment(a, fate) + 0.7 * augment(b, fate), atol=1e-12)
+
+
+def test_a_draw_of_one_is_shared_by_batches_of_any_size() -> None:
+    fate = Augmentation(("scale",)).draw(generator_for(3))
+    small = augment(IMAGES.expand(2, -1, -1, -1), fate)
+    large = augment(IMAGES.expand(7, -1, -1, -1), fate)
+    assert torch.equal(small[0], large[6])
+
+
+def test_draws_are_values_of_the_generator() -> None:
+    state = torch.random.get_rng_state()
+    first = Augmentation().draw(generator_for(1), 4)
+    again = Augmentation().draw(generator_for(1), 4)
+    assert first and again
+    assert first.family == again.family and torch.equal(first.uniform, again.uniform)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert Augmentation(()).draw(generator_for(1)) is None
+
+
+def test_unknown_family() -> None:
+    with pytest.raises(ValueError, match="'mirror': allowed are color, crop"):
+        Augmentation(("mirror",))

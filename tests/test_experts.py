@@ -1,0 +1,151 @@
+"""Expert trajectories: independent snapshots, identity, random access, what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iadd.augment import Augmentation
+from iadd.data import Dataset, load_dataset
+from iadd.experts import Experts, Recipe, expert_spec, record_shard
+from iadd.files import load_tensors, save_tensors
+from iadd.networks import Network, build_network
+from iadd.passes import gradient_reference
+
+
+@pytest.fixture(scope="module")
+def blobs() -> Dataset:
+    return load_dataset("blobs")
+
+
+@pytest.fixture(scope="module")
+def network(blobs: Dataset) -> Network:
+    return build_network("mlp-w8", 1, 8, blobs.classes)
+
+
+RECIPE = Recipe(step_size=0.05, batch=64)
+
+
+def record(blobs: Dataset, network: Network, path: Path, **changes: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {"epochs": 3, "experts": range(2), "seed": 0, "recipe": RECIPE}
+    options |= changes
+    recipe = options.pop("recipe")
+    augmentation = Augmentation(blobs.augmentations)
+    record_shard(blobs, network, augmentation, recipe, path=path, **options)
+    return expert_spec(blobs, network, augmentation, recipe, options["epochs"], options["seed"])
+
+
+def test_snapshots_are_independent_copies(blobs: Dataset, network: Network, tmp_path: Path) -> None:
+    """The trap: snapshots that alias the live parameters all equal the last one."""
+    spec = record(blobs, network, tmp_path / "s.safetensors")
+    experts = Experts([tmp_path / "s.safetensors"], spec)
+    assert experts.count == 2 and experts.epochs == 3 and experts.seconds > 0
+    for expert in range(2):
+        snapshots = [experts.snapshot(expert, epoch) for epoch in range(4)]
+        distances = [float((a - snapshots[-1]).norm()) for a in snapshots]
+        assert distances[0] > distances[1] > distances[2] > 0
+    assert not torch.equal(experts.snapshot(0, 0), experts.snapshot(1, 0))
+
+
+def test_a_trajectory_is_plain_sgd(blobs: Dataset, network: Network, tmp_path: Path) -> None:
+    """One full-batch epoch without augmentation, worked by hand."""
+    recipe = Recipe(step_size=0.1, batch=10_000, augmentation=False)
+    spec = record(blobs, network, tmp_path / "s.safetensors", recipe=recipe, epochs=1)
+    experts = Experts([tmp_path / "s.safetensors"], spec)
+    start = experts.snapshot(0, 0)
+    targets = F.one_hot(blobs.train.labels, network.classes).double()
+    _, grad = gradient_reference(network, start.double(), blobs.train.images.double(), targets)
+    assert torch.allclose(experts.snapshot(0, 1).double(), start - 0.1 * grad, atol=1e-6)
+
+
+def test_experts_depend_on_their_number_not_on_their_shard(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    spec = record(blobs, network, tmp_path / "all.safetensors", experts=range(3))
+    record(blobs, network, tmp_path / "last.safetensors", experts=[2])
+    both = Experts([tmp_path / "all.safetensors"], spec), Experts([tmp_path / "last.safetensors"], spec)
+    assert torch.equal(both[0].snapshot(2, 3), both[1].snapshot(0, 3))
+
+
+def test_a_killed_shard_goes_on_where_it_was(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    spec = record(blobs, network, tmp_path / "whole.safetensors")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, note: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        record(blobs, network, tmp_path / "s.safetensors", progress=kill)
+    assert not (tmp_path / "s.safetensors").exists()
+    assert len(list(tmp_path.glob(".s.expert*.partial"))) == 1
+    record(blobs, network, tmp_path / "s.safetensors")
+    assert not list(tmp_path.glob("*.partial"))
+    a, b = Experts([tmp_path / "whole.safetensors"], spec), Experts([tmp_path / "s.safetensors"], spec)
+    assert all(torch.equal(a.snapshot(e, 3), b.snapshot(e, 3)) for e in range(2))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_storage(
+    dtype: str, blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    full = record(blobs, network, tmp_path / "full.safetensors")
+    recipe = RECIPE.model_copy(update={"dtype": dtype})
+    half = record(blobs, network, tmp_path / "half.safetensors", recipe=recipe)
+    a = Experts([tmp_path / "full.safetensors"], full).snapshot(1, 2)
+    b = Experts([tmp_path / "half.safetensors"], half).snapshot(1, 2)
+    assert b.dtype == torch.float32 and torch.allclose(a, b, atol=4e-3) and not torch.equal(a, b)
+    sizes = [(tmp_path / f"{k}.safetensors").stat().st_size for k in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_refused_shards(blobs: Dataset, network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    spec = record(blobs, network, path)
+    with pytest.raises(ValueError, match="no shards given"):
+        Experts([], spec)
+    with pytest.raises(ValueError, match=r"s\.safetensors: is from another spec: epochs is 3"):
+        Experts([path], spec | {"epochs": 4})
+    other = spec | {"recipe": spec["recipe"] | {"step_size": 0.06}}
+    with pytest.raises(ValueError, match=r"recipe.step_size is 0.05 in the file, 0.06 expected"):
+        Experts([path], other)
+
+    stored = load_tensors(path)
+    broken = stored.tensors["parameters"].clone()
+    broken[1, 2, 5] = float("nan")
+    nan = tmp_path / "nan.safetensors"
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"parameters": broken}, nan, metadata)
+    experts = Experts([nan], spec)
+    experts.snapshot(0, 0)
+    with pytest.raises(ValueError, match="NaN"):
+        experts.snapshot(1, 2)
+
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"short\.safetensors: truncated"):
+        Experts([short], spec)
+    with pytest.raises(ValueError, match="no such file"):
+        Experts([tmp_path / "none.safetensors"], spec)
+
+
+def test_diverging_experts_are_refused(blobs: Dataset, network: Network, tmp_path: Path) -> None:
+    recipe = Recipe(step_size=1e20, batch=64)
+    with pytest.raises(ValueError, match=r"expert 0 diverged .* lower experts.step_size \(1e\+20\)"):
+        record(blobs, network, tmp_path / "s.safetensors", recipe=recipe)
+    assert not (tmp_path / "s.safetensors").exists()
+
+
+def test_saving_does_not_change_what_is_saved(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).view(2, 3)
+    save_tensors(tmp_path / "t.safetensors", {"t": tensor}, {"kind": "test"})
+    assert torch.equal(load_tensors(tmp_path / "t.safetensors").tensors["t"], tensor)

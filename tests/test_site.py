@@ -1,0 +1,273 @@
+"""The page: one file that stands alone, says what the tables say, and hides no failure."""
+
+import base64
+import re
+import struct
+from html.parser import HTMLParser
+
+import pytest
+
+from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, rank, read_table, write_table
+from iadd.site import build_site
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+def picture(path, width=90, height=9):
+    path.write_bytes(PNG + struct.pack(">II", width, height) + b"\x08\x02\x00\x00\x00")
+    return path
+
+
+def evaluation(method, ipc, seed, eval_seed, accuracy, network="convnet", **changes):
+    row = dict.fromkeys(EVALUATIONS.names) | {
+        "spec_version": "1.0",
+        "protocol": "mtt-v1",
+        "benchmark": "digits",
+        "dataset": "digits",
+        "ipc": ipc,
+        "method": method,
+        "label_kind": "hard",
+        "network_distill": "convnet",
+        "network_eval": network,
+        "seed": seed,
+        "eval_seed": eval_seed,
+        "accuracy": accuracy,
+        "status": "ok",
+        "distill_seconds": 30.0,
+        "params": "{}",
+        "source_hash": "feedbeef0123456789",
+        "torch_version": "2.15.0",
+        "device": "cpu, 2 threads",
+    }
+    return row | changes
+
+
+def evaluations():
+    means = {"random": 0.71, "mtt": 0.93, "iadd": 0.931, "kcenter": 0.5}
+    rows = [
+        evaluation(m, ipc, s, e, mean + 0.002 * (s - e) - drop + 0.003 * ipc, network)
+        for m, mean in means.items()
+        for ipc in (1, 10)
+        for s in range(3)
+        for e in range(2)
+        for network, drop in (("convnet", 0), ("mlp", 0.1))
+    ]
+    rows += [evaluation("whole", 0, s, 0, 0.98 + 0.001 * s) for s in range(3)]
+    rows += [evaluation("dc", 1, s, 0, 0.8) for s in range(2)]
+    rows[-1] |= {"accuracy": None, "status": "failed"}
+    diverged = next(r for r in rows if (r["method"], r["ipc"]) == ("iadd", 10))
+    return [r | {"status": "diverged"} if r is diverged else r for r in rows]
+
+
+def traces():
+    row = dict.fromkeys(TRACES.names) | {"dataset": "digits", "ipc": 1, "path": "unrolled"}
+    row |= {"event": "", "step_size": 0.02, "seconds": 5.0, "loss": 9.0}
+    return [
+        row
+        | {"method": method, "seed": seed, "iteration": i, "loss_unweighted": 1 - 0.005 * i}
+        | ({"event": "rollback", "loss_unweighted": None} if (seed, i) == (1, 50) else {})
+        | ({"weight_effective": 0.875} if method == "iadd" else {})
+        for method in ("mtt", "iadd")
+        for seed in range(2)
+        for i in range(0, 101, 10)
+    ]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Arguments of build_site, apart from `out`."""
+    folder = tmp_path / "tables"
+    write_table(evaluations(), folder / "evaluations.parquet", EVALUATIONS, {})
+    write_table(traces(), folder / "traces.parquet", TRACES, {})
+    board = rank(read_table(folder / "evaluations.parquet", EVALUATIONS))
+    write_table(board, folder / "leaderboard.parquet", LEADERBOARD, {})
+    pictures = {
+        ("digits", method, ipc): picture(folder / f"{method}{ipc}.png", 90, 9 * ipc)
+        for method in ("mtt", "iadd")
+        for ipc in (1, 10)
+    }
+    names = ("leaderboard", "evaluations", "traces")
+    return {name: folder / f"{name}.parquet" for name in names} | {
+        "pictures": pictures,
+        "title": "Digits <b>& co</b>",
+    }
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and gathers the text of each table's rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.rows = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def count(self, tag):
+        return sum(name == tag for name, _ in self.tags)
+
+
+@pytest.fixture
+def page(inputs, tmp_path):
+    out = tmp_path / "site" / "index.html"
+    build_site(**inputs, out=out)
+    return out.read_text("utf-8")
+
+
+def test_it_is_one_well_formed_page_and_a_plot(page, tmp_path):
+    parsed = Page(page)
+    assert sorted(p.name for p in (tmp_path / "site").iterdir()) == ["accuracy.png", "index.html"]
+    assert (tmp_path / "site" / "accuracy.png").read_bytes().startswith(PNG)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.count("table") == parsed.count("caption") > 0
+    assert all(a.get("scope") for tag, a in parsed.tags if tag == "th")
+    assert all(a.get("alt") for tag, a in parsed.tags if tag == "img")
+    assert parsed.count("h1") == 1
+    assert dict(parsed.tags)["html"]["lang"] == "en"
+
+
+def test_it_asks_nothing_of_the_network(page):
+    for _, attributes in Page(page).tags:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+            assert attributes.get(name, "#")[:15] in ("#", "data:image/png;") or attributes[
+                name
+            ].startswith("#")
+    assert not re.search(r"@import|url\((?!#)|<script|<link", page)
+
+
+def test_the_title_is_text_and_not_markup(page):
+    assert "<h1>Digits &lt;b&gt;&amp; co&lt;/b&gt;</h1>" in page
+
+
+def test_the_ranking_shows_ranks_intervals_and_remarks(page):
+    rows = {row[1]: row for row in Page(page).rows if len(row) == 10}  # the last table of a method
+    first = next(row for row in Page(page).rows if len(row) == 10 and row[1] == "mtt")
+    assert first[0] == "1–2"
+    assert first[2] == "93.40"  # 0.93 + 0.003 + 0.002 * (1 - 0.5)
+    low, high = map(float, first[3].split(" – "))
+    assert low < 93.4 < high
+    assert first[5] == "3 × 2"
+    assert first[8] == "30.0 s"
+    texts = [row[1] for row in Page(page).rows if len(row) == 10]
+    assert "iadd 1 diverged" in texts
+    assert "dc 1 failed" in texts
+    assert "whole ceiling" in texts
+    assert rows["whole ceiling"][0] == "–"
+
+
+def test_the_cards_name_who_may_be_best(page):
+    best = re.findall(r'<div class="best">(.*?)</div>', page)
+    assert best == ["iadd or mtt", "iadd or mtt"]
+    assert "all the real data reach 98.1 %" in " ".join(page.split())
+
+
+def test_across_architectures_every_network_has_a_column(page):
+    rows = Page(page).rows
+    assert ["Method", "convnet", "mlp"] in rows
+    row = next(row for row in rows if len(row) == 3 and row[0] == "random")
+    assert row[1].startswith("71.4 ±")
+    assert row[2].startswith("61.4 ±")
+    whole = next(row for row in rows if len(row) == 3 and row[0] == "whole")
+    assert whole[2] == "–"
+
+
+def test_plots_follow_the_theme_and_name_every_method(page):
+    plots = re.findall(r"<figure class=\"card plot\".*?</figure>", page, re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        assert "#0b5fa5" not in plot
+        assert "var(--s0)" in plot
+        for method in ("random", "mtt", "iadd", "kcenter", "whole"):
+            assert f">{method}</text>" in plot
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_pictures_are_inside(page, inputs):
+    content = inputs["pictures"]["digits", "iadd", 10].read_bytes()
+    assert base64.b64encode(content).decode() in page
+    assert page.count("data:image/png;base64,") == 4
+
+
+def test_runs_show_the_unweighted_loss_and_what_went_wrong(page):
+    row = next(row for row in Page(page).rows if len(row) == 12 and row[0] == "iadd")
+    assert row[1:4] == ["1", "2", "100"]
+    assert row[5] == "1 → 0.5"
+    assert row[7] == "87.5 %"
+    assert row[8:10] == ["1", "–"]
+    assert row[11] == "unrolled"
+
+
+def test_the_notes_are_honest(page):
+    text = re.sub(r"\s+", " ", re.sub(r"<.*?>", "", page))
+    assert "IADD is a reconstruction" in text
+    assert "2 to 3 here" in text
+    assert "1 of dc failed (digits, 1 a class, convnet)" in text
+    assert "1 of iadd diverged (digits, 10 a class, convnet)" in text
+    assert "device cpu, 2 threads · torch 2.15.0" in text
+    assert "feedbeef01" in text
+
+
+def test_same_tables_same_bytes(inputs, tmp_path):
+    for name in ("one", "two"):
+        build_site(**inputs, out=tmp_path / name / "index.html")
+    for name in ("index.html", "accuracy.png"):
+        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_sparse_tables_still_make_a_page(inputs, tmp_path):
+    """No traces, no pictures, one seed of one method: nothing to rank, and it says so."""
+    folder = tmp_path / "few"
+    rows = [evaluation("random", 1, 0, 0, 0.5)]
+    write_table(rows, folder / "e", EVALUATIONS, {})
+    write_table([], folder / "t", TRACES, {})
+    write_table(rank(read_table(folder / "e", EVALUATIONS)), folder / "l", LEADERBOARD, {})
+    out = folder / "index.html"
+    build_site(folder / "l", folder / "e", folder / "t", {}, out, "Few")
+    text = out.read_text("utf-8")
+    row = next(row for row in Page(text).rows if len(row) == 10 and row[1].startswith("random"))
+    assert row[:4] == ["–", "random few seeds", "50.00", "–"]
+    assert "No ranking" in text
+    assert "reconstruction" not in text
+    assert "every network was trained to its end" in text
+
+
+def test_bad_inputs_are_named_and_nothing_is_written(inputs, tmp_path):
+    out = tmp_path / "out" / "index.html"
+    with pytest.raises(ValueError, match="holds table 'traces', expected 'evaluations'"):
+        build_site(**(inputs | {"evaluations": inputs["traces"]}), out=out)
+    for bad, words in (
+        (tmp_path / "gone.png", "gone.png: picture cannot be read"),
+        (__file__, "no PNG"),
+    ):
+        pictures = {("digits", "mtt", 1): tmp_path / bad}
+        with pytest.raises(ValueError, match=words):
+            build_site(**(inputs | {"pictures": pictures}), out=out)
+    write_table([], tmp_path / "empty", LEADERBOARD, {})
+    with pytest.raises(ValueError, match="empty: has no rows"):
+        build_site(**(inputs | {"leaderboard": tmp_path / "empty"}), out=out)
+    assert not out.parent.exists()

@@ -1,0 +1,77 @@
+"""The training loop: momentum, decay, drops and order against torch.optim; purity; accuracy."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iadd.augment import Augmentation
+from iadd.networks import build_network
+from iadd.seeds import generator_for, seed_for
+from iadd.train import Schedule, accuracy, fixed_statistics, train
+
+
+@pytest.mark.parametrize("name", ["mlp-w8", "convnet-d2-w8", "resnet18-w4-batchnorm"])
+def test_equals_torch_optim(name: str) -> None:
+    g = generator_for("train")
+    network = build_network(name, 1, 8, 3)
+    images = torch.randn(20, 1, 8, 8, generator=g, dtype=torch.float64)
+    labels = torch.arange(20) % 3
+    start = network.init(g).double()
+    schedule = Schedule(4, 8, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
+    got = train(
+        network, start, images, F.one_hot(labels, 3).double(), schedule, Augmentation(()),
+        generator_for("order"),
+    )
+    params = start.clone().requires_grad_()
+    optimiser = torch.optim.SGD([params], 0.05, momentum=0.9, weight_decay=0.01)
+    order = generator_for("order")
+    for epoch in range(4):
+        if epoch == 2:
+            optimiser.param_groups[0]["lr"] = 0.005
+        for rows in torch.randperm(20, generator=order).split(8):
+            optimiser.zero_grad()
+            F.cross_entropy(network.apply(params, images[rows]), labels[rows]).backward()
+            optimiser.step()
+    assert float((got - params).abs().max()) < 1e-10
+
+
+def test_input_is_left_alone_and_epochs_are_reported() -> None:
+    network = build_network("mlp-w8", 1, 8, 3)
+    start = network.init(generator_for(0))
+    before, seen = start.clone(), []
+    images, targets = torch.randn(9, 1, 8, 8, generator=generator_for(1)), torch.eye(3).repeat(3, 1)
+    state = torch.random.get_rng_state()
+    train(
+        network, start, images, targets, Schedule(3, 4, 0.1), Augmentation(), generator_for(2),
+        lambda epoch, params: seen.append((epoch, params.clone())),
+    )
+    assert torch.equal(start, before) and [epoch for epoch, _ in seen] == [1, 2, 3]
+    assert not torch.equal(seen[0][1], seen[2][1])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_accuracy_counts_and_a_broken_network_is_at_chance() -> None:
+    network = build_network("mlp-w8", 1, 8, 4)
+    params = network.init(generator_for(0))
+    images = torch.randn(1100, 1, 8, 8, generator=generator_for(1))
+    labels = network.apply(params, images).argmax(1)
+    assert accuracy(network, params, images, labels) == 1.0
+    labels[:275] = (labels[:275] + 1) % 4
+    assert accuracy(network, params, images, labels) == 0.75
+    assert accuracy(network, params * float("nan"), images, labels) == 0.25
+
+
+def test_batch_norm_is_judged_with_training_statistics() -> None:
+    network = build_network("convnet-d2-w8-batchnorm", 1, 8, 2)
+    params = network.init(generator_for(0))
+    images = torch.randn(64, 1, 8, 8, generator=generator_for(1))
+    statistics = fixed_statistics(network, params, images)
+    assert statistics and len(statistics) == 2
+    assert fixed_statistics(build_network("mlp", 1, 8, 2), params, images) is None
+
+
+def test_seeds_are_values_of_their_names() -> None:
+    assert seed_for(0, "digits", "mtt", 1, 0, "distill") == seed_for(0, "digits", "mtt", 1, 0, "distill")
+    names = [(0, "a", 1), (0, "a", 11), (0, "a1", 1), (1, "a", 1), ("0a", 1)]
+    assert len({seed_for(*n) for n in names}) == len(names)
+    assert 0 <= seed_for("x") < 2**63

@@ -1,0 +1,147 @@
+"""The engine against autograd through the unroll, in float64, for every network and augmentation."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iadd.augment import FAMILIES, Augmentation, Draw
+from iadd.networks import build_network
+from iadd.seeds import generator_for
+from iadd.unroll import Unrolled, draw_steps, unroll
+
+NETWORKS = (
+    "convnet-d2-w8",
+    "convnet-d2-w8-batchnorm",
+    "convnet-d2-w8-nonorm-maxpool",
+    "convnet-d2-w8-layernorm-leakyrelu",
+    "mlp-w16",
+    "lenet",
+    "alexnet-w4",
+    "vgg11-w4",
+    "resnet18-w4",
+    "resnet18-w4-batchnorm",
+)
+
+
+def run(
+    network_name: str,
+    mode: str,
+    *,
+    families: tuple[str, ...] = (),
+    steps: int = 4,
+    ipc: int = 2,
+    batch: int | None = None,
+    resolution: int = 8,
+    channels: int = 1,
+    soft: bool = False,
+    step_size: float = 0.05,
+) -> Unrolled:
+    g = generator_for(network_name, "unroll")
+    network = build_network(network_name, channels, resolution, 3)
+    start = network.init(g).double()
+    target = start + 0.01 * torch.randn(len(start), generator=g, dtype=torch.float64)
+    images = torch.randn(
+        3 * ipc, channels, resolution, resolution, generator=g, dtype=torch.float64
+    )
+    targets = torch.eye(3, dtype=torch.float64).repeat_interleave(ipc, 0)
+    if soft:
+        targets = torch.rand(3 * ipc, 3, generator=g, dtype=torch.float64).softmax(1)
+    augmentation = Augmentation(families)
+
+    def draw(count: int) -> Draw | None:
+        return augmentation.draw(g, count)
+
+    plan = draw_steps(steps, len(images), batch, draw, g)
+
+    def endpoint(student: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (student - target).square().sum(), 2 * (student - target)
+
+    return unroll(network, start, images, targets, step_size, plan, endpoint, mode)
+
+
+def assert_same(a: Unrolled, b: Unrolled, tolerance: float = 1e-9) -> None:
+    for name in ("loss", "images", "targets", "step_size", "end"):
+        left, right = getattr(a, name), getattr(b, name)
+        scale = float(right.abs().max()) or 1.0
+        assert float((left - right).abs().max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replay_is_the_exact_gradient_of_every_network(name: str) -> None:
+    graph = run(name, "graph", families=("scale", "crop"))
+    assert float(graph.images.abs().max()) > 0 and float(graph.step_size.abs()) > 0
+    assert_same(run(name, "replay", families=("scale", "crop")), graph)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replay_is_exact_under_every_augmentation(family: str) -> None:
+    options = {"families": (family,), "channels": 3}
+    assert_same(
+        run("convnet-d2-w8", "replay", **options), run("convnet-d2-w8", "graph", **options)
+    )
+
+
+@pytest.mark.parametrize("mode", ["replay", "checkpoint"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 9])
+def test_minibatches_soft_labels_and_checkpoints(mode: str, steps: int) -> None:
+    options = {"steps": steps, "batch": 4, "soft": True, "families": ("rotate", "color")}
+    assert_same(run("mlp-w16", mode, **options), run("mlp-w16", "graph", **options))
+    assert_same(run("convnet-d2-w8", mode, **options), run("convnet-d2-w8", "graph", **options))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    resolution=st.integers(8, 19),
+    channels=st.sampled_from([1, 3]),
+    ipc=st.integers(1, 3),
+    steps=st.integers(1, 4),
+    name=st.sampled_from(["convnet-d1-w5", "convnet-d2-w17", "convnet-d3-w4-nonorm"]),
+)
+def test_replay_is_exact_for_random_shapes(
+    resolution: int, channels: int, ipc: int, steps: int, name: str
+) -> None:
+    options = {"resolution": resolution, "channels": channels, "ipc": ipc, "steps": steps}
+    assert_same(run(name, "replay", **options), run(name, "graph", **options), 1e-8)
+
+
+def test_gradient_of_step_size_by_finite_differences() -> None:
+    h = 1e-6
+    options = {"families": ("scale",), "steps": 3}
+    slope = (
+        run("mlp-w16", "replay", step_size=0.05 + h, **options).loss
+        - run("mlp-w16", "replay", step_size=0.05 - h, **options).loss
+    ) / (2 * h)
+    exact = run("mlp-w16", "replay", **options).step_size
+    assert float(exact) == pytest.approx(float(slope), rel=1e-5)
+
+
+def test_minibatches_are_drawn_without_replacement_and_refilled() -> None:
+    rows = [
+        step.rows for step in draw_steps(5, 7, 3, lambda count: None, generator_for("rows"))
+    ]
+    assert all(r is not None and len(set(r.tolist())) == 3 for r in rows)
+    assert rows[0] is not None and rows[1] is not None
+    assert not set(rows[0].tolist()) & set(rows[1].tolist())  # the third would not fill: refilled
+
+
+def test_nan_propagates() -> None:
+    def with_nan(mode: str) -> Unrolled:
+        return run("convnet-d2-w8", mode, step_size=float("nan"))
+
+    assert not bool(torch.isfinite(with_nan("replay").loss))
+    assert not bool(torch.isfinite(with_nan("replay").images).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: run("mlp-w16", "tesla"), "unroll mode 'tesla': allowed are auto, replay"),
+        (lambda: run("mlp-w16", "replay", steps=0), "0 student steps"),
+    ],
+)
+def test_errors(call: Callable[[], Unrolled], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

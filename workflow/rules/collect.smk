@@ -1,0 +1,16 @@
+rule collect:
+    input:
+        jobs.evaluations,
+        jobs.traces,
+    output:
+        "results/{benchmark}/evaluations.parquet",
+        "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/leaderboard.parquet",
+        "results/{benchmark}/leaderboard.csv",
+    log:
+        "results/{benchmark}/logs/collect.log",
+    params:
+        config=workflow_config,
+        spec=jobs.tables_spec,
+    shell:
+        "iadd collect {params.config} > {log} 2>&1"

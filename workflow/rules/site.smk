@@ -1,0 +1,16 @@
+rule site:
+    input:
+        jobs.pictures,
+        "results/{benchmark}/evaluations.parquet",
+        "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/leaderboard.parquet",
+    output:
+        "results/{benchmark}/site/index.html",
+        "results/{benchmark}/site/accuracy.png",
+    log:
+        "results/{benchmark}/logs/site.log",
+    params:
+        config=workflow_config,
+        spec=jobs.tables_spec,
+    shell:
+        "iadd site {params.config} > {log} 2>&1"
