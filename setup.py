@@ -5,7 +5,8 @@ package works without it, on plain PyTorch. Variables:
 
     IADD_CUDA       unset: CUDA kernels iff nvcc is found and torch is a CUDA build.
                     1: they must be built, or the build fails. 0: leave them out.
-    IADD_EXTENSION  unset: a failed build is reported and done without. 1: it fails. 0: build nothing.
+    IADD_EXTENSION  unset: a failed build is reported and done without.
+                    1: it fails. 0: build nothing.
     TORCH_CUDA_ARCH_LIST   default 8.0;9.0+PTX        CUDA_HOME   default: where nvcc lies
 
 The C++ is compiled for any x86-64 (or other) processor; functions with loops that profit carry

@@ -126,11 +126,10 @@ const Loops<T>& loops() {
 template <class F>
 void each_chunk(int64_t size, const F& f) {
   const int64_t chunks = (size + kChunk - 1) / kChunk;
-  const int64_t grain = std::max(kSerial / kChunk, (chunks + at::get_num_threads() - 1) /
-                                                       at::get_num_threads());
+  const int64_t grain =
+      std::max(kSerial / kChunk, (chunks + at::get_num_threads() - 1) / at::get_num_threads());
   at::parallel_for(0, chunks, grain, [&](int64_t first, int64_t last) {
-    for (int64_t k = first; k < last; ++k)
-      f(k, k * kChunk, std::min(size, (k + 1) * kChunk));
+    for (int64_t k = first; k < last; ++k) f(k, k * kChunk, std::min(size, (k + 1) * kChunk));
   });
 }
 
@@ -208,12 +207,13 @@ T* at_element(void* array, int64_t i) {
 }
 
 // The unscaled gradient of one chunk's weights where the start is weighted too: it wants the loss,
-// so it comes in a second pass. d L / d w_p is scale * w_p (d_p^2 - L e_p^2).
-template <class T>
-void weights_gradient_chunk(const Chunk<T>& c, int64_t n, bool squared, T loss, T* gw) {
+// so it comes in a second pass. d L / d w_p is scale * w_p (d_p^2 - L e_p^2): a difference, hence
+// in double.
+template <class T, class Out>
+void weights_gradient_chunk(const Chunk<T>& c, int64_t n, bool squared, double loss, Out* gw) {
   for (int64_t i = 0; i < n; ++i) {
-    const T d = c.s[i] - c.t[i], e = c.o[i] - c.t[i];
-    gw[i] = (squared ? c.w[i] : T(0.5)) * (d * d - loss * (e * e));
+    const double d = c.s[i] - c.t[i], e = c.o[i] - c.t[i];
+    gw[i] = static_cast<Out>((squared ? c.w[i] : 0.5) * (d * d - loss * (e * e)));
   }
 }
 
@@ -237,14 +237,15 @@ void run(const Distance& p) {
   const int64_t chunks = count_chunks(p.size);
   const auto power = !p.weights ? Power::none : p.squared ? Power::squared : Power::linear;
   const auto& loop = *loops<T>().distance[static_cast<int>(power)];
-  const bool stream = p.size >= kStream && reinterpret_cast<uintptr_t>(p.student_gradient) % 64 == 0 &&
+  const bool stream = p.size >= kStream &&
+                      reinterpret_cast<uintptr_t>(p.student_gradient) % 64 == 0 &&
                       reinterpret_cast<uintptr_t>(p.weights_gradient) % 64 == 0;
   // A piece is (chunk k, segment s) and gets place k + s: along the vector one of the two grows
   // from each piece to the next, so places never meet.
   std::vector<double> pieces(p.offsets && p.weights_gradient ? chunks + p.segments : 0);
-  auto add_pieces = [&](int64_t k, int64_t begin, int64_t end, const T* gw) {
+  auto add_pieces = [&]<class G>(int64_t k, int64_t begin, int64_t end, const G* gw) {
     each_piece(p, begin, end, [&](int64_t segment, int64_t from, int64_t to) {
-      pieces[k + segment] = loops<T>().sum(gw + from - begin, to - from);
+      pieces[k + segment] = loops<G>().sum(gw + from - begin, to - from);
     });
   };
   const bool second_pass = p.weights_gradient && p.weighted_denominator;
@@ -275,10 +276,14 @@ void run(const Distance& p) {
   if (second_pass) {
     each_chunk(p.size, [&](int64_t k, int64_t begin, int64_t end) {
       const Chunk<T> c(p, begin, end);
-      T buffer[kChunk];
-      T* gw = p.offsets ? buffer : at_element<T>(p.weights_gradient, begin);
-      weights_gradient_chunk(c, end - begin, p.squared, static_cast<T>(loss), gw);
-      if (p.offsets) add_pieces(k, begin, end, gw);
+      if (p.offsets) {
+        double gw[kChunk];
+        weights_gradient_chunk(c, end - begin, p.squared, loss, gw);
+        add_pieces(k, begin, end, gw);
+      } else {
+        T* gw = at_element<T>(p.weights_gradient, begin);
+        weights_gradient_chunk(c, end - begin, p.squared, loss, gw);
+      }
     });
   }
   if (pieces.empty()) return;
@@ -349,10 +354,14 @@ void run(const Step& p) {
 
 Type type_of(const Tensor& x) {
   switch (x.scalar_type()) {
-    case at::kFloat: return Type::float32;
-    case at::kDouble: return Type::float64;
-    case at::kBFloat16: return Type::bfloat16;
-    default: return Type::float16;
+    case at::kFloat:
+      return Type::float32;
+    case at::kDouble:
+      return Type::float64;
+    case at::kBFloat16:
+      return Type::bfloat16;
+    default:
+      return Type::float16;
   }
 }
 
@@ -398,11 +407,11 @@ void check(const Tensor& student, const Tensor& start, const Tensor& target,
            const OptionalTensor& mask) {
   check_floating(student, "student");
   const auto expert = start.scalar_type();
-  TORCH_CHECK_VALUE(expert == student.scalar_type() ||
-                        (student.scalar_type() == at::kFloat &&
-                         (expert == at::kBFloat16 || expert == at::kHalf)),
-                    "start: dtype ", expert, ", allowed ", student.scalar_type(),
-                    student.scalar_type() == at::kFloat ? ", BFloat16 or Half" : "");
+  TORCH_CHECK_VALUE(
+      expert == student.scalar_type() ||
+          (student.scalar_type() == at::kFloat && (expert == at::kBFloat16 || expert == at::kHalf)),
+      "start: dtype ", expert, ", allowed ", student.scalar_type(),
+      student.scalar_type() == at::kFloat ? ", BFloat16 or Half" : "");
   check_like(start, "start", student.sizes(), expert, student);
   check_like(target, "target", student.sizes(), expert, student);
   TORCH_CHECK_VALUE(weights || !offsets, "offsets: given without weights, allowed with them only");
@@ -427,8 +436,8 @@ void dispatch(const Problem& problem, const Tensor& like) {
 #ifdef IADD_WITH_CUDA
   const c10::cuda::CUDAGuard guard(like.device());
   const Tensor space = at::empty({workspace(problem)}, like.options().dtype(at::kDouble));
-  const auto error = static_cast<cudaError_t>(launch(
-      problem, space.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream().stream()));
+  const auto error = static_cast<cudaError_t>(launch(problem, space.mutable_data_ptr<double>(),
+                                                     c10::cuda::getCurrentCUDAStream().stream()));
   C10_CUDA_CHECK(error);
 #endif
 }
@@ -539,7 +548,7 @@ std::pair<Tensor, Tensor> plain_gradients(const variable_list& saved, const Tens
   const Tensor d = kept(student - target), e = kept(saved[1].to(student.scalar_type()) - target);
   Tensor segment, w;
   if (offsets.defined()) {
-    segment = at::repeat_interleave(offsets.diff(), student.numel());
+    segment = at::repeat_interleave(offsets.diff(), std::optional<int64_t>(student.numel()));
     w = kept(weights.index_select(0, segment));
   } else {
     w = kept(weights.defined() ? weights : at::ones_like(student));
@@ -549,8 +558,7 @@ std::pair<Tensor, Tensor> plain_gradients(const variable_list& saved, const Tens
   const Tensor scale = upstream * 2 / denominator;
   if (!weights.defined()) return {scale * d, Tensor()};
   Tensor residual = d * d;
-  if (weighted_denominator)
-    residual = residual - (power * residual).sum() / denominator * energy;
+  if (weighted_denominator) residual = residual - (power * residual).sum() / denominator * energy;
   Tensor weights_gradient = scale * residual * (squared ? w : kept(at::ones_like(w) / 2));
   if (offsets.defined())
     weights_gradient = at::zeros_like(weights).index_add(0, segment, weights_gradient);
@@ -558,11 +566,10 @@ std::pair<Tensor, Tensor> plain_gradients(const variable_list& saved, const Tens
 }
 
 struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
-  static variable_list forward(AutogradContext* context, const Tensor& student,
-                               const Tensor& start, const Tensor& target,
-                               const OptionalTensor& weights, const OptionalTensor& offsets,
-                               const OptionalTensor& mask, bool squared,
-                               bool weighted_denominator) {
+  static variable_list forward(AutogradContext* context, const Tensor& student, const Tensor& start,
+                               const Tensor& target, const OptionalTensor& weights,
+                               const OptionalTensor& offsets, const OptionalTensor& mask,
+                               bool squared, bool weighted_denominator) {
     const at::AutoDispatchBelowADInplaceOrView below;
     OptionalTensor student_gradient, weights_gradient;
     if (student.requires_grad())
@@ -574,8 +581,8 @@ struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
                   student_gradient, weights_gradient);
     auto defined = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
     context->save_for_backward({student, start, target, defined(weights), defined(offsets),
-                                defined(mask), defined(student_gradient),
-                                defined(weights_gradient), scale});
+                                defined(mask), defined(student_gradient), defined(weights_gradient),
+                                scale});
     context->saved_data["squared"] = squared;
     context->saved_data["weighted_denominator"] = weighted_denominator;
     context->mark_non_differentiable({unweighted});
@@ -615,11 +622,10 @@ Pair distance_autograd(const Tensor& student, const Tensor& start, const Tensor&
                        const OptionalTensor& weights, const OptionalTensor& offsets,
                        const OptionalTensor& mask, bool squared, bool weighted_denominator) {
   if (!at::GradMode::is_enabled() ||
-      !(student.requires_grad() || (weights && weights->requires_grad()) ||
-        start.requires_grad() || target.requires_grad())) {
+      !(student.requires_grad() || (weights && weights->requires_grad()) || start.requires_grad() ||
+        target.requires_grad())) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    return distance(student, start, target, weights, offsets, mask, squared,
-                    weighted_denominator);
+    return distance(student, start, target, weights, offsets, mask, squared, weighted_denominator);
   }
   for (const auto& [x, name] : {std::pair{&start, "start"}, std::pair{&target, "target"}})
     TORCH_CHECK_VALUE(!x->requires_grad(), name,

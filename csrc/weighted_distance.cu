@@ -1,15 +1,15 @@
 // The weighted parameter distance and the step on its weights on CUDA devices.
 //
 // Bytes a parameter (float32): 20 read and written for the student's gradient, 24 with the gradient
-// of scalar weights: each array once, 128 bits a load. Two launches: sums of blocks, then their sum.
-// No atomics, a grid that depends on the size alone and sums in double: the same bits every time.
-// An index is an int64_t throughout.
-
-#include "weighted_distance.h"
+// of scalar weights: each array once, 128 bits a load. Two launches: sums of blocks, then their
+// sum. No atomics, a grid that depends on the size alone and sums in double: the same bits every
+// time. An index is an int64_t throughout.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "weighted_distance.h"
 
 namespace iadd {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kVector = 4;                    // elements of a thread at a time
+constexpr int kVector = 4;                     // elements of a thread at a time
 constexpr int64_t kTile = kThreads * kVector;  // of a block
 // About four waves of blocks on the largest devices; a block then strides over several tiles.
 constexpr int64_t kBlocks = 4096;
@@ -224,9 +224,10 @@ __global__ void __launch_bounds__(kThreads)
         gradient[k] = w[k] * u;
         w[k] = u * d[k];
       } else {
-        sums[0] += w[k] * dd;
-        if (p.weighted_denominator) sums[2] += w[k] * ee;
-        gradient[k] = w[k] * d[k];
+        const T u = w[k] * d[k], v = w[k] * e[k];
+        sums[0] += double(u) * d[k];
+        if (p.weighted_denominator) sums[2] += double(v) * e[k];
+        gradient[k] = u;
         w[k] = d[k] * d[k] * T(0.5);
       }
     }
@@ -238,29 +239,32 @@ __global__ void __launch_bounds__(kThreads)
   put_block_sums(sums, partials);
 }
 
+// `loss` in double is for the second pass, if there is one.
 template <class T>
-__global__ void finish_kernel(const Distance p, const double* partials, int64_t blocks) {
+__global__ void finish_kernel(const Distance p, const double* partials, int64_t blocks,
+                              double* loss) {
   double sums[4];
   add_block_sums(partials, blocks, sums);
   if (threadIdx.x != 0) return;
+  *loss = sums[0] / sums[2];
   *static_cast<T*>(p.loss) = static_cast<T>(sums[0] / sums[2]);
   *static_cast<T*>(p.unweighted) = static_cast<T>(sums[1] / sums[3]);
   *static_cast<T*>(p.scale) = static_cast<T>(2 / sums[2]);
 }
 
 // The unscaled gradient of scalar weights where the start is weighted too: it wants the loss, so it
-// takes a second pass. d L / d w_p is scale * w_p (d_p^2 - L e_p^2).
+// takes a second pass. d L / d w_p is scale * w_p (d_p^2 - L e_p^2): a difference, hence in double.
 template <class T, class E>
 __global__ void __launch_bounds__(kThreads)
-    weights_gradient_kernel(const Distance p, bool aligned) {
-  const T loss = *static_cast<const T*>(p.loss);
+    weights_gradient_kernel(const Distance p, bool aligned, const double* total) {
+  const double loss = *total;
   each_four(p.size, aligned, [&](int64_t i, auto how) {
     constexpr bool whole = decltype(how)::value;
     T d[kVector], e[kVector], w[kVector];
     gather<T, E, Weights::scalar, whole>(p, i, d, e, w);
 #pragma unroll
     for (int k = 0; k < kVector; ++k)
-      w[k] = (p.squared ? w[k] : T(0.5)) * (d[k] * d[k] - loss * (e[k] * e[k]));
+      w[k] = (p.squared ? w[k] : 0.5) * (double(d[k]) * d[k] - loss * (double(e[k]) * e[k]));
     store<whole>(p.weights_gradient, i, p.size, w);
   });
 }
@@ -269,13 +273,14 @@ __global__ void __launch_bounds__(kThreads)
 // The piece of chunk k and segment s has place k + s: along the vector one of the two grows from
 // each piece to the next, so places never meet.
 template <class T, class E>
-__global__ void __launch_bounds__(kThreads) pieces_kernel(const Distance p, double* pieces) {
+__global__ void __launch_bounds__(kThreads)
+    pieces_kernel(const Distance p, const double* total, double* pieces) {
   const int lane = threadIdx.x % kWarp;
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
   int64_t begin = k * kChunk;
   const int64_t end = begin + kChunk < p.size ? begin + kChunk : p.size;
   if (begin >= end) return;
-  const double loss = p.weighted_denominator ? double(*static_cast<const T*>(p.loss)) : 0;
+  const double loss = p.weighted_denominator ? *total : 0;
   const T* student = static_cast<const T*>(p.student);
   const E *start = static_cast<const E*>(p.start), *target = static_cast<const E*>(p.target);
   for (int64_t s = segment_of(p, begin); begin < end && s < p.segments; ++s) {
@@ -299,8 +304,8 @@ __global__ void __launch_bounds__(kThreads) pieces_kernel(const Distance p, doub
 
 // Add up the pieces of each segment, a block a segment.
 template <class T>
-__global__ void __launch_bounds__(kThreads) segments_kernel(const Distance p,
-                                                            const double* pieces) {
+__global__ void __launch_bounds__(kThreads)
+    segments_kernel(const Distance p, const double* pieces) {
   const int64_t s = blockIdx.x;
   const int64_t begin = p.offsets[s] > 0 ? p.offsets[s] : 0;
   const int64_t end = p.offsets[s + 1] < p.size ? p.offsets[s + 1] : p.size;
@@ -320,27 +325,27 @@ bool is_aligned(const void* array, size_t bytes) {
 
 bool is_aligned(const Distance& p) {
   const size_t expert = p.expert == Type::bfloat16 || p.expert == Type::float16 ? 8 : 16;
-  return is_aligned(p.student, 16) && is_aligned(p.start, expert) &&
-         is_aligned(p.target, expert) && is_aligned(p.mask, 4) &&
-         is_aligned(p.student_gradient, 16) &&
+  return is_aligned(p.student, 16) && is_aligned(p.start, expert) && is_aligned(p.target, expert) &&
+         is_aligned(p.mask, 4) && is_aligned(p.student_gradient, 16) &&
          (p.offsets || (is_aligned(p.weights, 16) && is_aligned(p.weights_gradient, 16)));
 }
 
 template <class T, class E, Weights kind>
 void launch_distance(const Distance& p, double* space, cudaStream_t stream) {
+  double *loss = space, *sums = space + 1;  // of blocks, then of pieces
   const int64_t blocks = blocks_for(p.size);
   const bool aligned = is_aligned(p);
-  distance_kernel<T, E, kind><<<blocks, kThreads, 0, stream>>>(p, aligned, space);
-  finish_kernel<T><<<1, kFinish, 0, stream>>>(p, space, blocks);
+  distance_kernel<T, E, kind><<<blocks, kThreads, 0, stream>>>(p, aligned, sums);
+  finish_kernel<T><<<1, kFinish, 0, stream>>>(p, sums, blocks, loss);
   if (!p.weights_gradient) return;
   if constexpr (kind == Weights::scalar) {
     if (p.weighted_denominator)
-      weights_gradient_kernel<T, E><<<blocks, kThreads, 0, stream>>>(p, aligned);
+      weights_gradient_kernel<T, E><<<blocks, kThreads, 0, stream>>>(p, aligned, loss);
   }
   if constexpr (kind == Weights::segment) {
     const int64_t warps = ceil_div(p.size, kChunk);
-    pieces_kernel<T, E><<<ceil_div(warps, kWarps), kThreads, 0, stream>>>(p, space);
-    segments_kernel<T><<<p.segments, kThreads, 0, stream>>>(p, space);
+    pieces_kernel<T, E><<<ceil_div(warps, kWarps), kThreads, 0, stream>>>(p, loss, sums);
+    segments_kernel<T><<<p.segments, kThreads, 0, stream>>>(p, sums);
   }
 }
 
@@ -480,7 +485,7 @@ void launch_step(const Step& p, double* space, cudaStream_t stream) {
 int64_t workspace(const Distance& p) {
   const int64_t sums = 4 * blocks_for(p.size);
   const int64_t pieces = p.offsets ? ceil_div(p.size, kChunk) + p.segments : 0;
-  return sums > pieces ? sums : pieces;  // one after the other
+  return 1 + (sums > pieces ? sums : pieces);
 }
 
 int64_t workspace(const Step& p) { return kMeans + 2 * blocks_for(p.size); }

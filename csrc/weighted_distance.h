@@ -12,22 +12,22 @@ enum class Type { float32, float64, bfloat16, float16 };
 // All arrays are contiguous; P = size, S = segments.
 struct Distance {
   int64_t size;
-  int64_t segments;         // 0: no offsets
-  Type type;                // of student, weights, gradients and results
-  Type expert;              // of start and target
-  const void* student;      // (P,)
-  const void* start;        // (P,)
-  const void* target;       // (P,)
-  const void* weights;      // (P,), (S,) or null
-  const int64_t* offsets;   // (S + 1,) or null
-  const bool* mask;         // (P,) or null
-  bool squared;             // w^2 or w
+  int64_t segments;        // 0: no offsets
+  Type type;               // of student, weights, gradients and results
+  Type expert;             // of start and target
+  const void* student;     // (P,)
+  const void* start;       // (P,)
+  const void* target;      // (P,)
+  const void* weights;     // (P,), (S,) or null
+  const int64_t* offsets;  // (S + 1,) or null
+  const bool* mask;        // (P,) or null
+  bool squared;            // w^2 or w
   bool weighted_denominator;
-  void* student_gradient;   // (P,) or null; times *scale is the gradient
-  void* weights_gradient;   // as weights, or null; times *scale is the gradient
-  void* loss;               // ()
-  void* unweighted;         // ()
-  void* scale;              // ()
+  void* student_gradient;  // (P,) or null; times *scale is the gradient
+  void* weights_gradient;  // as weights, or null; times *scale is the gradient
+  void* loss;              // ()
+  void* unweighted;        // ()
+  void* scale;             // ()
 };
 
 // One Adam step on v through w = clamp(v / mean(v), low, high); all arrays (P,).
@@ -36,9 +36,9 @@ struct Step {
   Type type;
   void *v, *weights, *exp_avg, *exp_avg_sq;
   const void* gradient;
-  const void* scale;        // () or null; multiplies gradient
-  double step_size;         // lr / (1 - beta1^step), negative for ascent
-  double root;              // sqrt(1 - beta2^step)
+  const void* scale;  // () or null; multiplies gradient
+  double step_size;   // lr / (1 - beta1^step), negative for ascent
+  double root;        // sqrt(1 - beta2^step)
   double beta1, beta2, eps, low, high;
   bool normalise;
 };

@@ -73,12 +73,9 @@ Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, b
           if (weigh_start) accumulate<T>(den[part], weight * e, weight * e);
           if (gs) store(gs + at, weight * u, stream);
           if (gw) store(gw + at, u * d, stream);
-        } else {  // w d^2, its two roundings in double
-          const Doubles wide = __builtin_convertvector(weight, Doubles);
-          const Doubles dd = __builtin_convertvector(d, Doubles);
-          const Doubles ee = __builtin_convertvector(e, Doubles);
-          num[part] += wide * (dd * dd);
-          if (weigh_start) den[part] += wide * (ee * ee);
+        } else {
+          accumulate<T>(num[part], u, d);
+          if (weigh_start) accumulate<T>(den[part], weight * e, e);
           if (gs) store(gs + at, u, stream);
           if (gw) store(gw + at, d * d * T(0.5), stream);
         }
@@ -87,8 +84,8 @@ Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, b
   };
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    lanes(s + i, o + i, t + i, power == Power::none ? w : w + i, gs ? gs + i : gs,
-          gw ? gw + i : gw, stream);
+    lanes(s + i, o + i, t + i, power == Power::none ? w : w + i, gs ? gs + i : gs, gw ? gw + i : gw,
+          stream);
   if (const int64_t rest = n - i) {  // the last lanes, padded with zeros, which add nothing
     T line[6][kLanes] = {};
     for (int64_t k = 0; k < rest; ++k) {
@@ -105,8 +102,8 @@ Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, b
   if constexpr (power == Power::none)
     return {plain.plain_numerator, plain.plain_numerator, plain.plain_denominator,
             plain.plain_denominator};
-  return {total(num), plain.plain_numerator,
-          weigh_start ? total(den) : plain.plain_denominator, plain.plain_denominator};
+  return {total(num), plain.plain_numerator, weigh_start ? total(den) : plain.plain_denominator,
+          plain.plain_denominator};
 }
 
 // sum of n elements, in the order above

@@ -10,13 +10,12 @@ Forward over reverse (Pearlmutter 1994) in dual numbers, 3x3 convolutions by Win
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from iadd import ops
 from iadd.networks import Network
 
 MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
@@ -26,20 +25,14 @@ MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
 def unavailable() -> str | None:
     """Why the native passes cannot run in this process, in one line; None if they can.
 
-    The variable IADD_NATIVE=0 turns them off, as comparisons of the paths need.
+    IADD_KERNELS=reference turns them off, with every other kernel. IADD_ISA=avx2 or generic keeps
+    them from the newer instructions that the processor has.
     """
-    if os.environ.get("IADD_NATIVE") == "0":
-        return "IADD_NATIVE=0"
+    status = ops.status()
+    if "extension" not in status:
+        return status["kernels"]
     if not hasattr(torch.ops.iadd, "convnet_gradient"):
-        built = sorted(Path(__file__).parent.glob("_C*.so"))
-        if not built:
-            return "the extension iadd/_C*.so is not built (python setup.py build_ext --inplace)"
-        try:
-            torch.ops.load_library(built[0])
-        except OSError as error:
-            return f"{built[0].name} does not load: {str(error).splitlines()[0]}"
-    if not hasattr(torch.ops.iadd, "convnet_gradient"):
-        return "the extension was built without the ConvNet passes"
+        return f"{status['extension']} was built without the ConvNet passes"
     return None
 
 
@@ -92,7 +85,8 @@ def gradient(
         images: (B, C, H, W) for all students or (M, B, C, H, W).
         targets: probabilities (B, K) or (M, B, K).
     """
-    loss, grad = torch.ops.iadd.convnet_gradient(params, images, targets, _known(network))
+    config = _known(network)  # first: it loads the operators
+    loss, grad = torch.ops.iadd.convnet_gradient(params, images, targets, config)
     return loss, grad
 
 
@@ -101,19 +95,19 @@ def tangent(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Derivatives of <gradient, direction> by params (P,), images (B, C, H, W), targets (B, K).
 
-    Shapes as in `gradient`; `direction` is like `params`. The last is <gradient, direction> () itself.
+    Shapes as in `gradient`; `direction` is like `params`. The last is <gradient, direction> itself.
     """
+    config = _known(network)
     h, h_images, h_targets, slope, _ = torch.ops.iadd.convnet_tangent(
-        params, images, targets, direction, _known(network)
+        params, images, targets, direction, config
     )
     return h, h_images, h_targets, slope
 
 
 def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
-    logits, features = torch.ops.iadd.convnet_forward(
-        params, images, network.classes, _known(network)
-    )
+    config = _known(network)
+    logits, features = torch.ops.iadd.convnet_forward(params, images, network.classes, config)
     return logits, features
 
 
@@ -133,14 +127,9 @@ def pull_back(
         cotangent: (B, K), or (B, F) of the embedding with `at_features`.
         need_params, need_images: what to compute; the other is None.
     """
+    config = _known(network)
+    needs = (at_features, need_params, need_images)
     by_params, by_images = torch.ops.iadd.convnet_backward(
-        params,
-        images,
-        cotangent,
-        network.classes,
-        at_features,
-        need_params,
-        need_images,
-        _known(network),
+        params, images, cotangent, network.classes, *needs, config
     )
     return (by_params if need_params else None), (by_images if need_images else None)

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich import box
@@ -24,6 +23,9 @@ from rich.table import Table
 from iadd.files import SPEC_VERSION, atomic_write, canonical_json
 from iadd.ranking import CELL, WHOLE, is_null, rank_range, ranked_rows, remark
 from iadd.scores import augmentation_robust_score, label_robust_score
+
+if TYPE_CHECKING:  # jobs write their rows without paying for pandas
+    import pandas as pd
 
 __all__ = [
     "EVALUATIONS",
@@ -112,7 +114,7 @@ def write_table(
     Raises ValueError naming file and column for one that is missing, unknown, mistyped, null
     without leave, or an accuracy that is no fraction.
     """
-    records = _records(rows) if isinstance(rows, pd.DataFrame) else rows
+    records = rows if isinstance(rows, Sequence) else _records(rows)
     unknown = sorted({name for row in records for name in row} - set(schema.names))
     if unknown:
         allowed = ", ".join(schema.names)
@@ -183,8 +185,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        # Not pq.read_table: it would read columns out of folder names like "ipc=1".
-        table = pq.ParquetFile(path).read()
+        table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if path.exists() else "no such file"
         raise ValueError(f"{path}: not a readable Parquet table: {reason}") from error
@@ -199,6 +200,8 @@ def _identity(schema: pa.Schema) -> tuple[str, list[str]]:
 
 
 def _frame(data: Any, schema: pa.Schema) -> pd.DataFrame:
+    import pandas as pd
+
     kinds = {"double": "float64", "int64": "Int64"}
     nullable = {f.name: kinds[str(f.type)] for f in schema if f.nullable and str(f.type) in kinds}
     return pd.DataFrame(data, columns=schema.names).astype(nullable)
@@ -215,6 +218,8 @@ def collect(paths: Iterable[Path], out: Path, schema: pa.Schema) -> pd.DataFrame
     The order of `paths` does not show in the result; rows of one key keep their file's order (a
     trace is a history). Raises ValueError naming both files when two are about the same thing.
     """
+    import pandas as pd
+
     table, key = _identity(schema)
     owner: dict[tuple[Any, ...], Path] = {}
     frames = []

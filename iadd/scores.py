@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
 
 Array = NDArray[np.float64]
 TAILS = (0.025, 0.975)
@@ -113,6 +112,8 @@ def _resample(
 
 @functools.cache
 def _widening(degrees: float) -> float:
+    from scipy.special import ndtri, stdtrit  # light; scipy.stats would take a second
+
     normal = ndtri(TAILS[1])
     return 1.0 if degrees == math.inf else float(stdtrit(degrees, TAILS[1]) / normal)
 

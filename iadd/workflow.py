@@ -6,11 +6,12 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from iadd.config import Config, parse_config
+from iadd import warm
+from iadd.config import Config, load_config, parse_config
 from iadd.plan import Plan, canonical
 
 
@@ -63,14 +64,12 @@ def _run(wildcards: Any) -> tuple[str, str, int, int]:
     return wildcards.dataset, wildcards.method, int(wildcards.ipc), int(wildcards.seed)
 
 
-def run(config: Path, cores: int, options: Sequence[str]) -> None:
+def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> None:
     """Replace this process by Snakemake on the benchmark, holding its lock.
 
     Snakemake's own lock outlives a killed run and then refuses the next; this one is the kernel's
-    and dies with its holder.
+    and dies with its holder. `command` is what a warm server runs for its jobs.
     """
-    from iadd.config import load_config
-
     if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
         raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
     root = Path("results")
@@ -87,6 +86,9 @@ def run(config: Path, cores: int, options: Sequence[str]) -> None:
     os.set_inheritable(lock, True)
     here = str(Path(sys.executable).parent)  # jobs call `iadd`, installed beside this Python
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
-    profile = [] if "--profile" in options else ["--profile", "workflow/profiles/default"]
-    os.execv(sys.executable, [*command, *profile, "--configfile", str(config), *options])
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+    profile = []
+    if not {"--profile", "--executor"} & set(options):
+        profile = ["--profile", "workflow/profiles/default"]
+        os.environ[warm.VARIABLE] = warm.start(command)  # local jobs only: a cluster counts its own
+    os.execv(sys.executable, [*snakemake, *profile, "--configfile", str(config), *options])

@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"files", "seeds", "scores", "progress"},
-    {"augment", "ops", "ranking"},
+    {"augment", "ops", "ranking", "networks"},
     {"data", "results"},
-    {"synthetic", "networks"},
+    {"synthetic"},
     {"native", "foreign"},
     {"passes"},
     {"unroll", "train"},
@@ -20,8 +20,10 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"methods"},
     {"config", "site", "surface"},
     {"plan"},
-    {"stages", "workflow", "warm"},
-    {"search", "doctor"},
+    {"stages"},
+    {"search", "doctor", "warm"},
+    {"workflow"},
+    {"commands"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -53,20 +53,24 @@ def build_site(
         section = _section(name, rows, teachers, runs, images)
         datasets.append(section)
         panels += section["panels"]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"percent": _percent, "duration": _duration, "size": _size}
-    template = environment.from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
-    page = template.render(
+    page = _render(
         title=title,
         colours=COLOURS,
         datasets=datasets,
         facts=_facts(networks),
         reconstructions=[n for m, n in RECONSTRUCTIONS.items() if m in set(networks["method"])],
     )
-    atomic_write(out, page.encode())
     atomic_write(out.with_name("accuracy.png"), png(panels))
+    atomic_write(out, page.encode())
+
+
+def _render(**context: Any) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"percent": _percent, "duration": _duration, "size": _size}
+    template = Path(__file__).with_name("page.html").read_text("utf-8")
+    return environment.from_string(template).render(context)
 
 
 def _records(frame: pd.DataFrame) -> list[Record]:
@@ -107,13 +111,6 @@ def _section(
         for cross in crosses
         if cross["protocol"] == main[1]
     ]
-    shown = sorted(
-        (key for key in images if key[0] == name), key=lambda k: (k[2], order.get(k[1], 99), k[1])
-    )
-    grids = [
-        (ipc, [(key[1], images[key]) for key in keys])
-        for ipc, keys in groupby(shown, key=lambda key: key[2])
-    ]
     return {
         "name": name,
         "teachers": teachers,
@@ -122,9 +119,20 @@ def _section(
         "crosses": [cross for cross in crosses if len(cross["networks"]) > 1],
         "panels": panels,
         "plots": [(panel["title"], svg(panel)) for panel in panels],
-        "pictures": grids,
+        "pictures": _grids({key[1:]: p for key, p in images.items() if key[0] == name}, order),
         "runs": sorted(runs, key=lambda run: (run["ipc"], order.get(run["method"], 99))),
     }
+
+
+def _grids(
+    pictures: Mapping[tuple[str, int], Record], order: Mapping[str, int]
+) -> list[tuple[int, list[tuple[str, Record]]]]:
+    """(ipc, [(method, picture), ...]), the methods in the ranking's order."""
+    shown = sorted(pictures, key=lambda key: (key[1], order.get(key[0], 99), key[0]))
+    return [
+        (ipc, [(key[0], pictures[key]) for key in keys])
+        for ipc, keys in groupby(shown, key=lambda key: key[1])
+    ]
 
 
 def _table(members: list[Record]) -> Record:

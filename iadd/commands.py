@@ -1,0 +1,155 @@
+"""The command line `iadd <stage>`: reads files, calls one room, writes one file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="iadd",
+    help="Dataset distillation, benchmarked: every stage of the pipeline by hand.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="Benchmark YAML, e.g. config/digits.yaml.")]
+Dataset = Annotated[str | None, typer.Option(help="Data set key; default: the first.")]
+Method = Annotated[str, typer.Option(help="Method name, a file in iadd/methods.")]
+Ipc = Annotated[int, typer.Option(help="Images per class; 0 for `whole`.")]
+Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
+
+
+@app.command()
+def experts(
+    config: ConfigPath,
+    dataset: Dataset = None,
+    shard: Annotated[int | None, typer.Option(help="One shard; default: all.")] = None,
+) -> None:
+    """Train expert networks on the real data and store their trajectories."""
+    from iadd import stages
+
+    plan, key = stages.open_plan(config, dataset)
+    for k in range(len(plan.shards(key))) if shard is None else [shard]:
+        stages.record(plan, key, k)
+
+
+@app.command()
+def distill(
+    config: ConfigPath, method: Method, ipc: Ipc, seed: Seed = 0, dataset: Dataset = None
+) -> None:
+    """Distill one synthetic set: one method, ipc and seed."""
+    from iadd import stages
+
+    plan, key = stages.open_plan(config, dataset)
+    stages.distill(plan, key, method, ipc, seed)
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath, method: Method, ipc: Ipc, seed: Seed = 0, dataset: Dataset = None
+) -> None:
+    """Train fresh networks on one distilled set and test them."""
+    from iadd import stages
+
+    plan, key = stages.open_plan(config, dataset)
+    stages.evaluate(plan, key, method, ipc, seed)
+
+
+@app.command()
+def collect(config: ConfigPath) -> None:
+    """Gather all jobs' tables, rank the methods, write and print the leaderboard."""
+    from iadd import stages
+
+    stages.collect(stages.open_plan(config)[0])
+
+
+@app.command()
+def site(config: ConfigPath) -> None:
+    """Build the self-contained leaderboard page from the tables."""
+    from iadd import stages
+
+    stages.site(stages.open_plan(config)[0])
+
+
+@app.command()
+def show(config: ConfigPath) -> None:
+    """Print the leaderboard that `collect` wrote, and where everything lies."""
+    from iadd import stages
+
+    stages.show(stages.open_plan(config)[0])
+
+
+@app.command()
+def plan(config: ConfigPath) -> None:
+    """Say what a benchmark will cost before anything runs: jobs, disk, estimated hours."""
+    from iadd import doctor, stages
+
+    doctor.print_plan(stages.open_plan(config)[0])
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which kernels run, on which devices and threads."""
+    from iadd import doctor
+
+    doctor.print_report()
+
+
+@app.command("export")
+def export_set(
+    distilled: Annotated[Path, typer.Argument(help="A distilled set (.safetensors).")],
+    folder: Annotated[Path, typer.Argument(help="New folder for PNG files and the exact set.")],
+) -> None:
+    """Write a distilled set as PNG files, a folder a class, with its exact tensors beside them."""
+    from iadd.synthetic import SyntheticSet
+
+    SyntheticSet.load(distilled).export_folder(folder)
+    print(f"{folder}: written")
+
+
+@app.command("import")
+def import_set(
+    source: Annotated[Path, typer.Argument(help="An exported folder, or foreign images (.pt).")],
+    out: Annotated[Path, typer.Argument(help="The distilled set to write (.safetensors).")],
+    config: Annotated[Path | None, typer.Option(help="Benchmark whose data set it is for.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Foreign labels (.pt).")] = None,
+    step_size: Annotated[float | None, typer.Option(help="Its learned step size.")] = None,
+    dataset: Dataset = None,
+) -> None:
+    """Read a distilled set from an exported folder or from foreign .pt files (never unpickled)."""
+    from iadd import stages
+
+    stages.import_set(source, out, config, labels, step_size, dataset)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def run(
+    context: typer.Context,
+    config: ConfigPath,
+    cores: Annotated[int, typer.Option(help="Jobs' cores in all; 0: all there are.")] = 0,
+) -> None:
+    """Run a whole benchmark with Snakemake; further options are handed to it."""
+    from iadd import workflow
+
+    workflow.run(config, cores or os.cpu_count() or 1, context.args, main)
+
+
+def main() -> None:
+    """Entry point: bad input ends in one line on stderr and status 2."""
+    try:
+        app(standalone_mode=True)
+    except ValueError as error:
+        print(f"iadd: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: ValueError) -> str:
+    return " ".join(str(error).split())

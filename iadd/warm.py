@@ -1,0 +1,149 @@
+"""Warm starts: one process with torch loaded forks a child for every local job.
+
+A benchmark is hundreds of short jobs, and each would spend more than a second on importing torch.
+`iadd run` starts a server before it becomes Snakemake; the command `iadd` hands its arguments,
+folder, environment and standard streams to the server, and ends with the status of the child that
+did the work. Without a server, or on another machine, it does the work itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+VARIABLE = "IADD_WARM"
+CUT_OFF = 1
+"""Status of a command whose child died without a word (killed, out of memory)."""
+
+
+def ask(argv: list[str]) -> int | None:
+    """Have the warm server run a command; its exit status, or None if there is no server."""
+    address = os.environ.get(VARIABLE)
+    if not address:
+        return None
+    request = json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        try:
+            server.connect(address)
+            socket.send_fds(server, [struct.pack("!Q", len(request))], [0, 1, 2])
+            server.sendall(request)
+        except OSError:
+            return None
+        answer = server.recv(1)
+    return answer[0] if answer else CUT_OFF
+
+
+def start(command: Callable[[], None]) -> str:
+    """Fork the server and return its address; it ends soon after the calling process does.
+
+    `command` does the work of one request: it reads sys.argv and ends by SystemExit.
+    """
+    folder = tempfile.mkdtemp(prefix="iadd-")  # ours alone: mode 0700
+    address = str(Path(folder) / "s")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen(64)
+    parent = os.getpid()
+    if os.fork():
+        listener.close()
+        return address
+    try:
+        _detach()
+        _load()
+        _serve(listener, parent, command)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+
+def _detach() -> None:
+    """Leave the terminal's streams and interrupts to the foreground."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+
+
+def _load() -> None:
+    """Import what jobs need. No tensor is computed here: threads would not survive the fork."""
+    import iadd.evaluation
+    import iadd.results
+    import iadd.stages
+    from iadd import native
+
+    native.unavailable()
+
+
+def _serve(listener: socket.socket, parent: int, command: Callable[[], None]) -> None:
+    listener.settimeout(1.0)
+    while os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            client, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _work(client, command)
+            client.close()
+
+
+def _work(client: socket.socket, command: Callable[[], None]) -> None:
+    """The child: become the command, answer its status, end."""
+    status = CUT_OFF
+    try:
+        client.settimeout(None)
+        request = _receive(client)
+        threading.Thread(target=_die_with, args=(client,), daemon=True).start()
+        status = _run(request, command)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        client.sendall(bytes([status]))
+        os._exit(status)
+
+
+def _receive(client: socket.socket) -> dict[str, object]:
+    head, streams, _, _ = socket.recv_fds(client, 8, 3)
+    for stream, descriptor in enumerate(streams):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    (length,) = struct.unpack("!Q", head)
+    body = b""
+    while len(body) < length:
+        body += client.recv(length - len(body))
+    request: dict[str, object] = json.loads(body)
+    return request
+
+
+def _die_with(client: socket.socket) -> None:
+    """A killed client closes its end; its job must not go on behind the scheduler's back."""
+    if not client.recv(1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(request: dict[str, object], command: Callable[[], None]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update(request["env"])  # type: ignore[call-overload]
+    sys.argv = list(request["argv"])  # type: ignore[call-overload]
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    return 0
