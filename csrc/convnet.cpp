@@ -29,8 +29,10 @@ Network make_network(const Tensor& images, int64_t classes, at::IntArrayRef conf
 }
 
 int64_t lanes_of(at::ScalarType type) {
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, "the native ConvNet takes float32 or "
-                   "float64, not ", type);
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble,
+                   "the native ConvNet takes float32 or "
+                   "float64, not ",
+                   type);
   return type == at::kFloat ? kernels<float>().lanes : kernels<double>().lanes;
 }
 
@@ -49,8 +51,10 @@ struct Students {
 
   Students(const Tensor& parameters_, const Tensor& images_, const Tensor& seed_, int64_t classes,
            int64_t seed_size, at::IntArrayRef config)
-      : parameters(parameters_.contiguous()), images(images_.contiguous()),
-        many(parameters.dim() == 2), own_images(images.dim() == 5),
+      : parameters(parameters_.contiguous()),
+        images(images_.contiguous()),
+        many(parameters.dim() == 2),
+        own_images(images.dim() == 5),
         net(make_network(images, classes, config, lanes_of(parameters.scalar_type()))) {
     count = many ? parameters.size(0) : 1;
     batch = images.size(-4);
@@ -58,11 +62,13 @@ struct Students {
     check("parameters", parameters, sized({net.parameters}, many), type);
     check("images", images, sized({batch, net.channels, net.height, net.width}, own_images), type);
     TORCH_CHECK_VALUE(batch > 0, "images hold no image, at least 1 is needed");
-    TORCH_CHECK_VALUE(many || !own_images, "images are of ", images.size(0), " students, parameters of one");
+    TORCH_CHECK_VALUE(many || !own_images, "images are of ", images.size(0),
+                      " students, parameters of one");
     if (!seed_.defined()) return;
     seed = seed_.contiguous();
     own_seed = seed.dim() == 3;
-    check("targets", seed, sized({batch, seed_size < 0 ? net.features : seed_size}, own_seed), type);
+    check("targets", seed, sized({batch, seed_size < 0 ? net.features : seed_size}, own_seed),
+          type);
   }
 
   std::vector<int64_t> sized(std::vector<int64_t> shape, bool each) const {
@@ -103,13 +109,13 @@ T* row(Tensor& t, int64_t student, bool many) {
   return t.defined() ? t.mutable_data_ptr<T>() + (many ? student * t.stride(0) : 0) : nullptr;
 }
 
-#define DISPATCH(type, ...)                   \
-  if (type == at::kFloat) {                   \
-    using T = float;                          \
-    __VA_ARGS__                               \
-  } else {                                    \
-    using T = double;                         \
-    __VA_ARGS__                               \
+#define DISPATCH(type, ...) \
+  if (type == at::kFloat) { \
+    using T = float;        \
+    __VA_ARGS__             \
+  } else {                  \
+    using T = double;       \
+    __VA_ARGS__             \
   }
 
 Tensor from_doubles(const std::vector<double>& values, const Students& s) {
@@ -199,18 +205,23 @@ std::tuple<Tensor, Tensor> backward(const Tensor& parameters, const Tensor& imag
 std::string convnet_isa() { return instruction_set(); }
 
 TORCH_LIBRARY_FRAGMENT(iadd, m) {
-  m.def("convnet_gradient(Tensor parameters, Tensor images, Tensor targets, int[] config) -> "
-        "(Tensor loss, Tensor gradient)");
-  m.def("convnet_gradient_into(Tensor parameters, Tensor images, Tensor targets, int[] config, "
-        "Tensor(a!) gradient) -> Tensor");
-  m.def("convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
-        "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope, "
-        "Tensor loss)");
-  m.def("convnet_forward(Tensor parameters, Tensor images, int classes, int[] config) -> "
-        "(Tensor logits, Tensor features)");
-  m.def("convnet_backward(Tensor parameters, Tensor images, Tensor cotangent, int classes, "
-        "bool at_features, bool need_parameters, bool need_images, int[] config) -> "
-        "(Tensor parameter_gradient, Tensor image_gradient)");
+  m.def(
+      "convnet_gradient(Tensor parameters, Tensor images, Tensor targets, int[] config) -> "
+      "(Tensor loss, Tensor gradient)");
+  m.def(
+      "convnet_gradient_into(Tensor parameters, Tensor images, Tensor targets, int[] config, "
+      "Tensor(a!) gradient) -> Tensor");
+  m.def(
+      "convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
+      "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope, "
+      "Tensor loss)");
+  m.def(
+      "convnet_forward(Tensor parameters, Tensor images, int classes, int[] config) -> "
+      "(Tensor logits, Tensor features)");
+  m.def(
+      "convnet_backward(Tensor parameters, Tensor images, Tensor cotangent, int classes, "
+      "bool at_features, bool need_parameters, bool need_images, int[] config) -> "
+      "(Tensor parameter_gradient, Tensor image_gradient)");
   m.def("convnet_isa() -> str", convnet_isa);
 }
 

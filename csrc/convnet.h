@@ -13,8 +13,8 @@ constexpr long kFrequencies = 36;
 constexpr long kPanel = 4;  // vectors of output channels in one panel of the weight gradient
 
 struct Layer {
-  long in, out;                         // channels
-  long height, width, pixels;           // the map that is convolved
+  long in, out;                // channels
+  long height, width, pixels;  // the map that is convolved
   long pooled_height, pooled_width, pooled;
   bool pool;
   long weight, bias, scale, shift;      // offsets in the flat parameter vector

@@ -54,10 +54,11 @@ Num<T, D> normalise(const Layer& l, bool norm, Ref<T, D> y, Num<T, D> bias) {
   const Num<T, D> mean =
       sum_pixels<T, D>(l.pixels, [&](long i) INLINE_LAMBDA { return y.get(i); }) * share +
       bias * T(0);
-  Num<T, D> variance = sum_pixels<T, D>(l.pixels, [&](long i) INLINE_LAMBDA {
-                         const Num<T, D> x = y.get(i) - mean;
-                         return x * x;
-                       }) *
+  Num<T, D> variance = sum_pixels<T, D>(l.pixels,
+                                        [&](long i) INLINE_LAMBDA {
+                                          const Num<T, D> x = y.get(i) - mean;
+                                          return x * x;
+                                        }) *
                        share;
   variance.v += T(1e-5);
   const Num<T, D> root = reciprocal_root<T>(variance);
@@ -79,9 +80,8 @@ void activate(const Layer& l, const Affine<T, D>& affine, Ref<T, D> x, Ref<T, D>
   for (long r = 0, window = 0; r < l.pooled_height; ++r)
     for (long c = 0; c < l.pooled_width; ++c, ++window) {
       const long i = 2 * r * l.width + 2 * c;
-      out.put(window,
-              ((value(i) + value(i + 1)) + (value(i + l.width) + value(i + l.width + 1))) *
-                  T(0.25));
+      out.put(window, ((value(i) + value(i + 1)) + (value(i + l.width) + value(i + l.width + 1))) *
+                          T(0.25));
     }
 }
 

@@ -28,8 +28,8 @@ void convolution(long i) {
   const long to = net.frequency_maps(l.out_blocks, tiles);
   const long depth = l.in_blocks * L;
   for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr, L, 1, tiles * L, nullptr, L, L * L, depth * L, nullptr, L,
-                          tiles * L, L, l.in_blocks, false};
+    const Product<T> p = {nullptr,   L,       1, tiles * L, nullptr, L,           L * L,
+                          depth * L, nullptr, L, tiles * L, L,       l.in_blocks, false};
     multiply_dual<L>(p, constant(inputs[i] + f * from),
                      weights(l.packed_forward + f * l.frequency_weights), outputs + f * to, tiles,
                      l.out_blocks);
@@ -70,8 +70,20 @@ void first_convolution() {
   for (long image = 0; image < job.count; ++image) {
     unfold(job.images + image * l.in * l.pixels);
     const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
-    Product<T> p = {columns, 1, column_stride(l), 0, job.weights + l.packed_forward, L, 0,
-                    taps * L, map.v, L, l.pixels * L, taps, 1, false};
+    Product<T> p = {columns,
+                    1,
+                    column_stride(l),
+                    0,
+                    job.weights + l.packed_forward,
+                    L,
+                    0,
+                    taps * L,
+                    map.v,
+                    L,
+                    l.pixels * L,
+                    taps,
+                    1,
+                    false};
     for (long block = 0; block < l.out_blocks; block += kPanel) {
       const long blocks = l.out_blocks - block < kPanel ? l.out_blocks - block : kPanel;
       p.b = job.weights + l.packed_forward + block * taps * L;
@@ -96,9 +108,8 @@ INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
 void differentiate_block(long i, long image, long block, Ref<T, D> out_gradient) {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
-  const BlockGradient<T, D> g =
-      differentiate<T, D>(l, affine(l, block), roots[i].get(at), maps[i] + at * l.pixels * L,
-                          out_gradient);
+  const BlockGradient<T, D> g = differentiate<T, D>(l, affine(l, block), roots[i].get(at),
+                                                    maps[i] + at * l.pixels * L, out_gradient);
   if (!job.gradient) return;
   const bool more = job.accumulate || image > 0;
   if (net.norm) {
@@ -142,8 +153,8 @@ void convolution_backward(long i) {
   if (job.gradient) differentiate_weights(i);
   const long depth = l.out_blocks * L;
   for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr, L, 1, tiles * L, nullptr, L, L * L, depth * L, nullptr, L,
-                          tiles * L, L, l.out_blocks, false};
+    const Product<T> p = {nullptr, L, 1,         tiles * L, nullptr,      L,    L * L, depth * L,
+                          nullptr, L, tiles * L, L,         l.out_blocks, false};
     multiply_dual<L>(p, constant(outputs + f * to),
                      weights(l.packed_transposed + f * l.frequency_weights), inputs[i] + f * from,
                      tiles, l.in_blocks);
@@ -159,8 +170,8 @@ void differentiate_weights(long i) {
     const long blocks = l.out_blocks - block < kPanel ? l.out_blocks - block : kPanel;
     for (long f = 0; f < kFrequencies; ++f)
       for (long c = 0; c < l.in_blocks; ++c) {
-        const Product<T> p = {nullptr, 1, L, 0, nullptr, L, 0, tiles * L, nullptr, L, rows * L,
-                              tiles, 1, false};
+        const Product<T> p = {nullptr,   1,       L, 0,        nullptr, L, 0,
+                              tiles * L, nullptr, L, rows * L, tiles,   1, false};
         multiply_last<1>(p, constant(inputs[i] + f * from + c * tiles * L),
                          constant(outputs + f * to + block * tiles * L),
                          weight_gradient + f * panel_stride(l) + c * L * L, L, blocks);
@@ -171,7 +182,8 @@ void differentiate_weights(long i) {
         load_tile(weight_gradient + (b * rows + c) * L, panel_stride(l), tile);
         transform<WeightTransposed, T>(tile, taps);
         const long offset = l.gradient_weight + ((block + b) * l.in + c) * 9 * L;
-        for (long tap = 0; tap < 9; ++tap) add_gradient(offset + tap * L, taps[tap], job.accumulate);
+        for (long tap = 0; tap < 9; ++tap)
+          add_gradient(offset + tap * L, taps[tap], job.accumulate);
       }
   }
 }
@@ -185,21 +197,36 @@ void first_backward() {
     const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
     if (job.gradient) {
       unfold(job.images + image * l.in * l.pixels);
-      const Product<T> p = {nullptr, column_stride(l), 1, 0, nullptr, L, 0, l.pixels * L, nullptr,
-                            L, taps * L, l.pixels, 1, job.accumulate || image > 0};
-      multiply_last<0>(p, {columns, nullptr}, constant(map), job.gradient + l.gradient_weight,
-                       taps, l.out_blocks);
+      const Product<T> p = {
+          nullptr,      column_stride(l), 1, 0,        nullptr,  L, 0,
+          l.pixels * L, nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
+      multiply_last<0>(p, {columns, nullptr}, constant(map), job.gradient + l.gradient_weight, taps,
+                       l.out_blocks);
     }
-    if (job.image_gradient) differentiate_image(constant(map), job.image_gradient + image * l.in * l.pixels);
+    if (job.image_gradient)
+      differentiate_image(constant(map), job.image_gradient + image * l.in * l.pixels);
   }
 }
 
 void differentiate_image(Ref<const T, D> map, T* out) {
   const Layer& l = net.layers[0];
-  const Product<T> p = {nullptr, L, 1, l.pixels * L, nullptr, L, L * L, l.out_blocks * L * L,
-                        nullptr, L, l.pixels * L, L, l.out_blocks, false};
-  multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr}, swapped(weights(l.packed_transposed)),
-                   column_gradient, l.pixels, column_blocks(l));
+  const Product<T> p = {nullptr,
+                        L,
+                        1,
+                        l.pixels * L,
+                        nullptr,
+                        L,
+                        L * L,
+                        l.out_blocks * L * L,
+                        nullptr,
+                        L,
+                        l.pixels * L,
+                        L,
+                        l.out_blocks,
+                        false};
+  multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
+                   swapped(weights(l.packed_transposed)), column_gradient, l.pixels,
+                   column_blocks(l));
   fold(out);
 }
 
@@ -216,8 +243,7 @@ void fold(T* out) {
   }
   for (long c = 0; c < l.in; ++c)
     for (long y = 0; y < l.height; ++y)
-      for (long x = 0; x < l.width; ++x)
-        *out++ = columns[c * plane + (y + 1) * line + x + 1];
+      for (long x = 0; x < l.width; ++x) *out++ = columns[c * plane + (y + 1) * line + x + 1];
 }
 
 // multiply_last forms a.v b.d + a.d b.v; for map' W + map W' both are handed over exchanged.

@@ -24,8 +24,9 @@ Isa detect() {
   // IADD_ISA lowers the choice, so that every build can be tested on one machine.
   const char* wanted = std::getenv("IADD_ISA");
   const std::string limit = wanted ? wanted : "avx512";
-  if (limit == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+  if (limit == "avx512" && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw"))
     return Isa::avx512;
   if (limit != "generic" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     return Isa::avx2;
@@ -94,7 +95,9 @@ double image_work(const Network& net) {
 }
 
 // Images a micro-batch: enough rows for the products, few enough for cache and memory.
-long micro_batch(const Network& net) { return net.filters * net.height * net.width < 65536 ? 10 : 5; }
+long micro_batch(const Network& net) {
+  return net.filters * net.height * net.width < 65536 ? 10 : 5;
+}
 
 // Partial gradients: bounds the number of threads, and the memory of large networks.
 long most_slots(const Network& net) { return net.parameters < 100000 ? 8 : 4; }
@@ -117,8 +120,11 @@ template <class T>
 class Batch {
  public:
   Batch(const Network& net, const Request<T>& request, bool parallel)
-      : net_(net), request_(request), parts_(net, request.batch),
-        parallel_(parallel && parts_.slots > 1), kernels_(kernels<T>()) {
+      : net_(net),
+        request_(request),
+        parts_(net, request.batch),
+        parallel_(parallel && parts_.slots > 1 && !at::in_parallel_region()),
+        kernels_(kernels<T>()) {
     lay_out();
   }
 
@@ -221,7 +227,9 @@ const Kernels<T>& kernels() {
   return found;
 }
 
-bool worth_threads(const Network& net, long batch) { return batch > 1 && image_work(net) * batch > 4e5; }
+bool worth_threads(const Network& net, long batch) {
+  return batch > 1 && image_work(net) * batch > 4e5;
+}
 
 template <class T>
 void execute(const Network& net, const Request<T>& request, bool parallel) {

@@ -1,4 +1,5 @@
-// A whole batch on the CPU: weights packed once, micro-batches spread over threads, one ordered sum.
+// A whole batch on the CPU: weights packed once, micro-batches spread over threads, one ordered
+// sum.
 #pragma once
 
 #include <cstdint>

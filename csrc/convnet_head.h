@@ -44,8 +44,8 @@ void head_forward() {
   const long size = net.padded_features;
   for (long image = 0; image < job.count; ++image)
     for (long k = 0; k < net.classes; ++k) {
-      const Num<T, D> sum = dot(constant(features + image * size),
-                                weights(net.packed_head + k * size), size / L);
+      const Num<T, D> sum =
+          dot(constant(features + image * size), weights(net.packed_head + k * size), size / L);
       const long at = image * net.classes + k;
       logits.v[at] = total<T>(sum.v) + job.weights[net.packed_head_bias + k];
       if constexpr (D) logits.d[at] = total<T>(sum.d) + job.direction[net.packed_head_bias + k];

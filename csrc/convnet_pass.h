@@ -66,8 +66,7 @@ struct Pass {
   }
   Affine<T, D> affine(const Layer& l, long block) const {
     if (!net.norm) return {Num<T, D>{}, Num<T, D>{}, false, net.relu};
-    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L), true,
-            net.relu};
+    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L), true, net.relu};
   }
 
   // c = a * b of arrays and of their derivatives, by the product rule.

@@ -1,7 +1,8 @@
 // The transforms of Winograd F(4x4, 3x3) with the points 0, +-3/4, +-3/2 and infinity, which halve
-// the rounding error of the usual 0, +-1, +-2 and are exact in binary; each with its transpose: y = A^T [(G g G^T) . (B^T x B)] A, so dg = G^T [(A dy A^T) . (B^T x B)] G and
-// dx = B [(A dy A^T) . (G g G^T)] B^T. The transformed x serves y and dg, the transformed dy
-// serves dg and dx, the transformed g serves y and dx.
+// the rounding error of the usual 0, +-1, +-2 and are exact in binary; each with its transpose: y =
+// A^T [(G g G^T) . (B^T x B)] A, so dg = G^T [(A dy A^T) . (B^T x B)] G and dx = B [(A dy A^T) . (G
+// g G^T)] B^T. The transformed x serves y and dg, the transformed dy serves dg and dx, the
+// transformed g serves y and dx.
 #pragma once
 
 template <class T>

@@ -13,6 +13,7 @@ from iadd.augment import FAMILIES
 from iadd.data import DATASETS
 from iadd.evaluation import find_protocol
 from iadd.experts import Recipe
+from iadd.methods import MethodParams
 from iadd.networks import parse_name
 
 
@@ -161,7 +162,7 @@ class Config(Section):
         """The ipc values that a method runs at; `whole` has none and is filed under 0."""
         return (0,) if method == "whole" else self.ipc
 
-    def params(self, method: str, ipc: int) -> methods.Params:
+    def params(self, method: str, ipc: int) -> MethodParams:
         """A method's validated parameters at one ipc."""
         given = self.methods[method]
         merged = given.params | given.ipc.get(ipc, {})

@@ -14,14 +14,25 @@ from rich.console import Console
 from rich.table import Table
 
 from iadd import methods, native, ops, passes
-from iadd.plan import Plan
 from iadd.networks import Network, build_network
+from iadd.plan import Plan
 from iadd.seeds import generator_for
 from iadd.stages import open_dataset, open_network
 
-PACKAGES = (
-    "iadd torch torchvision numpy safetensors scikit-learn pyarrow pandas pydantic snakemake ray optuna"
-).split()
+PACKAGES = [
+    "iadd",
+    "torch",
+    "torchvision",
+    "numpy",
+    "safetensors",
+    "scikit-learn",
+    "pyarrow",
+    "pandas",
+    "pydantic",
+    "snakemake",
+    "ray",
+    "optuna",
+]
 
 
 def print_report() -> None:
@@ -38,8 +49,9 @@ def print_report() -> None:
         table.add_row(f"cuda:{k}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
         table.add_row("cuda", "no usable device")
-    for name, value in (ops.status() | native.status()).items():
-        table.add_row(str(name), str(value))
+    for name, value in ops.status().items():
+        table.add_row(name, value)
+    table.add_row("native passes", native.unavailable() or "for the ConvNet family, on the CPU")
     for tool in ("nvcc", "snakemake", "sbatch"):
         table.add_row(tool, shutil.which(tool) or "not found")
     Console().print(table)
@@ -53,7 +65,7 @@ def _version(name: str) -> str:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print jobs, disk and estimated hours of a benchmark, from a few timed steps on this machine."""
+    """Print jobs, disk and estimated hours of a benchmark, from steps timed on this machine."""
     config = plan.config
     jobs, disk, hours = 0, 0, 0.0
     table = Table("data set", "stage", "jobs", "disk", "core hours", box=None, pad_edge=False)
@@ -96,13 +108,13 @@ def print_plan(plan: Plan) -> None:
     Console().print(table)
     free = shutil.disk_usage(_existing(plan.root)).free
     print(
-        f"{jobs + 2} jobs, {_bytes(disk)} on disk ({_bytes(free)} free), about {hours:.1f} core hours "
-        "on this machine, without start-up and waiting"
+        f"{jobs + 2} jobs, {_bytes(disk)} on disk ({_bytes(free)} free), "
+        f"about {hours:.1f} core hours on this machine, without start-up and waiting"
     )
 
 
 def _distill_seconds(
-    params: methods.Params, count: int, classes: int, rate: float, size: int
+    params: methods.MethodParams, count: int, classes: int, rate: float, size: int
 ) -> float:
     """Estimated seconds of one distillation: a tangent costs about three gradients."""
     given = params.model_dump()

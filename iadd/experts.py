@@ -105,8 +105,7 @@ def record_shard(
                 schedule,
                 families,
                 generator,
-                # The loop overwrites its parameters: every snapshot is a copy of its own.
-                on_epoch=lambda epoch, params: snapshots.append(params.clone()),
+                on_epoch=_copying(snapshots),
             )
             trajectory = torch.stack(snapshots).to(DTYPES[recipe.dtype])  # (epochs + 1, P)
             if not bool(torch.isfinite(trajectory).all()):
@@ -130,6 +129,11 @@ def record_shard(
     )
     for part in parts:
         part.unlink(missing_ok=True)
+
+
+def _copying(snapshots: list[Tensor]) -> Callable[[int, Tensor], None]:
+    """Keep a copy of each epoch's parameters: the training loop overwrites its own."""
+    return lambda epoch, params: snapshots.append(params.clone())
 
 
 def _finished(part: Path, spec: dict[str, Any]) -> tuple[Tensor, float] | None:
@@ -166,6 +170,6 @@ class Experts:
         return len(self._rows)
 
     def snapshot(self, expert: int, epoch: int) -> Tensor:
-        """Float32 parameters (P,) of one expert after `epoch` epochs; a copy of the caller's own."""
+        """Float32 parameters (P,) of one expert after `epoch` epochs, as a copy."""
         file, row = self._rows[expert]
         return file.get_slice("parameters", row, epoch).float()

@@ -105,7 +105,7 @@ class Layers:
 
 
 def convnet(net: Layers, x: Tensor) -> Tensor:
-    """ConvNet-d of Gidaris & Komodakis as used throughout the field: d x [conv 3x3, norm, act, pool]."""
+    """ConvNet-d of Gidaris & Komodakis, the field's own: d x [conv 3x3, norm, activation, pool]."""
     for _ in range(net.options.depth):
         x = net.pool(net.activation(net.norm(net.conv(x, net.options.width))))
     return x
@@ -119,7 +119,7 @@ def mlp(net: Layers, x: Tensor) -> Tensor:
 
 
 def lenet(net: Layers, x: Tensor) -> Tensor:
-    """LeNet-5; the second convolution keeps the map's size where an unpadded one would leave < 4."""
+    """LeNet-5; the second convolution is padded where the map would fall below 4 pixels."""
     x = net.pool(net.activation(net.conv(x, 6, 5, padding=2)))
     x = net.pool(net.activation(net.conv(x, 16, 5, padding=0 if min(x.shape[2:]) >= 8 else 2)))
     x = net.activation(net.linear(x.flatten(1), 120))
@@ -195,7 +195,7 @@ def parse_name(name: str) -> tuple[str, Options]:
                 f"network {name!r}: {part!r} does not apply; {architecture} takes {allowed} "
                 "(d<blocks>, w<channels>, <kind>norm, an activation, <kind>pool)"
             )
-        options = replace(options, **{key: value})
+        options = replace(options, **{key: value})  # type: ignore[arg-type]
     return architecture, options
 
 
@@ -238,7 +238,7 @@ class Network:
         return self.name.split("-")[0]
 
     def init(self, generator: torch.Generator) -> Tensor:
-        """Fresh float32 parameters (P,): torch's default distribution, U(+-1/sqrt(fan_in)), norms 1 and 0."""
+        """Fresh float32 parameters (P,), as torch draws them: U(+-1/sqrt(fan_in)), norms 1 and 0."""
         bounds, centres, fan_in = [], [], 1
         for kind, shape in self.shapes:
             if kind in ("conv.weight", "linear.weight"):

@@ -36,7 +36,7 @@ def path(network: Network, params: Tensor) -> str:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of -sum_k targets log softmax(logits); targets are probabilities (B, K)."""
+    """Batch mean of -sum_k targets log softmax(logits); targets are probabilities (B, K)."""
     return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
 
 
@@ -56,6 +56,36 @@ def tangent(
     if native.path(network, params):
         return Tangent(*native.tangent(network, params, images, targets, direction))
     return tangent_reference(network, params, images, targets, direction)
+
+
+def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
+    """Logits (B, K), outside autograd."""
+    if native.path(network, params):
+        return native.forward(network, params, images)[0]
+    with torch.no_grad():
+        return network.apply(params, images)
+
+
+def embed(network: Network, params: Tensor, images: Tensor) -> Tensor:
+    """Features (B, F) before the classifier, outside autograd."""
+    if native.path(network, params):
+        return native.forward(network, params, images)[1]
+    with torch.no_grad():
+        return network.embed(params, images)
+
+
+def embed_gradient(network: Network, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
+    """Gradient by the images (B, C, H, W) of <features, cotangent (B, F)>."""
+    if native.path(network, params):
+        _, by_images = native.pull_back(
+            network, params, images, cotangent, at_features=True, need_params=False
+        )
+        assert by_images is not None
+        return by_images
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        (by_images,) = torch.autograd.grad(network.embed(params, leaf), leaf, cotangent)
+    return by_images
 
 
 def gradient_reference(
@@ -78,4 +108,5 @@ def tangent_reference(
         loss = cross_entropy(network.apply(leaves[0], leaves[1]), leaves[2])
         (grad,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
         slope = torch.dot(grad.detach(), direction)
-        return Tangent(*torch.autograd.grad(grad, leaves, direction.detach()), slope)
+        by_params, by_images, by_targets = torch.autograd.grad(grad, leaves, direction.detach())
+        return Tangent(by_params, by_images, by_targets, slope)

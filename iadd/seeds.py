@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def seed_for(*names: object) -> int:
-    """A 63-bit seed from the SHA-256 of the names, e.g. (base, dataset, method, ipc, seed, stage)."""
+    """A 63-bit seed: SHA-256 of the names, e.g. (base, dataset, method, ipc, seed, stage)."""
     text = "\0".join(str(name) for name in names)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

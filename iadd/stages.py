@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
     """A benchmark's plan and the data set asked for (the first one, if none)."""
-    # One thread unless told otherwise: jobs run side by side, and bits do not depend on the machine.
+    # One thread unless told otherwise: jobs run side by side, bits do not depend on the machine.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     config = load_config(path)
     key = config.dataset(dataset).key if dataset else config.datasets[0].key
@@ -183,22 +183,24 @@ def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
     spec = plan.distill_spec(key, method, ipc, seed)
     synthetic = SyntheticSet.load(plan.distilled(key, method, ipc, seed), spec)
     dataset, augmentation = open_dataset(config, key)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with Progress(f"evaluate {method} {key} ipc {ipc} seed {seed}") as progress:
         for e in config.evaluations:
-            for row in judge(
-                synthetic,
-                dataset,
-                e.protocol,
-                e.networks,
-                epochs=e.whole_epochs if method == "whole" else e.epochs,
-                batch=e.batch,
-                step_size=e.step_size,
-                augmentation=augmentation,
-                names=(config.seed, key, method, ipc, seed),
-                progress=progress,
-            ):
-                rows.append({"protocol": e.protocol, **row})
+            rows += [
+                {"protocol": e.protocol, **row}
+                for row in judge(
+                    synthetic,
+                    dataset,
+                    e.protocol,
+                    e.networks,
+                    epochs=e.whole_epochs if method == "whole" else e.epochs,
+                    batch=e.batch,
+                    step_size=e.step_size,
+                    augmentation=augmentation,
+                    names=(config.seed, key, method, ipc, seed),
+                    progress=progress,
+                )
+            ]
     constant = {
         "spec_version": SPEC_VERSION,
         "benchmark": config.benchmark,

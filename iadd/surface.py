@@ -132,7 +132,7 @@ def evaluate(
     epochs: int = 300,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Train fresh networks (name -> how many) on a distilled set; one dict a network, with accuracy."""
+    """Train and test fresh networks (name -> how many) on a distilled set; one dict a network."""
     families = Augmentation(dataset.augmentations)
     return list(
         judge(

@@ -20,7 +20,7 @@ EVALUATION_BATCH = 512
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained: plain SGD unless momentum is given; `drops` cut the rate tenfold."""
+    """How a network is trained: SGD, with momentum if given; `drops` cut the rate tenfold."""
 
     epochs: int
     batch: int
@@ -75,7 +75,7 @@ def train(
 
 
 def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:
-    """Batch-norm statistics over (at most 4,096 of) the training images; None without batch norm."""
+    """Batch-norm statistics over at most 4,096 training images; None without batch norm."""
     if network.options.norm != "batchnorm":
         return None
     with torch.no_grad():
@@ -98,7 +98,7 @@ def accuracy(
     labels: Tensor,
     statistics: Statistics | None = None,
 ) -> float:
-    """Fraction of images (N, C, H, W) whose arg max is the label; chance for a non-finite network."""
+    """Fraction of images (N, C, H, W) classified rightly; chance for a non-finite network."""
     logits = predict(network, params, images, statistics)
     if not bool(torch.isfinite(logits).all()):
         return 1 / network.classes

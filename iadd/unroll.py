@@ -3,7 +3,8 @@
 The usual way keeps the autograd graph of every step. Here only the parameters theta_t are kept, and
 the steps are replayed backwards with one mixed Hessian-vector product each:
 
-    lambda_J = dL/dtheta_J,    h_t = tangent of the gradient at (theta_t, x_t, y_t) along lambda_{t+1}
+    lambda_J = dL/dtheta_J
+    h = tangent of the gradient at (theta_t, x_t, y_t) along lambda_{t+1}
     dL/dx_t = -alpha h_x,   dL/dy_t = -alpha h_y,   dL/dalpha -= <g_t, lambda_{t+1}>
     lambda_t = lambda_{t+1} - alpha h_theta
 
@@ -35,7 +36,7 @@ REPLAY_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Step:
-    """What one student step sees: rows of the synthetic set (all of them: None) and their augmentation."""
+    """What one student step sees: rows of the synthetic set (None: all) and their augmentation."""
 
     rows: Tensor | None
     draw: Draw | None
@@ -219,5 +220,7 @@ def _graph(
             (grad,) = torch.autograd.grad(loss, params, create_graph=True)
             params = params - leaves[2] * grad
         loss, adjoint = endpoint(params.detach())
-        grads = torch.autograd.grad(params, leaves, adjoint)
-    return Unrolled(loss.detach(), *grads, params.detach(), "graph autograd")
+        by_images, by_targets, by_alpha = torch.autograd.grad(params, leaves, adjoint)
+    return Unrolled(
+        loss.detach(), by_images, by_targets, by_alpha, params.detach(), "graph autograd"
+    )

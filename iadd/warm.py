@@ -31,7 +31,7 @@ def ask(argv: list[str]) -> int | None:
     address = os.environ.get(VARIABLE)
     if not address:
         return None
-    request = json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    request = json.dumps({"argv": argv, "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         try:
             server.connect(address)
@@ -77,9 +77,6 @@ def _detach() -> None:
 
 def _load() -> None:
     """Import what jobs need. No tensor is computed here: threads would not survive the fork."""
-    import iadd.evaluation
-    import iadd.results
-    import iadd.stages
     from iadd import native
 
     native.unavailable()

@@ -1,4 +1,4 @@
-"""Configuration: unknown keys and values refused in one line; the plan's files, specs and reruns."""
+"""Configuration: bad keys and values refused in one line; the plan's files, specs, reruns."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ def plain(**changes: Any) -> dict[str, Any]:
         "datasets": [{"name": "blobs"}],
         "network": "mlp",
         "evaluations": [{"networks": {"mlp": 1}}],
-        "methods": {"random": None, "mtt": {"params": {"max_start": 3}, "ipc": {2: {"max_start": 7}}}},
+        "methods": {
+            "random": None,
+            "mtt": {"params": {"max_start": 3}, "ipc": {2: {"max_start": 7}}},
+        },
     }
     return base | changes
 
@@ -36,7 +39,10 @@ def test_shipped_configs_are_valid(path: Path) -> None:
         ({"sedes": 3}, "x.yaml: unknown key 'sedes'; allowed: benchmark, seed"),
         ({"methods": {"mtx": None}}, "unknown method 'mtx'; known: dc"),
         ({"methods": {"mtt": {"params": {"lr_image": 1}}}}, "methods.mtt: unknown key 'lr_image'"),
-        ({"methods": {"mtt": {"params": {"lr_img": -1}}}}, r"lr_img: .*greater than 0 \(given: -1\)"),
+        (
+            {"methods": {"mtt": {"params": {"lr_img": -1}}}},
+            r"lr_img: .*greater than 0 \(given: -1\)",
+        ),
         ({"datasets": [{"name": "digitz"}]}, "unknown data set 'digitz'; known: digits"),
         ({"datasets": [{"name": "blobs"}, {"name": "blobs"}]}, "not distinct"),
         ({"network": "convmet"}, "network: unknown network 'convmet'"),

@@ -19,17 +19,30 @@ def blobs() -> Dataset:
 def real_set(blobs: Dataset, step_size: float | None = None) -> SyntheticSet:
     rows = torch.cat([blobs.class_rows[c][:5] for c in range(blobs.classes)])
     return SyntheticSet(
-        blobs.train.images[rows], blobs.train.labels[rows], blobs.transform, blobs.class_names,
+        blobs.train.images[rows],
+        blobs.train.labels[rows],
+        blobs.transform,
+        blobs.class_names,
         step_size,
     )
 
 
-def judge(blobs: Dataset, synthetic: SyntheticSet, protocol: str = "mtt-v1", names: object = 0,
-          networks: dict[str, int] | None = None) -> list[dict[str, object]]:
+def judge(
+    blobs: Dataset,
+    synthetic: SyntheticSet,
+    protocol: str = "mtt-v1",
+    names: object = 0,
+    networks: dict[str, int] | None = None,
+) -> list[dict[str, object]]:
     return list(
         evaluate(
-            synthetic, blobs, protocol, networks or {"mlp-w16": 2, "convnet-d2-w8-batchnorm": 1},
-            epochs=30, augmentation=Augmentation(blobs.augmentations), names=(names,),
+            synthetic,
+            blobs,
+            protocol,
+            networks or {"mlp-w16": 2, "convnet-d2-w8-batchnorm": 1},
+            epochs=30,
+            augmentation=Augmentation(blobs.augmentations),
+            names=(names,),
         )
     )
 
@@ -40,7 +53,9 @@ def test_rows_are_a_function_of_names(blobs: Dataset) -> None:
 
     rows = judge(blobs, real_set(blobs))
     assert [(r["network_eval"], r["eval_seed"]) for r in rows] == [
-        ("mlp-w16", 0), ("mlp-w16", 1), ("convnet-d2-w8-batchnorm", 0)
+        ("mlp-w16", 0),
+        ("mlp-w16", 1),
+        ("convnet-d2-w8-batchnorm", 0),
     ]
     assert all(r["status"] == "ok" and 0.4 < float(str(r["accuracy"])) <= 1 for r in rows), rows
     assert accuracies(0) == accuracies(0)
@@ -51,7 +66,12 @@ def test_rows_are_a_function_of_names(blobs: Dataset) -> None:
 def test_protocols_differ_as_they_say(blobs: Dataset) -> None:
     learned = real_set(blobs, step_size=0.2)
     rules = PROTOCOLS["mtt-v1"].schedule(learned, 100, 256, 0.01)
-    assert (rules.step_size, rules.drops, rules.momentum, rules.weight_decay) == (0.2, (50,), 0.9, 5e-4)
+    assert (rules.step_size, rules.drops, rules.momentum, rules.weight_decay) == (
+        0.2,
+        (50,),
+        0.9,
+        5e-4,
+    )
     assert PROTOCOLS["mtt-v1"].schedule(real_set(blobs), 100, 256, 0.01).step_size == 0.01
     assert PROTOCOLS["dc-v1"].schedule(learned, 100, 256, 0.01).step_size == 0.01
     assert PROTOCOLS["mtt-v1"].augmented and not PROTOCOLS["mtt-v1-noaug"].augmented
@@ -71,8 +91,13 @@ def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluation, "open_test", forbidden)
     network = build_network("mlp-w16", 1, 8, blobs.classes)
     options = {
-        "dataset": blobs, "network": network, "augmentation": Augmentation(()), "epochs": 30,
-        "networks": 2, "default_step_size": 0.05, "names": (0,),
+        "dataset": blobs,
+        "network": network,
+        "augmentation": Augmentation(()),
+        "epochs": 30,
+        "networks": 2,
+        "default_step_size": 0.05,
+        "names": (0,),
     }
     chosen = real_set(blobs)
     good = validation_accuracy(chosen.images, chosen.labels, None, **options)

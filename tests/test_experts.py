@@ -65,7 +65,10 @@ def test_experts_depend_on_their_number_not_on_their_shard(
 ) -> None:
     spec = record(blobs, network, tmp_path / "all.safetensors", experts=range(3))
     record(blobs, network, tmp_path / "last.safetensors", experts=[2])
-    both = Experts([tmp_path / "all.safetensors"], spec), Experts([tmp_path / "last.safetensors"], spec)
+    both = (
+        Experts([tmp_path / "all.safetensors"], spec),
+        Experts([tmp_path / "last.safetensors"], spec),
+    )
     assert torch.equal(both[0].snapshot(2, 3), both[1].snapshot(0, 3))
 
 
@@ -86,7 +89,10 @@ def test_a_killed_shard_goes_on_where_it_was(
     assert len(list(tmp_path.glob(".s.expert*.partial"))) == 1
     record(blobs, network, tmp_path / "s.safetensors")
     assert not list(tmp_path.glob("*.partial"))
-    a, b = Experts([tmp_path / "whole.safetensors"], spec), Experts([tmp_path / "s.safetensors"], spec)
+    a, b = (
+        Experts([tmp_path / "whole.safetensors"], spec),
+        Experts([tmp_path / "s.safetensors"], spec),
+    )
     assert all(torch.equal(a.snapshot(e, 3), b.snapshot(e, 3)) for e in range(2))
 
 
@@ -140,7 +146,9 @@ def test_refused_shards(blobs: Dataset, network: Network, tmp_path: Path) -> Non
 
 def test_diverging_experts_are_refused(blobs: Dataset, network: Network, tmp_path: Path) -> None:
     recipe = Recipe(step_size=1e20, batch=64)
-    with pytest.raises(ValueError, match=r"expert 0 diverged .* lower experts.step_size \(1e\+20\)"):
+    with pytest.raises(
+        ValueError, match=r"expert 0 diverged .* lower experts.step_size \(1e\+20\)"
+    ):
         record(blobs, network, tmp_path / "s.safetensors", recipe=recipe)
     assert not (tmp_path / "s.safetensors").exists()
 

@@ -1,6 +1,7 @@
-"""Every method's contract, the losses against float64 and by hand, and the outer loop's promises."""
+"""Every method's contract, losses against float64 and by hand, the outer loop's promises."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ from iadd.seeds import generator_for
 
 QUICK: dict[str, Any] = {"iterations": 6, "validations": 2}
 TRAJECTORY: dict[str, Any] = QUICK | {
-    "unrolled_steps": 3, "expert_epochs": 1, "max_start": 2, "lr_img": 5.0, "clip": 1.0,
-    "step_size": 0.05, "lr_lr": 1e-5,
+    "unrolled_steps": 3,
+    "expert_epochs": 1,
+    "max_start": 2,
+    "lr_img": 5.0,
+    "clip": 1.0,
+    "step_size": 0.05,
+    "lr_lr": 1e-5,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "mtt": TRAJECTORY,
@@ -147,14 +153,16 @@ def test_gradient_distance_by_hand() -> None:
 def test_gradient_matching_equals_double_backward(name: str, task: methods.Problem) -> None:
     method = make(name, task, batch_real=1000)
     method.net = task.network.init(generator_for("net"))
-    images = task.dataset.train.images[task.problem_rows] if hasattr(task, "problem_rows") else (
-        task.dataset.train.images[task.random_rows(generator_for("rows"))]
+    images = (
+        task.dataset.train.images[task.problem_rows]
+        if hasattr(task, "problem_rows")
+        else (task.dataset.train.images[task.random_rows(generator_for("rows"))])
     )
     own = images[: task.ipc]
     targets = F.one_hot(torch.zeros(task.ipc, dtype=torch.long), 4).float()
     value, gradient = method.match(0, own, targets, generator_for("match"))
 
-    # The same in float64 with autograd through the gradient; the draws come from the same generator.
+    # The same in float64 with autograd through the gradient, the draws from the same generator.
     g = generator_for("match")
     rows = task.class_rows(0)
     rows = rows[torch.randperm(len(rows), generator=g)]
@@ -206,7 +214,9 @@ def test_mtt_loss(task: methods.Problem) -> None:
     student, start, target = three()
     s, o, t = (z.double().numpy() for z in (student, start, target))
     expected = np.square(s - t).sum() / np.square(o - t).sum()
-    assert float(make("mtt", task).loss(student, start, target)) == pytest.approx(expected, rel=1e-6)
+    assert float(make("mtt", task).loss(student, start, target)) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_ddpp_prunes_the_hardest_on_both_sides(task: methods.Problem) -> None:
@@ -223,8 +233,12 @@ def test_ddpp_prunes_the_hardest_on_both_sides(task: methods.Problem) -> None:
     )
 
 
-@pytest.mark.parametrize("off", [{"lr_w": 0}, {"update": "off"}, {"update": "off", "granularity": "tensor"}])
-def test_iadd_without_updates_is_mtt_bit_for_bit(off: dict[str, Any], task: methods.Problem) -> None:
+@pytest.mark.parametrize(
+    "off", [{"lr_w": 0}, {"update": "off"}, {"update": "off", "granularity": "tensor"}]
+)
+def test_iadd_without_updates_is_mtt_bit_for_bit(
+    off: dict[str, Any], task: methods.Problem
+) -> None:
     mtt = methods.distill(make("mtt", task), generator_for("same"))
     iadd = methods.distill(make("iadd", task, **off), generator_for("same"))
     assert torch.equal(mtt.images, iadd.images) and mtt.step_size == iadd.step_size
@@ -262,7 +276,7 @@ def test_iadd_weight_gradient_equals_float64_autograd(
         expected = (w.square() * mismatch).sum() / movement.sum()
     else:
         bounds = task.network.offsets(granularity).tolist()
-        pieces = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        pieces = [slice(a, b) for a, b in pairwise(bounds)]
         ratios = torch.stack([mismatch[p].sum() / movement[p].sum() for p in pieces])
         expected = (w.square() * ratios).mean()
     e_student, e_v = torch.autograd.grad(expected, [s, v])
@@ -330,7 +344,10 @@ def test_a_killed_run_resumes_to_the_same_result(
 
     whole = methods.distill(make(name, task), generator_for("k"), methods.Hooks(validate=validate))
     hooks = methods.Hooks(
-        validate=validate, progress=kill, checkpoint=tmp_path / "c.safetensors", checkpoint_seconds=0
+        validate=validate,
+        progress=kill,
+        checkpoint=tmp_path / "c.safetensors",
+        checkpoint_seconds=0,
     )
     with pytest.raises(Killed):
         methods.distill(make(name, task), generator_for("k"), hooks)
@@ -354,7 +371,10 @@ def test_the_best_on_validation_is_kept(task: methods.Problem) -> None:
     hooks = methods.Hooks(validate=lambda images, labels, step: next(scores))
     result = methods.distill(make("mtt", task), generator_for("best"), hooks)
     assert result.iteration == 3
-    assert [r["validation_accuracy"] for r in result.trace if r["validation_accuracy"]] == [0.9, 0.5]
+    assert [r["validation_accuracy"] for r in result.trace if r["validation_accuracy"]] == [
+        0.9,
+        0.5,
+    ]
     assert [r["iteration"] for r in result.trace] == list(range(1, 7))
 
 

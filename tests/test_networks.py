@@ -20,7 +20,9 @@ from iadd.seeds import generator_for
         ("resnet18-batchnorm", 3, 32, 10, 11_178_762),
     ],
 )
-def test_parameter_counts(name: str, channels: int, resolution: int, classes: int, count: int) -> None:
+def test_parameter_counts(
+    name: str, channels: int, resolution: int, classes: int, count: int
+) -> None:
     assert build_network(name, channels, resolution, classes).num_parameters == count
 
 
@@ -101,7 +103,7 @@ def test_names_are_checked(name: str, message: str) -> None:
 
 
 def test_sizes_are_checked() -> None:
-    with pytest.raises(ValueError, match="resolution 4 is outside 8..128"):
+    with pytest.raises(ValueError, match=r"resolution 4 is outside 8\.\.128"):
         build_network("mlp", 1, 4, 10)
     with pytest.raises(ValueError, match="2 channels"):
         build_network("mlp", 2, 8, 10)

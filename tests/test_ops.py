@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -150,13 +151,12 @@ def test_any_problem(data):
     seed = data.draw(st.integers(0, 1000))
     expert = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
     student, start, target, weights = problem(size, seed, expert=expert)
-    options = {
-        "squared": data.draw(st.booleans()),
-        "weighted_denominator": data.draw(st.booleans()),
-    }
+    options = {"squared": data.draw(st.booleans())}
     if data.draw(st.booleans()):
         options["offsets"] = cut(size, segments := data.draw(st.integers(1, 40)), seed)
         weights = torch.rand(segments) + 0.1
+    elif size > 50:  # with few weights their gradient is a difference of equals: nearly 0
+        options["weighted_denominator"] = data.draw(st.booleans())
     if data.draw(st.booleans()):
         options["mask"] = torch.arange(size) % data.draw(st.integers(2, 9)) != 1
     case = (student, start, target, weights)
@@ -223,7 +223,7 @@ def test_weights_of_one_change_no_bit(size, squared, device):
 
 
 def results(size=200_000):
-    """Every output of a few problems, for comparing bits; inputs that every processor makes alike."""
+    """Every output of a few problems, from inputs that every processor makes alike."""
     generator = torch.Generator().manual_seed(4)
     numbers = torch.randint(1, 2**24, (4, size), generator=generator) / 2**22
     student, start, target, weights = numbers
@@ -506,7 +506,7 @@ def test_indices_beyond_31_bits():
     """Untouched memory reads as zeros and costs nothing: 2^31 + 37 elements, three at the end."""
     size = 2**31 + 37
     try:
-        base = torch.from_numpy(__import__("numpy").zeros(size + 1, dtype="float32"))
+        base = torch.from_numpy(np.zeros(size + 1, np.float32))
     except (MemoryError, RuntimeError):
         pytest.skip("no address space for 8 GiB")
     base[-3:] = torch.tensor([1.0, 2.0, 5.0])

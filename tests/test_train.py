@@ -19,7 +19,12 @@ def test_equals_torch_optim(name: str) -> None:
     start = network.init(g).double()
     schedule = Schedule(4, 8, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
     got = train(
-        network, start, images, F.one_hot(labels, 3).double(), schedule, Augmentation(()),
+        network,
+        start,
+        images,
+        F.one_hot(labels, 3).double(),
+        schedule,
+        Augmentation(()),
         generator_for("order"),
     )
     params = start.clone().requires_grad_()
@@ -42,7 +47,13 @@ def test_input_is_left_alone_and_epochs_are_reported() -> None:
     images, targets = torch.randn(9, 1, 8, 8, generator=generator_for(1)), torch.eye(3).repeat(3, 1)
     state = torch.random.get_rng_state()
     train(
-        network, start, images, targets, Schedule(3, 4, 0.1), Augmentation(), generator_for(2),
+        network,
+        start,
+        images,
+        targets,
+        Schedule(3, 4, 0.1),
+        Augmentation(),
+        generator_for(2),
         lambda epoch, params: seen.append((epoch, params.clone())),
     )
     assert torch.equal(start, before) and [epoch for epoch, _ in seen] == [1, 2, 3]
@@ -71,7 +82,9 @@ def test_batch_norm_is_judged_with_training_statistics() -> None:
 
 
 def test_seeds_are_values_of_their_names() -> None:
-    assert seed_for(0, "digits", "mtt", 1, 0, "distill") == seed_for(0, "digits", "mtt", 1, 0, "distill")
+    assert seed_for(0, "digits", "mtt", 1, 0, "distill") == seed_for(
+        0, "digits", "mtt", 1, 0, "distill"
+    )
     names = [(0, "a", 1), (0, "a", 11), (0, "a1", 1), (1, "a", 1), ("0a", 1)]
     assert len({seed_for(*n) for n in names}) == len(names)
     assert 0 <= seed_for("x") < 2**63

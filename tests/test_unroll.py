@@ -1,4 +1,4 @@
-"""The engine against autograd through the unroll, in float64, for every network and augmentation."""
+"""The engine against autograd through the unroll, in float64: every network and augmentation."""
 
 from collections.abc import Callable
 
@@ -79,9 +79,7 @@ def test_replay_is_the_exact_gradient_of_every_network(name: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replay_is_exact_under_every_augmentation(family: str) -> None:
     options = {"families": (family,), "channels": 3}
-    assert_same(
-        run("convnet-d2-w8", "replay", **options), run("convnet-d2-w8", "graph", **options)
-    )
+    assert_same(run("convnet-d2-w8", "replay", **options), run("convnet-d2-w8", "graph", **options))
 
 
 @pytest.mark.parametrize("mode", ["replay", "checkpoint"])
@@ -119,9 +117,7 @@ def test_gradient_of_step_size_by_finite_differences() -> None:
 
 
 def test_minibatches_are_drawn_without_replacement_and_refilled() -> None:
-    rows = [
-        step.rows for step in draw_steps(5, 7, 3, lambda count: None, generator_for("rows"))
-    ]
+    rows = [step.rows for step in draw_steps(5, 7, 3, lambda count: None, generator_for("rows"))]
     assert all(r is not None and len(set(r.tolist())) == 3 for r in rows)
     assert rows[0] is not None and rows[1] is not None
     assert not set(rows[0].tolist()) & set(rows[1].tolist())  # the third would not fill: refilled

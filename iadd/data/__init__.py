@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from iadd.data.folder import LARGEST
 from iadd.augment import FAMILIES
+from iadd.data.folder import LARGEST
 from iadd.data.sources import READERS, Raw, Source, read, stratified
 from iadd.data.transform import Transform, fit
 

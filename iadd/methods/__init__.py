@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from iadd.methods._base import Matching, MatchingParams, Method, Outer, Params, Problem, Space
+from iadd.methods._base import Matching, MatchingParams, Method, MethodParams, Outer, Problem, Space
 from iadd.methods._outer import Distilled, Hooks, distill
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "Matching",
     "MatchingParams",
     "Method",
+    "MethodParams",
     "Outer",
-    "Params",
     "Problem",
     "Space",
     "distill",

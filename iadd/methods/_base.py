@@ -19,13 +19,13 @@ Space = dict[str, tuple[str, Any, Any] | list[Any]]
 """Search ranges as plain data: ("log" | "uniform" | "int", low, high), or a list of choices."""
 
 
-class Params(BaseModel):
+class MethodParams(BaseModel):
     """Base of every method's parameters: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MatchingParams(Params):
+class MatchingParams(MethodParams):
     """What every iterative method takes."""
 
     iterations: int = Field(5000, ge=1, description="Outer iterations: updates of the images.")
@@ -90,14 +90,14 @@ class Outer(NamedTuple):
 class Method(ABC):
     """A distillation method; `name` is its file's name, its docstring the citation."""
 
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[MethodParams]] = MethodParams
     space: ClassVar[Space] = {}
     needs_experts: ClassVar[bool] = False
     reconstruction: ClassVar[bool] = False
     """True where the published description leaves gaps that ours fills by choice."""
     params: Any
 
-    def __init__(self, params: Params, problem: Problem) -> None:
+    def __init__(self, params: MethodParams, problem: Problem) -> None:
         self.params, self.problem = params, problem
 
     @property
@@ -109,13 +109,13 @@ class Method(ABC):
 
     @abstractmethod
     def initial(self, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W) that a selection ends with, or that an iterative method starts from."""
+        """Images (N, C, H, W) that a selection ends with or an iterative method starts from."""
 
 
 class Matching(Method):
-    """An iterative method: `outer` gives one iteration's gradients, the loop below does the rest."""
+    """An iterative method: `outer` gives one iteration's gradients, `_outer` does the rest."""
 
-    Params = MatchingParams
+    Params: ClassVar[type[MethodParams]] = MatchingParams
     step_size: float | None = None
     """Initial student step size; None where the method does not learn one."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iadd import passes
 from iadd.augment import Augmentation, augment
-from iadd.methods._base import Matching, MatchingParams, Outer, Params, Space
+from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 from iadd.networks import Network
 from iadd.train import Schedule, train
 
@@ -38,7 +38,7 @@ class GradientMatching(Matching):
     images is one tangent pass along dD/dg_S, so no double backward is needed.
     """
 
-    Params: ClassVar[type[Params]] = GradientParams
+    Params: ClassVar[type[MethodParams]] = GradientParams
     space: ClassVar[Space] = {
         "lr_img": ("log", 1e-2, 1e2),
         "batch_real": [32, 64, 128, 256],

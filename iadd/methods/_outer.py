@@ -128,7 +128,7 @@ class _Run:
         return not past or outer.loss <= EXPLODED * max(past[len(past) // 2], 1e-3)
 
     def _roll_back(self) -> str:
-        """Return to the last sound state with a lower step; give up after MAX_ROLLBACKS in a row."""
+        """Return to the last sound state with a lower step; give up after MAX_ROLLBACKS."""
         self.rollbacks += 1
         if self.rollbacks > MAX_ROLLBACKS:
             self.status = "diverged"
@@ -232,7 +232,7 @@ class _Run:
         save_tensors(self.hooks.checkpoint, tensors, self._identity(), progress)
 
     def _load(self, path: Path) -> None:
-        """Go on from a checkpoint of this very run; one of another run, or a broken one, is ignored."""
+        """Go on from a checkpoint of this very run; another run's, or a broken one, is ignored."""
         try:
             stored = load_tensors(path, self._identity())
         except ValueError:

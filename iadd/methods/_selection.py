@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from iadd.methods._base import Method, Params
+from iadd import passes
+from iadd.methods._base import Method, MethodParams
 from iadd.train import Schedule, train
 
 
-class SelectionParams(Params):
+class SelectionParams(MethodParams):
     """How the network that looks at the data is trained."""
 
     epochs: int = Field(20, ge=1, description="Epochs of the network whose features are used.")
@@ -24,9 +25,9 @@ class SelectionParams(Params):
 
 
 class Selection(Method):
-    """Base of methods that choose `ipc` real images a class, by what a trained network says of them."""
+    """Base of methods that choose `ipc` real images a class by what a trained network says."""
 
-    Params: ClassVar[type[Params]] = SelectionParams
+    Params: ClassVar[type[MethodParams]] = SelectionParams
 
     @abstractmethod
     def choose(self, observed: Tensor) -> Tensor:
@@ -36,8 +37,7 @@ class Selection(Method):
         """What is known of every training image: by default its embedding (N, F)."""
         params = self.train(generator)
         parts = self.problem.dataset.train.images.split(512)
-        with torch.no_grad():
-            return torch.cat([self.problem.network.embed(params, part) for part in parts])
+        return torch.cat([passes.embed(self.problem.network, params, part) for part in parts])
 
     def initial(self, generator: torch.Generator) -> Tensor:
         observed = self.observe(generator)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iadd.methods._base import Matching, MatchingParams, Outer, Params, Problem, Space
+from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Problem, Space
 from iadd.ops import weighted_distance
 from iadd.unroll import draw_steps, unroll
 
@@ -35,7 +35,7 @@ class TrajectoryParams(MatchingParams):
 class Trajectory(Matching):
     """Base of mtt, ddpp, iadd: one outer iteration through the unrolled engine."""
 
-    Params: ClassVar[type[Params]] = TrajectoryParams
+    Params: ClassVar[type[MethodParams]] = TrajectoryParams
     needs_experts = True
     space: ClassVar[Space] = {
         "lr_img": ("log", 1.0, 1e4),
@@ -61,7 +61,7 @@ class Trajectory(Matching):
 
     @abstractmethod
     def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
-        """How far the student's end point (P,) is from the target (P,): differentiable, shape ()."""
+        """How far the student's end point (P,) is from the target (P,): differentiable, ()."""
 
     def variables(self) -> tuple[Tensor, ...]:
         """Leaf tensors that the method learns beside the images; `loss` must use each."""

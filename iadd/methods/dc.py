@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from iadd.methods._base import Params
+from iadd.methods._base import MethodParams
 from iadd.methods._gradient import GradientMatching, GradientParams
 
 
@@ -20,4 +20,4 @@ class DC(GradientMatching):
     Zhao, Mopuri, Bilen; ICLR 2021; arXiv 2006.05929.
     """
 
-    Params: ClassVar[type[Params]] = DCParams
+    Params: ClassVar[type[MethodParams]] = DCParams

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iadd.methods._base import Params
+from iadd.methods._base import MethodParams
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 from iadd.ops import weighted_distance
 
@@ -27,7 +27,7 @@ class DDPP(Trajectory):
     residual (s - t)^2 leaves numerator and denominator, anew in every outer iteration.
     """
 
-    Params: ClassVar[type[Params]] = DDPPParams
+    Params: ClassVar[type[MethodParams]] = DDPPParams
     reconstruction = True
     space = Trajectory.space | {"pruned": ("uniform", 0.0, 0.5)}
     kept = 1.0

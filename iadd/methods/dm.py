@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from iadd import passes
 from iadd.augment import augment
-from iadd.methods._base import Matching, MatchingParams, Outer, Params, Space
+from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 
 
 class DMParams(MatchingParams):
@@ -25,7 +26,7 @@ class DM(Matching):
     siamese augmentation, `sum_c ||mean phi(A(T_c)) - mean phi(A(S_c))||^2`.
     """
 
-    Params: ClassVar[type[Params]] = DMParams
+    Params: ClassVar[type[MethodParams]] = DMParams
     space: ClassVar[Space] = {"lr_img": ("log", 1e-2, 1e2), "batch_real": [32, 64, 128, 256]}
 
     def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
@@ -33,23 +34,22 @@ class DM(Matching):
         net, train = network.init(generator), problem.dataset.train.images
         leaf = images.detach().requires_grad_()
         real, synthetic, lengths = [], [], []
+        for label in range(network.classes):
+            rows = problem.class_rows(label)
+            rows = rows[torch.randperm(len(rows), generator=generator)[: self.params.batch_real]]
+            draw = problem.augmentation.draw(generator)
+            real.append(augment(train[rows], draw))
+            with torch.enable_grad():
+                synthetic.append(augment(leaf[label * problem.ipc :][: problem.ipc], draw))
+            lengths.append(len(rows))
+        features = passes.embed(network, net, torch.cat(real)).split(lengths)
+        mean_real = torch.stack([part.mean(0) for part in features])  # (K, F)
         with torch.enable_grad():
-            for label in range(network.classes):
-                rows = problem.class_rows(label)
-                rows = rows[
-                    torch.randperm(len(rows), generator=generator)[: self.params.batch_real]
-                ]
-                draw = problem.augmentation.draw(generator)
-                own = leaf[label * problem.ipc : (label + 1) * problem.ipc]
-                real.append(augment(train[rows], draw))
-                synthetic.append(augment(own, draw))
-                lengths.append(len(rows))
-            with torch.no_grad():
-                features = network.embed(net, torch.cat(real))
-                mean_real = torch.stack([part.mean(0) for part in features.split(lengths)])
-            features = network.embed(net, torch.cat(synthetic))
-            mean = features.view(network.classes, problem.ipc, -1).mean(1)  # (K, F)
-            loss = (mean_real - mean).square().sum()
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        value = float(loss.detach())
-        return Outer(value, value, gradient, 0.0, "autograd")
+            seen = torch.cat(synthetic)
+        mean = passes.embed(network, net, seen.detach()).view(network.classes, problem.ipc, -1)
+        difference = mean.mean(1) - mean_real  # (K, F)
+        loss = float(difference.square().sum())
+        cotangent = (2 / problem.ipc * difference).repeat_interleave(problem.ipc, 0)  # (N, F)
+        by_seen = passes.embed_gradient(network, net, seen.detach(), cotangent)
+        (gradient,) = torch.autograd.grad(seen, leaf, by_seen)
+        return Outer(loss, loss, gradient, 0.0, passes.path(network, net))

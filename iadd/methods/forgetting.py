@@ -31,4 +31,5 @@ class Forgetting(Selection):
             learned.logical_or_(correct)
 
         self.train(generator, on_epoch=count)
-        return events + (~learned).float() * self.params.epochs
+        never: Tensor = (~learned).float() * self.params.epochs
+        return events + never

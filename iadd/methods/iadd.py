@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from iadd.methods._base import Params, Problem
+from iadd.methods._base import MethodParams, Problem
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 from iadd.ops import weighted_distance
 
@@ -59,7 +59,7 @@ class IADD(Trajectory):
     movement), or the largest tensors would dominate.
     """
 
-    Params: ClassVar[type[Params]] = IADDParams
+    Params: ClassVar[type[MethodParams]] = IADDParams
     reconstruction = True
     space = Trajectory.space | {
         "lr_w": ("log", 1e-4, 1e-1),
