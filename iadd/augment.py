@@ -1,8 +1,8 @@
 """Differentiable siamese augmentation (Zhao & Bilen, ICML 2021, arXiv 2102.08259).
 
-Randomness is passed in. One call applies one family, drawn beforehand: a `Draw` is a value that can be applied again, to
-other images (siamese) or in a replay. Every family is an affine map of the pixels. Images are
-normalised, so what is padded or cut out becomes the mean, as in the field's code.
+Randomness is passed in. One call applies one family, drawn beforehand: a `Draw` is a value that can
+be applied again, to other images (siamese) or in a replay. Every family is affine in the
+pixels. Images are normalised: what is padded or cut out becomes the mean, as in the field's code.
 """
 
 from __future__ import annotations

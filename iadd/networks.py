@@ -238,7 +238,7 @@ class Network:
         return self.name.split("-")[0]
 
     def init(self, generator: torch.Generator) -> Tensor:
-        """Fresh float32 parameters (P,), as torch draws them: U(+-1/sqrt(fan_in)), norms 1 and 0."""
+        """Fresh float32 parameters (P,) as torch draws them: U(+-1/sqrt(fan_in)), norms 1 and 0."""
         bounds, centres, fan_in = [], [], 1
         for kind, shape in self.shapes:
             if kind in ("conv.weight", "linear.weight"):
