@@ -21,6 +21,9 @@ void finish_block(long i, long image, long block) {
     map_to_frequencies<InputTransform, T>(pooled.d, next.height, next.width, 1, to.d, stride);
 }
 
+// Small operands stay in the cache anyhow.
+static long ahead(long depth) { return depth < 64 ? 0 : depth; }
+
 void convolution(long i) {
   const Layer& l = net.layers[i];
   const long tiles = job.count * l.tiles;
@@ -28,8 +31,9 @@ void convolution(long i) {
   const long to = net.frequency_maps(l.out_blocks, tiles);
   const long depth = l.in_blocks * L;
   for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr,   L,       1, tiles * L, nullptr, L,           L * L,
-                          depth * L, nullptr, L, tiles * L, L,       l.in_blocks, false};
+    const Product<T> p = {nullptr,   L,     1,           tiles * L, nullptr,
+                          L,         L * L, depth * L,   nullptr,   L,
+                          tiles * L, L,     l.in_blocks, false,     ahead(depth)};
     multiply_dual<L>(p, constant(inputs[i] + f * from),
                      weights(l.packed_forward + f * l.frequency_weights), outputs + f * to, tiles,
                      l.out_blocks);
@@ -153,8 +157,9 @@ void convolution_backward(long i) {
   if (job.gradient) differentiate_weights(i);
   const long depth = l.out_blocks * L;
   for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr, L, 1,         tiles * L, nullptr,      L,    L * L, depth * L,
-                          nullptr, L, tiles * L, L,         l.out_blocks, false};
+    const Product<T> p = {nullptr,      L,         1,           tiles * L, nullptr,   L,
+                          L * L,        depth * L, nullptr,     L,         tiles * L, L,
+                          l.out_blocks, false,     ahead(depth)};
     multiply_dual<L>(p, constant(outputs + f * to),
                      weights(l.packed_transposed + f * l.frequency_weights), inputs[i] + f * from,
                      tiles, l.in_blocks);

@@ -13,6 +13,7 @@ struct Product {
   long c_row, c_vector;
   long inner, outer;
   bool accumulate;
+  long ahead = 0;  // vectors of b a column to prefetch
 };
 
 // Stride is a_row where it is known at compile time, 0 where it is not.
@@ -60,8 +61,14 @@ template <class T, long Stride, int N>
 void product_panel(const Product<T>& p, long vector, long rows) {
   // Blocks of nearly equal height, so that no thin remainder runs at a fraction of the speed.
   const long blocks = (rows + kRows<N> - 1) / kRows<N>;
+  // The panel after this one follows it in memory (of weights, be it in the next frequency): asked
+  // for a little at a time, it is there when its turn comes.
+  const T* next = p.b + (vector + N) * p.b_vector;
+  const long lines = p.ahead * N;
   for (long i = 0; i < blocks; ++i) {
     const long begin = rows * i / blocks, end = rows * (i + 1) / blocks;
+    for (long j = lines * i / blocks; j < lines * (i + 1) / blocks; ++j)
+      __builtin_prefetch(next + j * kLanes<T>);
     product_rows<T, Stride, N>(p, begin, vector, end - begin);
   }
 }

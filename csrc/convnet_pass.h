@@ -89,6 +89,12 @@ struct Pass {
                      long vectors) const {
     p.c = c;
     p.a = a.v, p.b = D ? b.d : b.v;
+    if constexpr (D) {
+      if (a.d && p.outer == 1) {  // both terms in one sum over k, as two runs of it
+        p.outer = 2, p.a_outer = a.d - a.v, p.b_outer = b.v - b.d;
+        return multiply<T, Stride>(p, rows, vectors);
+      }
+    }
     multiply<T, Stride>(p, rows, vectors);
     if constexpr (D) {
       if (!a.d) return;  // images do not move

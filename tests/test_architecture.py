@@ -19,7 +19,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"experts", "evaluation"},
     {"methods"},
     {"config", "site", "surface"},
-    {"plan"},
+    {"plan", "reference"},
     {"stages"},
     {"search", "doctor", "warm"},
     {"workflow"},

@@ -124,3 +124,10 @@ def test_anchors_may_live_under_dotted_keys() -> None:
     config = parse_config(plain() | text, "x")
     assert isinstance(config, Config)
     assert config.params("mtt", 1).model_dump()["max_start"] == 4
+
+
+def test_the_reference_page_is_in_step_with_the_code() -> None:
+    from iadd.reference import render
+
+    page = Path(__file__).parent.parent / "config" / "README.md"
+    assert page.read_text() == render(), "run: python -m iadd.reference > config/README.md"

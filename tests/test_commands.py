@@ -1,0 +1,221 @@
+"""The command line: bad input ends in one line and status 2, and leaves nothing half-written."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from iadd.commands import main
+from iadd.files import load_tensors
+from iadd.results import EVALUATIONS, LEADERBOARD, read_table
+
+TINY: dict[str, Any] = {
+    "benchmark": "tiny",
+    "seeds": 3,
+    "ipc": [1],
+    "datasets": [{"name": "blobs"}],
+    "network": "mlp-w8",
+    "experts": {"count": 2, "per_shard": 2, "recipe": {"step_size": 0.05, "batch": 64}},
+    "validation": {"networks": 1, "epochs": 5},
+    "evaluations": [{"networks": {"mlp-w8": 1}, "epochs": 5, "whole_epochs": 2}],
+    "methods": {
+        "random": None,
+        "mtt": {
+            "params": {
+                "iterations": 3,
+                "unrolled_steps": 2,
+                "expert_epochs": 1,
+                "max_start": 2,
+                "lr_img": 1.0,
+                "validations": 1,
+            }
+        },
+    },
+}
+
+Iadd = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def iadd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iadd:
+    """Run a command in an empty folder: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["iadd", *argv])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def write(config: dict[str, Any], name: str = "c.yaml") -> str:
+    Path(name).write_text(yaml.safe_dump(config))
+    return name
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path("results").rglob("*") if path.is_file()}
+
+
+def test_every_stage_by_hand(iadd: Iadd) -> None:
+    config = write(TINY | {"methods": TINY["methods"] | {"whole": None}})
+    assert iadd("experts", config)[0] == 0
+    for method, ipc in (("random", 1), ("mtt", 1), ("whole", 0)):
+        for seed in range(3):
+            where = ("--method", method, "--ipc", str(ipc), "--seed", str(seed))
+            assert iadd("distill", config, *where)[0] == 0
+            assert iadd("evaluate", config, *where)[0] == 0
+    status, out, _ = iadd("collect", config)
+    assert status == 0 and "mtt" in out
+    assert iadd("site", config)[0] == 0 and iadd("show", config)[0] == 0
+    rows = read_table(Path("results/tiny/evaluations.parquet"), EVALUATIONS)
+    assert len(rows) == 9 and set(rows["status"]) == {"ok"}
+    board = read_table(Path("results/tiny/leaderboard.parquet"), LEADERBOARD)
+    assert set(board["method"]) == {"random", "mtt", "whole"} and board["lrs"].notna().any()
+    page = Path("results/tiny/site/index.html").read_text()
+    assert "mtt" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert not [name for name in files() if "checkpoint" in name or name.endswith(".tmp")]
+    assert iadd("plan", config)[1].count("evaluate") == 3
+    one = "results/tiny/distilled/blobs/mtt/ipc1/seed0.safetensors"
+    assert iadd("export", one, "folder")[0] == 0
+    assert iadd("import", "folder", "again.safetensors", "--config", config)[0] == 0
+    first, again = load_tensors(one), load_tensors("again.safetensors")
+    assert bool((first.tensors["images"] == again.tensors["images"]).all())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["distill", "{c}", "--method", "mtx", "--ipc", "1"], "unknown method 'mtx'; known: dc"),
+        (["distill", "{c}", "--method", "dm", "--ipc", "1"], "'dm' is not in this benchmark"),
+        (["distill", "{c}", "--method", "mtt", "--ipc", "7"], "ipc 7 is not in this benchmark"),
+        (["distill", "{c}", "--method", "mtt", "--ipc", "1", "--seed", "9"], "allowed are 0..2"),
+        (["distill", "{c}", "--method", "mtt", "--ipc", "1"], "shard0.safetensors"),
+        (["distill", "{c}", "--method", "mtt", "--ipc", "1", "--dataset", "x"], "it has blobs"),
+        (["evaluate", "{c}", "--method", "random", "--ipc", "1"], "seed0.safetensors"),
+        (["experts", "{c}", "--shard", "4"], "shard 4: allowed are 0..0"),
+        (["collect", "{c}"], "seed0.parquet"),
+        (["plan", "none.yaml"], "none.yaml: cannot be read"),
+        (["export", "none.safetensors", "folder"], "none.safetensors"),
+    ],
+)
+def test_bad_requests(iadd: Iadd, argv: list[str], message: str) -> None:
+    config = write(TINY)
+    status, _, error = iadd(*[word.replace("{c}", config) for word in argv])
+    assert status == 2 and message in error and error.count("\n") == 1, error
+    assert not files()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": 3}, "c.yaml: unknown key 'sedes'"),
+        ({"datasets": [{"name": "digitz"}]}, "unknown data set 'digitz'"),
+        ({"network": "convmet"}, "unknown network 'convmet'"),
+        ({"datasets": [{"name": "blobs", "resolution": 4}]}, "resolution 4"),
+        ({"datasets": [{"name": "blobs", "resolution": 200}]}, "resolution 200"),
+        ({"ipc": [5000]}, "ipc 5000 is larger than class"),
+    ],
+)
+def test_bad_configurations(iadd: Iadd, changes: dict[str, Any], message: str) -> None:
+    ipc = str(changes.get("ipc", [1])[0])
+    argv = ("distill", write(TINY | changes), "--method", "random", "--ipc", ipc)
+    status, _, error = iadd(*argv)
+    assert status == 2 and message in error and error.count("\n") == 1, error
+    assert not files()
+
+
+def folder(classes: dict[str, int]) -> dict[str, Any]:
+    for name, count in classes.items():
+        Path("tree", name).mkdir(parents=True)
+        for k in range(count):
+            pixels = np.full((9, 9), 20 * k % 255, dtype=np.uint8)
+            Image.fromarray(pixels).save(Path("tree", name, f"{k}.png"))
+    return TINY | {"datasets": [{"name": "folder", "root": "tree", "resolution": 8}]}
+
+
+def test_a_folder_of_images_is_distilled(iadd: Iadd) -> None:
+    config = write(folder({"a": 20, "b": 20}))
+    assert iadd("distill", config, "--method", "random", "--ipc", "1")[0] == 0
+
+
+def test_an_empty_class_and_an_unreadable_image(iadd: Iadd) -> None:
+    config = write(folder({"a": 20, "b": 0}))
+    status, _, error = iadd("distill", config, "--method", "random", "--ipc", "1")
+    assert status == 2 and "b" in error and error.count("\n") == 1
+    Path("tree", "b", "broken.png").write_bytes(b"no image")
+    status, _, error = iadd("distill", config, "--method", "random", "--ipc", "1")
+    assert status == 2 and "broken.png" in error and error.count("\n") == 1
+    assert not files()
+
+
+def test_experts_of_another_spec_truncated_or_nan(iadd: Iadd) -> None:
+    config = write(TINY)
+    assert iadd("experts", config)[0] == 0
+    (shard,) = Path("results").rglob("shard0.safetensors")
+    good = shard.read_bytes()
+    distill = ("distill", config, "--method", "mtt", "--ipc", "1")
+    shard.write_bytes(good[:-40])
+    status, _, error = iadd(*distill)
+    assert status == 2 and "truncated" in error and error.count("\n") == 1
+    shard.write_bytes(good[:-400] + b"\xff" * 400)  # NaN in every float of the last snapshot
+    status, _, error = iadd(*distill)
+    assert status == 2 and "NaN" in error and error.count("\n") == 1, error
+    shard.write_bytes(good.replace(b'\\"epochs\\":2', b'\\"epochs\\":9'))
+    status, _, error = iadd(*distill)
+    assert status == 2 and "another spec: epochs is 9 in the file, 2 expected" in error, error
+    assert not [name for name in files() if "distilled" in name]
+
+
+def test_a_distilled_set_of_other_settings_is_not_evaluated(iadd: Iadd) -> None:
+    config = write(TINY)
+    assert iadd("distill", config, "--method", "random", "--ipc", "1")[0] == 0
+    other = write(TINY | {"network": "mlp-w9"}, "other.yaml")
+    status, _, error = iadd("evaluate", other, "--method", "random", "--ipc", "1")
+    assert status == 2 and 'network is "mlp-w8" in the file, "mlp-w9" expected' in error, error
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    iadd: Iadd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+    import signal
+
+    config = write(TINY)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        status, _, error = iadd("distill", config, "--method", "random", "--ipc", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 2 and "cannot be written" in error and error.count("\n") == 1, error
+    assert not files()
+
+
+def test_a_results_folder_that_is_a_file(iadd: Iadd) -> None:
+    """Stands in for a read-only folder, which root may write to all the same."""
+    config = write(TINY)
+    Path("results").write_text("in the way")
+    status, _, error = iadd("distill", config, "--method", "random", "--ipc", "1")
+    assert status == 2 and "cannot be written" in error and error.count("\n") == 1, error
+    status, _, error = iadd("run", config)
+    assert status == 2 and error.count("\n") == 1, error
+
+
+def test_doctor(iadd: Iadd) -> None:
+    status, out, _ = iadd("doctor")
+    assert status == 0 and "torch" in out and "kernels" in out and "native passes" in out
