@@ -29,7 +29,7 @@ check: setup
 	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 
 bench: setup
-	@for script in weighted_distance outer_iteration experts evaluation; do \
+	@for script in weighted_distance outer_iteration experts evaluation matching; do \
 	  python benchmarks/$$script.py || exit 1; done
 
 # The environment, made once and again when what it depends on has changed.

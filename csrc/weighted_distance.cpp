@@ -69,9 +69,9 @@ struct Loops {
                             bool weigh_start, T* gs, T* gw, bool stream);
   DistanceLoop* distance[3];  // by Power
   double (*sum)(const T* v, int64_t n);
-  double (*inner)(const T* w, const T* g, int64_t n, const Coefficients<T>& c);
-  void (*adam)(T* v, const T* w, const T* g, T* m, T* s, int64_t n, const Coefficients<T>& c);
-  void (*clamp)(const T* v, T* w, int64_t n, const Coefficients<T>& c);
+  double (*inner)(const T* w, const T* g, int64_t n, Coefficients<T> c);
+  void (*adam)(T* v, const T* w, const T* g, T* m, T* s, int64_t n, Coefficients<T> c);
+  void (*clamp)(const T* v, T* w, int64_t n, Coefficients<T> c);
 };
 
 // One binary for every node of a cluster: the loops are compiled for each instruction set and

@@ -123,24 +123,34 @@ double sum_chunk(const T* v, int64_t n) {
   return total(sums);
 }
 
-// What reaches the normalised weight: the gradient, or nothing where the clamp holds it.
+// h, what reaches the normalised weight: the gradient, or nothing where the clamp holds it.
 template <class T>
-inline T unclamped(T g, T w, const Coefficients<T>& c) {
-  return (w > c.low) & (w < c.high) ? g * c.scale : T(0);
+void unclamped(const T* __restrict__ w, const T* __restrict__ g, T* __restrict__ h, int64_t n,
+               const Coefficients<T>& c) {
+  int64_t i = 0;
+  for (; i + IADD_LANES <= n; i += IADD_LANES) {
+    const Vec<T> weight = load(w + i), scaled = load(g + i) * c.scale, nothing = {};
+    store(h + i, (weight > c.low) & (weight < c.high) ? scaled : nothing, false);
+  }
+  for (; i < n; ++i) h[i] = w[i] > c.low && w[i] < c.high ? g[i] * c.scale : T(0);
 }
 
 // sum h w, the part of the gradient that the mean takes back
 template <class T>
-double inner_chunk(const T* w, const T* g, int64_t n, const Coefficients<T>& c) {
-  T products[kChunk];
-  for (int64_t i = 0; i < n; ++i) products[i] = unclamped(g[i], w[i], c) * w[i];
-  return sum_chunk(products, n);
+double inner_chunk(const T* __restrict__ w, const T* g, int64_t n, Coefficients<T> c) {
+  T h[kChunk];
+  unclamped(w, g, h, n, c);
+  for (int64_t i = 0; i < n; ++i) h[i] *= w[i];
+  return sum_chunk(h, n);
 }
 
 template <class T>
-void adam_chunk(T* v, const T* w, const T* g, T* m, T* s, int64_t n, const Coefficients<T>& c) {
+void adam_chunk(T* __restrict__ v, const T* w, const T* g, T* __restrict__ m, T* __restrict__ s,
+                int64_t n, Coefficients<T> c) {
+  T h[kChunk];
+  unclamped(w, g, h, n, c);
   for (int64_t i = 0; i < n; ++i) {
-    const T gradient = (unclamped(g[i], w[i], c) - c.mean_gradient) / c.mean;
+    const T gradient = (h[i] - c.mean_gradient) / c.mean;
     m[i] = c.beta1 * m[i] + c.rest1 * gradient;
     s[i] = c.beta2 * s[i] + c.rest2 * (gradient * gradient);
     v[i] -= c.step_size * m[i] / (std::sqrt(s[i]) / c.root + c.eps);
@@ -148,7 +158,7 @@ void adam_chunk(T* v, const T* w, const T* g, T* m, T* s, int64_t n, const Coeff
 }
 
 template <class T>
-void clamp_chunk(const T* v, T* w, int64_t n, const Coefficients<T>& c) {
+void clamp_chunk(const T* __restrict__ v, T* __restrict__ w, int64_t n, Coefficients<T> c) {
   for (int64_t i = 0; i < n; ++i) {
     const T x = v[i] / c.mean;
     w[i] = x < c.low ? c.low : x > c.high ? c.high : x;  // not a number stays so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from iadd.evaluation import find_protocol
 from iadd.experts import Recipe
 from iadd.methods import MethodParams
 from iadd.networks import parse_name
+from iadd.space import SearchConfig, space_of
 
 
 class Section(BaseModel):
@@ -125,6 +127,7 @@ class Config(Section):
     validation: ValidationConfig = ValidationConfig()
     evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
     methods: dict[str, MethodConfig] = Field(min_length=1)
+    search: SearchConfig = SearchConfig()
 
     @field_validator("network")
     @classmethod
@@ -156,18 +159,34 @@ class Config(Section):
             methods.find(name)
             for ipc in self.ipcs(name):
                 self.params(name, ipc)
+        for name in self.search.methods:
+            if name not in self.methods:
+                raise ValueError(f"search.methods: {name} is not in methods: {list(self.methods)}")
+            for ipc in self.ipcs(name):
+                self.space(name, ipc)
+                for point in (*self.search.points.get(name, ()), {}):
+                    self.params(name, ipc, point)
         return self
 
     def ipcs(self, method: str) -> tuple[int, ...]:
         """The ipc values that a method runs at; `whole` has none and is filed under 0."""
         return (0,) if method == "whole" else self.ipc
 
-    def params(self, method: str, ipc: int) -> MethodParams:
-        """A method's validated parameters at one ipc."""
-        given = self.methods[method]
-        merged = given.params | given.ipc.get(ipc, {})
+    def given(self, method: str, ipc: int) -> dict[str, Any]:
+        """The parameters that the file gives a method at one ipc; defaults are not filled in."""
+        return self.methods[method].params | self.methods[method].ipc.get(ipc, {})
+
+    def space(self, method: str, ipc: int) -> methods.Space:
+        """What a search of a tuned method may vary."""
+        changes = self.search.space.get(method, {})
+        return space_of(method, self.given(method, ipc), changes)
+
+    def params(
+        self, method: str, ipc: int, point: Mapping[str, Any] | None = None
+    ) -> MethodParams:
+        """A method's validated parameters at one ipc; `point`: what a search puts in their place."""
         try:
-            return methods.find(method).Params(**merged)
+            return methods.find(method).Params(**(self.given(method, ipc) | dict(point or {})))
         except ValidationError as error:
             raise ValueError(f"methods.{method}: {_first(error)}") from None
 

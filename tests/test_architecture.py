@@ -18,6 +18,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"unroll", "train"},
     {"experts", "evaluation"},
     {"methods"},
+    {"space"},
     {"config", "site", "surface"},
     {"plan", "reference"},
     {"stages"},
