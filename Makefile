@@ -47,7 +47,9 @@ $(VENV)/.packages: pyproject.toml
 
 $(VENV)/.extension: setup.py $(wildcard csrc/*) $(VENV)/.packages
 	@echo "Building the kernels (a minute or two, once)"
-	@python setup.py -q build_ext --inplace
+	@mkdir -p build && python setup.py -q build_ext --inplace > build/extension.log 2>&1 || \
+	  { cat build/extension.log; exit 1; }
+	@grep '^iadd\._C' build/extension.log
 	@touch $@
 
 clean:

@@ -81,13 +81,13 @@ def extension(cuda):
     sources += [path.relative_to(ROOT) for path in ROOT.glob("csrc/*.cu") if cuda]
     # OpenMP is not linked: its symbols come with torch, whose thread pool this must be.
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
-    flags = ["-O3", "-g0", "-fno-math-errno", *openmp]
+    flags = ["-O3", "-std=c++20"]
     return (CUDAExtension if cuda else CppExtension)(
         "iadd._C",
         sorted(map(str, sources)),
         include_dirs=[str(ROOT.resolve() / "csrc")],
         define_macros=[("IADD_WITH_CUDA", None)] if cuda else [],
-        extra_compile_args={"cxx": flags, "nvcc": ["-O3"]},
+        extra_compile_args={"cxx": [*flags, "-g0", "-fno-math-errno", *openmp], "nvcc": flags},
         py_limited_api=True,  # it has no Python in it: any version loads it
     )
 

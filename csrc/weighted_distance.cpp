@@ -137,15 +137,11 @@ int64_t count_chunks(int64_t size) { return (size + kChunk - 1) / kChunk; }
 
 // ------------------------------------------------------------------------------- CPU: distance
 
-// float of a float16, subnormals, infinities and not-a-numbers included, without needing F16C
-inline float widen(c10::Half x) { return c10::detail::fp16_ieee_to_fp32_value(x.x); }
-inline float widen(c10::BFloat16 x) { return c10::detail::f32_from_bits(x.x); }
-
 // Elements [begin, end) of an array as T: where they lie, or staged into `buffer`.
 template <class T>
 const T* staged(const void* from, Type type, int64_t begin, int64_t end, T* buffer) {
   auto widened = [&](auto* array) {
-    for (int64_t i = begin; i < end; ++i) buffer[i - begin] = widen(array[i]);
+    for (int64_t i = begin; i < end; ++i) buffer[i - begin] = static_cast<float>(array[i]);
     return buffer;
   };
   if (type == Type::bfloat16) return widened(static_cast<const c10::BFloat16*>(from));

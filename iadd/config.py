@@ -14,7 +14,7 @@ from iadd.augment import FAMILIES
 from iadd.data import DATASETS
 from iadd.evaluation import find_protocol
 from iadd.experts import Recipe
-from iadd.methods import MethodParams
+from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
 from iadd.space import SearchConfig, space_of
 
@@ -176,15 +176,13 @@ class Config(Section):
         """The parameters that the file gives a method at one ipc; defaults are not filled in."""
         return self.methods[method].params | self.methods[method].ipc.get(ipc, {})
 
-    def space(self, method: str, ipc: int) -> methods.Space:
+    def space(self, method: str, ipc: int) -> Space:
         """What a search of a tuned method may vary."""
         changes = self.search.space.get(method, {})
         return space_of(method, self.given(method, ipc), changes)
 
-    def params(
-        self, method: str, ipc: int, point: Mapping[str, Any] | None = None
-    ) -> MethodParams:
-        """A method's validated parameters at one ipc; `point`: what a search puts in their place."""
+    def params(self, method: str, ipc: int, point: Mapping[str, Any] | None = None) -> MethodParams:
+        """A method's validated parameters at one ipc, `point` (of a search) put over the given."""
         try:
             return methods.find(method).Params(**(self.given(method, ipc) | dict(point or {})))
         except ValidationError as error:

@@ -25,6 +25,7 @@ Statistics = list[tuple[Tensor, Tensor]]
 NORMS = ("instancenorm", "batchnorm", "groupnorm", "layernorm", "nonorm")
 ACTIVATIONS = ("relu", "leakyrelu", "sigmoid", "linear")
 POOLINGS = ("avgpool", "maxpool", "nopool")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,8 @@ class Network:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = field(repr=False)
     features: int
     """Length of the embedding before the classifier."""
+    precision: str = "float32"
+    """Arithmetic of matrix products on a GPU, one of `PRECISIONS`; CPUs know float32 alone."""
 
     @property
     def sizes(self) -> list[int]:
@@ -295,12 +298,17 @@ class Network:
         return ARCHITECTURES[self.architecture][0](layers, images).flatten(1)
 
 
-def build_network(name: str, channels: int, resolution: int, classes: int) -> Network:
+def build_network(
+    name: str, channels: int, resolution: int, classes: int, precision: str = "float32"
+) -> Network:
     """The named network for square images of `resolution` pixels.
 
     Raises:
-        ValueError: unknown name, or a size outside 8..128 pixels, 1 or 3 channels, >= 2 classes.
+        ValueError: unknown name or precision, or a size outside 8..128 pixels, 1 or 3 channels,
+            >= 2 classes.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: allowed are {', '.join(PRECISIONS)}")
     architecture, options = parse_name(name)
     if not 8 <= resolution <= 128:
         raise ValueError(f"network {name!r}: resolution {resolution} is outside 8..128")
@@ -315,4 +323,5 @@ def build_network(name: str, channels: int, resolution: int, classes: int) -> Ne
     embedding = ARCHITECTURES[architecture][0](layers, images).flatten(1)
     layers.linear(embedding, classes)
     shapes = tuple(layers.shapes)
-    return Network(name, channels, resolution, classes, options, shapes, embedding.shape[1])
+    features = embedding.shape[1]
+    return Network(name, channels, resolution, classes, options, shapes, features, precision)

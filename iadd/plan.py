@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from iadd import methods
 from iadd.config import Config
 from iadd.files import canonical_json, source_hash, spec_hash
+from iadd.space import base_name, is_tuned, tuned_name
 
 PACKAGE = Path(__file__).parent
 
@@ -26,9 +28,11 @@ class Plan:
         self.root = Path("results") / config.benchmark
 
     def runs(self) -> Iterator[tuple[str, str, int, int]]:
-        """All (dataset, method, ipc, seed)."""
+        """All (dataset, method, ipc, seed); a tuned method is there twice, as `mtt+tuned` too."""
+        tuned = map(tuned_name, self.config.search.methods)
+        names = [*self.config.methods, *tuned]
         for dataset in self.config.datasets:
-            for method in self.config.methods:
+            for method in names:
                 for ipc in self.config.ipcs(method):
                     for seed in range(self.config.seeds):
                         yield dataset.key, method, ipc, seed
@@ -37,15 +41,21 @@ class Plan:
     def expert_epochs(self) -> int:
         """The last epoch that any trajectory method can reach: max_start - 1 + K."""
         reach = [
-            params.max_start - 1 + params.expert_epochs
+            self._highest(method, ipc, "max_start")
+            - 1
+            + self._highest(method, ipc, "expert_epochs")
             for method in self.config.methods
             if methods.find(method).needs_experts
-            for params in (self._params(method, ipc) for ipc in self.config.ipc)
+            for ipc in self.config.ipc
         ]
         return max(reach, default=0)
 
-    def _params(self, method: str, ipc: int) -> Any:
-        return self.config.params(method, ipc)
+    def _highest(self, method: str, ipc: int, name: str) -> int:
+        """The highest value of a parameter that a run, or a trial of a search, may have."""
+        default = getattr(self.config.params(method, ipc), name)
+        tuned = method in self.config.search.methods
+        over = self.config.space(method, ipc).get(name) if tuned else None
+        return int(max(over if isinstance(over, list) else over[1:])) if over else int(default)
 
     # Where files lie.
 
@@ -82,34 +92,93 @@ class Plan:
         run = Path(dataset) / method / f"ipc{ipc}" / f"seed{seed}.safetensors"
         return self.root / "checkpoints" / run
 
+    def winner(self, dataset: str, method: str, ipc: int) -> Path:
+        """What a search found; its trials lie beside it."""
+        return self.root / "search" / f"{dataset}-{base_name(method)}-ipc{ipc}.json"
+
+    def trials(self, dataset: str, method: str, ipc: int) -> Path:
+        return self.winner(dataset, method, ipc).with_suffix(".trials.parquet")
+
+    def search_state(self, dataset: str, method: str, ipc: int) -> Path:
+        """Where a search keeps its trials while it runs: not among the workflow's outputs."""
+        return self.root / "checkpoints" / "search" / self.winner(dataset, method, ipc).stem
+
+    def searches(self) -> Iterator[tuple[str, str, int]]:
+        """All (dataset, method, ipc) that are searched."""
+        for dataset in self.config.datasets:
+            for method in self.config.search.methods:
+                for ipc in self.config.ipcs(method):
+                    yield dataset.key, method, ipc
+
     def table(self, name: str) -> Path:
         return self.root / f"{name}.parquet"
 
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        return self.shards(dataset) if methods.find(method).needs_experts else []
+        kind = methods.find(base_name(method))
+        return self.shards(dataset) if kind.needs_experts else []
 
     # What identifies a run.
 
     def distill_spec(self, dataset: str, method: str, ipc: int, seed: int) -> dict[str, Any]:
-        config, kind = self.config, methods.find(method)
+        """What made a distilled set; a tuned one has the winner's parameters and its evidence."""
+        spec = self.job_spec(dataset, method, ipc, seed)
+        if not is_tuned(method):
+            return spec
+        winner = self.read_winner(dataset, method, ipc)
+        return spec | {"params": winner["params"], "search": spec_hash(winner)}
+
+    def read_winner(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
+        """What the search of a tuned method found; ValueError if that is missing or another's."""
+        path = self.winner(dataset, method, ipc)
+        base = base_name(method)
+        again = f"run: iadd search CONFIG --dataset {dataset} --method {base} --ipc {ipc}"
+        try:
+            winner = json.loads(path.read_text())
+        except OSError:
+            raise ValueError(f"{path}: no such file; {again}") from None
+        except ValueError:
+            raise ValueError(f"{path}: is no JSON; {again}") from None
+        if winner.get("spec") != json.loads(canonical(self.search_spec(dataset, method, ipc))):
+            raise ValueError(f"{path}: was found under other settings; {again}")
+        return dict(winner)
+
+    def job_spec(self, dataset: str, method: str, ipc: int, seed: int) -> dict[str, Any]:
+        """What a distillation depends on as far as it is known before any search has run."""
+        config, base = self.config, base_name(method)
+        kind = methods.find(base)
         spec: dict[str, Any] = {
             "kind": "distilled",
             "dataset": config.dataset(dataset).model_dump(mode="json"),
             "method": method,
-            "params": config.params(method, ipc).model_dump(mode="json"),
+            "params": config.params(base, ipc).model_dump(mode="json"),
             "network": config.network,
             "ipc": ipc,
             "seed": seed,
             "base_seed": config.seed,
-            "source": source_of("methods", method),
+            "source": source_of("methods", base),
         }
         if issubclass(kind, methods.Matching):
             spec["validation"] = config.validation.model_dump(mode="json")
         if kind.needs_experts:
             spec["experts"] = self.experts_folder(dataset).name
             spec["expert_count"] = config.experts.count
+        if is_tuned(method):
+            spec["search"] = spec_hash(self.search_spec(dataset, method, ipc))
         return spec
+
+    def search_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
+        """What a search's winner depends on; `budget` is what may grow without losing trials."""
+        search, base = self.config.search, base_name(method)
+        asked = search.model_dump(mode="json", exclude={*_MACHINE, *_BUDGET, *_OTHERS})
+        run = self.job_spec(dataset, base, ipc, 0)
+        return run | {
+            "kind": "search",
+            "space": self.config.space(base, ipc),
+            "points": search.points.get(base, []),
+            "search": asked,
+            "budget": search.model_dump(mode="json", include=_BUDGET),
+        }
 
     def evaluation_spec(self, dataset: str) -> dict[str, Any]:
         return {
@@ -125,6 +194,10 @@ class Plan:
     def experts_spec(self, dataset: str) -> dict[str, Any]:
         return {"folder": self.experts_folder(dataset).name, "source": source_of("experts")}
 
+
+_BUDGET = {"trials", "seconds", "gpu_hours"}
+_MACHINE = {"workers", "cpus", "gpus", "memory_mb", "retries"}  # where, not what
+_OTHERS = {"methods", "space", "points"}  # other methods' business, or spelt out beside
 
 _LOWER = ("augment", "data", "files", "native", "networks", "ops", "passes", "seeds", "train")
 

@@ -28,6 +28,7 @@ def render() -> str:
         ("`validation`", config.ValidationConfig),
         ("An entry of `evaluations`", config.EvaluationConfig),
         ("An entry of `methods`", config.MethodConfig),
+        ("`search`", config.SearchConfig),
     ):
         parts.append(_table(title, model))
     parts.append("# Methods and their parameters\n")

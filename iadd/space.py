@@ -110,13 +110,13 @@ def space_of(method: str, given: dict[str, Any], changes: Ranges) -> Space:
         raise ValueError(f"search.space.{method}: nothing is left to tune")
     default = kind.Params(**given)
     for name, over in space.items():
-        space[name] = _with_default(over, getattr(default, name))
+        space[name] = _with_default(method, name, over, getattr(default, name))
         for value in _ends(space[name]):
             _accepted(method, name, value, given)
     return space
 
 
-def _range(where: str, change: dict[str, list[float]] | list[Any]) -> tuple[str, Any, Any] | list:
+def _range(where: str, change: dict[str, list[float]] | list[Any]) -> Any:
     if isinstance(change, list):
         if len(change) < 2:
             raise ValueError(f"{where}: {change}: at least two choices are needed")
@@ -133,13 +133,14 @@ def _range(where: str, change: dict[str, list[float]] | list[Any]) -> tuple[str,
     return kind, low, high
 
 
-def _with_default(over: tuple[str, Any, Any] | list[Any], default: Any) -> Any:
+def _with_default(method: str, name: str, over: Any, default: Any) -> Any:
     """The range stretched so that the default lies in it: it is the first point that is tried."""
     if isinstance(over, list):
         return over if default in over else [default, *over]
     kind, low, high = over
     if default is None or (kind == "log" and default <= 0):
-        return over
+        where = f"search.space.{method}.{name}"
+        raise ValueError(f"{where}: a {kind} range cannot hold the default {default}; list choices")
     return kind, min(low, default), max(high, default)
 
 

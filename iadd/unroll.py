@@ -111,11 +111,12 @@ def unroll(
     alpha = torch.as_tensor(step_size, dtype=start.dtype, device=start.device)
     if mode == "graph":
         return _graph(network, start, images, targets, alpha, steps, endpoint)
+    rate = float(alpha)
     trajectory_bytes = (len(steps) + 1) * start.numel() * start.element_size()
     if mode == "auto":
         mode = "checkpoint" if trajectory_bytes > REPLAY_BYTES else "replay"
     stride = math.isqrt(len(steps) - 1) + 1 if mode == "checkpoint" else 1
-    return _replay(network, start, images, targets, alpha, steps, endpoint, stride)
+    return _replay(network, start, images, targets, rate, steps, endpoint, stride)
 
 
 def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -125,12 +126,12 @@ def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
 
 
 def _advance(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, alpha: Tensor, step: Step
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, step: Step
 ) -> Tensor:
     with torch.no_grad():
         seen, labels = _see(images, targets, step)
         _, grad = passes.gradient(network, params, seen, labels)
-        return params - alpha * grad
+        return torch.sub(params, grad, alpha=rate)  # one pass over memory
 
 
 def _replay(
@@ -138,7 +139,7 @@ def _replay(
     start: Tensor,
     images: Tensor,
     targets: Tensor,
-    alpha: Tensor,
+    rate: float,
     steps: Sequence[Step],
     endpoint: Endpoint,
     stride: int,
@@ -149,24 +150,25 @@ def _replay(
     for t, step in enumerate(steps):
         if t % stride == 0:
             kept.append(params)
-        params = _advance(network, params, images, targets, alpha, step)
+        params = _advance(network, params, images, targets, rate, step)
     end = params
     loss, adjoint = endpoint(end)
+    adjoint = adjoint.clone()  # updated in place below
     grad_images, grad_targets = torch.zeros_like(images), torch.zeros_like(targets)
-    grad_alpha = torch.zeros_like(alpha)
+    grad_alpha = start.new_zeros(())
     for segment in range(len(kept) - 1, -1, -1):
         first = segment * stride
         last = min(first + stride, len(steps))
         trajectory = [kept.pop()]
         for step in steps[first : last - 1]:
-            trajectory.append(_advance(network, trajectory[-1], images, targets, alpha, step))
+            trajectory.append(_advance(network, trajectory[-1], images, targets, rate, step))
         for step in reversed(steps[first:last]):
             params = trajectory.pop()
             seen, labels = _see(images, targets, step)
             h = passes.tangent(network, params, seen, labels, adjoint)
-            _accumulate(grad_images, grad_targets, images, step, h, alpha)
+            _accumulate(grad_images, grad_targets, images, step, h, rate)
             grad_alpha -= h.slope
-            adjoint = adjoint - alpha * h.params
+            adjoint.sub_(h.params, alpha=rate)
     path = f"replay/{stride} " if stride > 1 else "replay "
     return Unrolled(
         loss.detach(),
@@ -184,7 +186,7 @@ def _accumulate(
     images: Tensor,
     step: Step,
     h: passes.Tangent,
-    alpha: Tensor,
+    rate: float,
 ) -> None:
     """Pull one step's derivatives back through its augmentation and rows, and add them."""
     h_images = h.images
@@ -194,11 +196,11 @@ def _accumulate(
             leaf = source.detach().requires_grad_()
             (h_images,) = torch.autograd.grad(augment(leaf, step.draw), leaf, h_images)
     if step.rows is None:
-        grad_images.sub_(alpha * h_images)
-        grad_targets.sub_(alpha * h.targets)
+        grad_images.sub_(h_images, alpha=rate)
+        grad_targets.sub_(h.targets, alpha=rate)
     else:
-        grad_images.index_add_(0, step.rows, -alpha * h_images)
-        grad_targets.index_add_(0, step.rows, -alpha * h.targets)
+        grad_images.index_add_(0, step.rows, h_images, alpha=-rate)
+        grad_targets.index_add_(0, step.rows, h.targets, alpha=-rate)
 
 
 def _graph(

@@ -49,7 +49,7 @@ def problem(size, seed=0, device="cpu", dtype=torch.float32, expert=None, shift=
     generator = torch.Generator().manual_seed(seed)
     s, o, t, w = (torch.randn(size + shift, generator=generator).double() for _ in range(4))
     target = t.to(expert or dtype)
-    start = (t + 0.1 * o).to(expert or dtype)
+    start = (t + 0.1 * o + 0.5 * o.sign()).to(expert or dtype)  # never equal, even in bfloat16
     student = (target.double() + 0.1 * s).to(dtype)
     weights = w.abs().to(dtype)
     return tuple(x[shift:].to(device) for x in (student, start, target, weights))

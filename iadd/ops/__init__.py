@@ -72,10 +72,11 @@ def _extension() -> dict[str, str]:
     if not found:
         return _without("it is not built (python setup.py build_ext --inplace)")
     try:
-        torch.ops.load_library(found[0])  # type: ignore[no-untyped-call]
+        torch.ops.load_library(found[0])
         info = dict(word.split("=") for word in torch.ops.iadd.kernel_info().split())
     except (OSError, AttributeError) as error:
-        return _without(f"{found[0].name} does not load: {str(error).splitlines()[0]}")
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return _without(f"{found[0].name} does not load: {reason}")
     if info["torch"] != torch.__version__.partition("+")[0]:
         return _without(
             f"{found[0].name} was built for torch {info['torch']}, this is {torch.__version__}"

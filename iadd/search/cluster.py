@@ -1,0 +1,107 @@
+"""The Ray runtime that a search runs on: its own and short-lived, or a cluster that was named."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SOCKET_ROOT = 39
+"""Ray makes sockets under its folder; longer roots run over the 107 bytes of a socket's path."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the plan's paths are relative
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our journal is the record
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+OBJECT_STORE = 100 * 2**20  # settings and small results only; experts are memory-mapped
+
+
+@contextmanager
+def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterator[dict[str, Any]]:
+    """Ray, with its resources, for the length of a search.
+
+    Args:
+        state: the search's folder (absolute); every node must see it.
+        cpus, cards: the share of this machine that a runtime of our own may count on.
+        address: a running cluster as host:port or `auto`; None: one of our own, joined by nobody.
+
+    Raises:
+        ValueError: the address does not answer; a node does not see the folder.
+    """
+    os.environ |= QUIET
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("ray is not installed here: pip install 'iadd[search]'") from None
+    temporary = temporary_root(state)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a search here that was killed
+    common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            # Ray counts the machine's cores, not the job's share; without "local" it would join
+            # whatever cluster it finds.
+            own = {"num_cpus": cpus, "num_gpus": cards, "object_store_memory": OBJECT_STORE}
+            ray.init(address="local", _temp_dir=str(temporary), **own, **common)
+        else:
+            _check_answers(address)
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"Ray address {address!r}: no cluster there ({reason})") from None
+            _check_shared(ray, state)
+        yield dict(ray.cluster_resources())
+    finally:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_root(state: Path) -> Path:
+    """A folder for Ray's sockets: short, and always the same for one search and user."""
+    name = hashlib.sha256(f"{os.getuid()}{state}".encode()).hexdigest()[:8]
+    root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"iadd-{name}"
+    return root if len(str(root)) <= SOCKET_ROOT else Path("/tmp") / root.name
+
+
+def _check_answers(address: str) -> None:
+    """A wrong address would keep Ray trying for a minute, and end in pages of text."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"Ray address {address!r}: allowed are host:port and auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ValueError(f"Ray address {address!r}: does not answer ({error})") from None
+
+
+def _check_shared(ray: Any, state: Path) -> None:
+    """Every node must see the search's folder: trials, checkpoints and experts lie on it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    mark = state / "spec.json"
+
+    def visible(path: str) -> str | None:
+        return Path(path).read_text() if Path(path).exists() else None
+
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(visible).options(num_cpus=0, scheduling_strategy=there)
+            if ray.get(look.remote(str(mark)), timeout=120) != mark.read_text():
+                raise ValueError(
+                    f"{state}: node {node['NodeManagerAddress']} does not see this folder; "
+                    "run from storage that all nodes share"
+                )

@@ -1,0 +1,140 @@
+"""One trial: the very distillation of the stages, telling its validation accuracy at each rung."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from iadd import methods, stages
+from iadd.config import parse_config
+from iadd.plan import Plan
+from iadd.search.journal import Entry, Journal
+from iadd.seeds import generator_for
+
+Report = Callable[[int, float], None]
+CONFIRMED = "confirmed"
+
+
+class Task(NamedTuple):
+    """What all trials of a search share, as plain text that travels to any node."""
+
+    config: str
+    """The benchmark as JSON."""
+    folder: str
+    """The folder that the plan's paths are relative to; absolute, on storage all nodes share."""
+    dataset: str
+    method: str
+    ipc: int
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(parse_config(json.loads(self.config), "search"))
+
+    @property
+    def journal(self) -> Journal:
+        state = self.plan.search_state(self.dataset, self.method, self.ipc)
+        return Journal(Path(self.folder) / state)
+
+    def names(self, stage: str) -> tuple[object, ...]:
+        """What a trial's randomness is made from; never that of a run of the benchmark."""
+        return self.plan.config.seed, self.dataset, self.method, self.ipc, stage
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(task: Task) -> methods.Problem:
+    """Data and experts, once a worker process; experts are memory-mapped, so once a node."""
+    os.chdir(task.folder)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return stages.problem(task.plan, task.dataset, task.method, task.ipc)
+
+
+def settings_of(task: Task, point: dict[str, Any]) -> dict[str, Any]:
+    """A point as it is used: floats cut to four digits, but for the default's own values."""
+    default = task.plan.config.params(task.method, task.ipc)
+    return {
+        name: float(f"{value:.4g}")
+        if isinstance(value, float) and value != getattr(default, name)
+        else value
+        for name, value in sorted(point.items())
+    }
+
+
+def attempt(task: Task, entry: Entry, report: Report) -> None:
+    """Run a trial, or what is left of it; `report` hears (iteration, best accuracy so far).
+
+    What was measured before a kill is told again, not measured again. `report` may raise to stop.
+    """
+    journal, search = task.journal, task.plan.config.search
+    for row in [*entry.rows]:
+        before = (r["accuracy"] for r in entry.rows if r["iteration"] <= row["iteration"])
+        report(row["iteration"], max(before))
+    if entry.finished:
+        if not entry.rows:
+            report(1, 0.0)
+        return
+    entry.attempts += 1
+    journal.write(entry)
+    began, spent = time.perf_counter(), entry.seconds
+    params = task.plan.config.params(
+        task.method, task.ipc, entry.settings | {"validations": search.rungs}
+    )
+    total: int = params.iterations  # type: ignore[attr-defined]
+
+    def rung(iteration: int, accuracy: float) -> None:
+        if iteration <= entry.iteration:
+            return
+        entry.add(iteration, accuracy, spent + time.perf_counter() - began)
+        entry.status = "ok" if iteration >= total else entry.status
+        journal.write(entry)
+        report(iteration, entry.best)
+
+    result = _distill(task, entry, params, "search", rung)
+    for row in result.trace:  # a rung whose report died with the process
+        if row["validation_accuracy"] is not None:
+            entry.add(row["iteration"], row["validation_accuracy"], row["seconds"])
+    if entry.status != "ok":
+        entry.status = result.status
+        report(max(entry.iteration, 1), entry.best)
+    journal.write(entry)
+
+
+def confirm(task: Task, entry: Entry) -> Entry:
+    """Distill a finalist's settings anew, judge the result by many validation networks."""
+    if entry.finished:
+        return entry
+    journal, config = task.journal, task.plan.config
+    entry.attempts += 1
+    journal.write(entry)
+    began = time.perf_counter()
+    params = config.params(task.method, task.ipc, entry.settings)
+    stage = f"confirm{entry.seed}"
+    result = _distill(task, entry, params, stage, None)
+    probe = config.validation.model_copy(update={"networks": config.search.confirm_networks})
+    judging = config.model_copy(update={"validation": probe})
+    judge = stages.validator(judging, _problem(task), task.names(f"{stage} judge"))
+    accuracy = judge(result.images, result.labels, result.step_size)
+    entry.add(len(result.trace), accuracy, time.perf_counter() - began)
+    entry.status = CONFIRMED if result.status == "ok" else result.status
+    journal.close(entry, entry.status)
+    journal.write(entry)
+    return entry
+
+
+def _distill(
+    task: Task, entry: Entry, params: Any, stage: str, rung: Report | None
+) -> methods.Distilled:
+    problem = _problem(task)
+    hooks = methods.Hooks(
+        validate=stages.validator(task.plan.config, problem, task.names(stage)),
+        report=rung,
+        checkpoint=task.journal.checkpoint(entry.key),
+    )
+    method = methods.find(task.method)(params, problem)
+    return methods.distill(method, generator_for(*task.names(stage), "distill"), hooks)

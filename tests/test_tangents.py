@@ -1,0 +1,135 @@
+"""The hand-written passes against autograd in float64: on the CPU, where a GPU's can be checked."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from iadd import passes, tangents
+from iadd.blocks import Affine, Form, backward_reference, dual_backward_reference
+from iadd.networks import Network, build_network
+from iadd.seeds import generator_for
+
+FAMILY = (
+    "convnet-d1-w3",
+    "convnet-d3-w4",
+    "convnet-d2-w5-nonorm",
+    "convnet-d2-w4-linear",
+    "convnet-d2-w3-nopool",
+    "convnet-d2-w6-nonorm-linear-nopool",
+)
+
+
+def draw(network: Network, students: int, batch: int, shared: bool = False) -> tuple[Tensor, ...]:
+    """Parameters (M, P), images, targets and a direction (M, P), in float64."""
+    g = generator_for("tangents", network.name, students, batch)
+    params = torch.stack([network.init(g) for _ in range(students)]).double()
+    params += 0.1 * torch.randn(params.shape, generator=g, dtype=torch.float64)
+    side, own = network.resolution, () if shared else (students,)
+    images = torch.randn(
+        *own, batch, network.channels, side, side, generator=g, dtype=torch.float64
+    )
+    # Not normalised: the formulas must not lean on targets that sum to one.
+    targets = torch.rand(*own, batch, network.classes, generator=g, dtype=torch.float64)
+    return (
+        params,
+        images,
+        targets,
+        torch.randn(params.shape, generator=g, dtype=torch.float64),
+    )
+
+
+def assert_close(got: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> None:
+    assert got.shape == wanted.shape
+    assert float((got - wanted).abs().max()) <= tolerance * max(float(wanted.abs().max()), 1e-3)
+
+
+def compare(network: Network, students: int, batch: int, shared: bool = False) -> None:
+    params, images, targets, direction = draw(network, students, batch, shared)
+    loss, grad = tangents.gradient(network, params, images, targets)
+    found = tangents.tangent(network, params, images, targets, direction)
+    logits, features = tangents.forward(network, params, images)
+    by_images = tangents.pull_back(network, params, images, features)
+    for m in range(students):
+        x, y = (images, targets) if shared else (images[m], targets[m])
+        wanted_loss, wanted_grad = passes.gradient_reference(network, params[m], x, y)
+        assert_close(loss[m], wanted_loss)
+        assert_close(grad[m], wanted_grad)
+        wanted = passes.tangent_reference(network, params[m], x, y, direction[m])
+        for got, reference in zip(found, wanted, strict=True):
+            assert_close(got[m], reference)
+        assert_close(logits[m], network.apply(params[m], x))
+        leaf = x.clone().requires_grad_()
+        embedding = network.embed(params[m], leaf)
+        assert_close(features[m], embedding)
+        embedding.backward(embedding.detach())
+        assert leaf.grad is not None
+        assert_close(by_images[m], leaf.grad)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_passes_are_autograd(name: str, channels: int) -> None:
+    compare(build_network(name, channels, 8, 4), 1, 3)
+    compare(build_network(name, channels, 11, 4), 2, 2)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    students=st.integers(1, 3),
+    batch=st.integers(1, 4),
+    resolution=st.integers(8, 15),
+    name=st.sampled_from(FAMILY),
+    shared=st.booleans(),
+)
+def test_any_shape(students: int, batch: int, resolution: int, name: str, shared: bool) -> None:
+    compare(build_network(name, 3, resolution, 3), students, batch, shared)
+
+
+def test_one_student_needs_no_leading_dimension() -> None:
+    network = build_network("convnet-d2-w4", 1, 8, 3)
+    params, images, targets, direction = draw(network, 1, 2)
+    flat = (params[0], images[0], targets[0])
+    many = tangents.tangent(network, params, images, targets, direction)
+    for one, first in zip(tangents.tangent(network, *flat, direction[0]), many, strict=True):
+        assert torch.equal(one, first[0])
+    loss, grad = tangents.gradient(network, *flat)
+    assert loss.shape == () and grad.shape == (network.num_parameters,)
+
+
+def test_what_is_outside_the_family() -> None:
+    for name in ("mlp", "convnet-batchnorm", "convnet-leakyrelu", "convnet-maxpool"):
+        assert not tangents.fits(build_network(name, 3, 8, 3))
+    assert tangents.fits(build_network("convnet", 3, 8, 3))
+
+
+def test_nan_propagates() -> None:
+    network = build_network("convnet-d1-w3", 1, 8, 3)
+    params, images, targets, direction = draw(network, 1, 2)
+    images[0, 0, 0, 0, 0] = float("nan")
+    assert bool(tangents.gradient(network, params, images, targets)[0].isnan())
+    assert bool(tangents.tangent(network, params, images, targets, direction)[0].isnan().any())
+
+
+def test_bf16_rounds_operands_and_says_so() -> None:
+    exact = build_network("convnet-d2-w8", 3, 8, 3)
+    rounded = build_network("convnet-d2-w8", 3, 8, 3, "bf16")
+    params, images, targets, direction = (z.float() for z in draw(exact, 1, 4))
+    fine = tangents.tangent(exact, params, images, targets, direction)[0]
+    coarse = tangents.tangent(rounded, params, images, targets, direction)[0]
+    assert coarse.dtype == torch.float32
+    assert 1e-4 < float((fine - coarse).norm() / fine.norm()) < 0.3
+    assert tangents.path(rounded, params) == "tangents-cpu-bf16"
+    assert tangents.path(exact, params) == "tangents-cpu"
+
+
+def test_a_unit_that_is_off_passes_nothing() -> None:
+    """By hand: one plane without norm, (-1, 2) under ReLU; only the second pixel passes."""
+    x, form = torch.tensor([[[[-1.0, 2.0]]]]), Form(relu=True, pool=False)
+    still = Affine(None, torch.zeros(1))
+    by_x, by_affine = backward_reference(x, None, still, torch.full_like(x, 3.0), form)
+    assert by_x.tolist() == [[[[0.0, 3.0]]]] and by_affine.tolist() == [[0.0, 3.0]]
+    pair = torch.stack((torch.full_like(x, 5.0), torch.full_like(x, 7.0)))  # tangents first
+    dual, sums = dual_backward_reference(torch.stack((x, x)), None, still, still, pair, form)
+    assert dual.tolist() == [[[[[0.0, 5.0]]]], [[[[0.0, 7.0]]]]] and sums.tolist() == [[0.0, 5.0]]
