@@ -20,6 +20,7 @@ wildcard_constraints:
 
 
 include: "workflow/rules/experts.smk"
+include: "workflow/rules/search.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/collect.smk"

@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
-    {"files", "seeds", "scores", "progress"},
+    {"files", "seeds", "scores", "progress", "devices"},
     {"augment", "ops", "ranking", "networks"},
     {"data", "results"},
     {"synthetic"},
-    {"native", "foreign"},
+    {"native", "foreign", "blocks"},
+    {"tangents"},
     {"passes"},
     {"unroll", "train"},
     {"experts", "evaluation"},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iadd.augment import FAMILIES, Augmentation, Draw, augment
+from iadd.augment import FAMILIES, Augmentation, Draw, augment, fates
 from iadd.seeds import generator_for
 
 
@@ -76,3 +76,36 @@ def test_draws_are_values_of_the_generator() -> None:
 def test_unknown_family() -> None:
     with pytest.raises(ValueError, match="'mirror': allowed are color, crop"):
         Augmentation(("mirror",))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fates_are_the_draws_bit_for_bit(dtype: torch.dtype) -> None:
+    """One sequence of operations applies every family, and passes the same gradient back."""
+    g = generator_for("fates")
+    draws = [Augmentation((family,)).draw(g, 4) for family in FAMILIES]
+    draws += [None, Augmentation(("rotate",)).draw(g)]  # no augmentation; one fate for all
+    images = torch.randn(4, 3, 9, 9, generator=g, dtype=dtype)
+    weights = torch.randn(4, 3, 9, 9, generator=g, dtype=dtype)
+    numbers = fates(draws, 4, 9, dtype)
+    assert numbers.kinds == {0, 1, 2, 3}
+    for k, draw in enumerate(draws):
+        one, leaves = numbers.map(lambda z, k=k: z[k]), []
+        for apply in (lambda x, d=draw: augment(x, d), lambda x, o=one: o.apply(x, numbers.kinds)):
+            leaf = images.clone().requires_grad_()
+            seen = apply(leaf)
+            if seen is not leaf:
+                (seen * weights).sum().backward()
+            leaves.append((seen.detach(), leaf.grad))
+        assert torch.equal(leaves[0][0], leaves[1][0]), draw
+        if leaves[0][1] is not None:
+            assert torch.allclose(leaves[0][1], leaves[1][1], rtol=0, atol=1e-6), draw
+
+
+def test_fates_of_images_that_go_different_ways_at_once() -> None:
+    g = generator_for("fates", "mixed")
+    draws = [Augmentation((family,)).draw(g, 2) for family in FAMILIES]
+    images = torch.randn(len(FAMILIES), 2, 1, 8, 8, generator=g)
+    numbers = fates(draws, 2, 8)
+    mixed = numbers.map(lambda z: z.flatten(0, 1)).apply(images.flatten(0, 1), numbers.kinds)
+    apart = torch.cat([augment(x, draw) for x, draw in zip(images, draws, strict=True)])
+    assert torch.equal(mixed, apart)

@@ -62,7 +62,7 @@ def compare(network: Network, students: int, batch: int, shared: bool = False) -
         assert_close(logits[m], network.apply(params[m], x))
         leaf = x.clone().requires_grad_()
         embedding = network.embed(params[m], leaf)
-        assert_close(features[m], embedding)
+        assert_close(features[m], embedding.detach())
         embedding.backward(embedding.detach())
         assert leaf.grad is not None
         assert_close(by_images[m], leaf.grad)

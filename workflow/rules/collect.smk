@@ -2,9 +2,11 @@ rule collect:
     input:
         jobs.evaluations,
         jobs.traces,
+        jobs.trials,
     output:
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/trials.parquet",
         "results/{benchmark}/leaderboard.parquet",
         "results/{benchmark}/leaderboard.csv",
     log:

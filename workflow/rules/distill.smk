@@ -1,6 +1,7 @@
 rule distill:
     input:
         jobs.shards,
+        jobs.winner,
     output:
         "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}/seed{seed}.safetensors",
         "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}/seed{seed}.trace.parquet",

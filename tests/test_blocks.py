@@ -1,0 +1,131 @@
+"""The fused blocks: the kernels' text, run on the CPU, against the plain reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from iadd import blocks, native
+from iadd.blocks import Affine, Form
+
+KERNELS = torch.ops.iadd
+built = pytest.mark.skipif(
+    native.unavailable() is not None or not hasattr(KERNELS, "block_forward"),
+    reason="the extension is not built with the block kernels",
+)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    g = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
+
+
+def far(got: Tensor, wanted: Tensor) -> float:
+    assert got.shape == wanted.shape and got.dtype == wanted.dtype
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3))
+
+
+def check(shape: tuple[int, int, int, int], form: Form, dtype: torch.dtype, bound: float) -> None:
+    batch, channels, height, width = shape
+    x = normal(2, *shape, dtype=dtype)
+    affine = Affine(normal(channels, seed=1, dtype=dtype), normal(channels, seed=2, dtype=dtype))
+    along = Affine(normal(channels, seed=3, dtype=dtype), normal(channels, seed=4, dtype=dtype))
+    rows, columns = (height // 2, width // 2) if form.pool else (height, width)
+    by_y = normal(2, batch, channels, rows, columns, seed=5, dtype=dtype)
+
+    wanted_y, wanted_stats = blocks.forward_reference(x[0], affine, form)
+    y, stats = KERNELS.block_forward(x[0], *affine, *form)
+    assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
+    by_x, parts = KERNELS.block_backward(x[0], stats, *affine, by_y[0], *form)
+    wanted = blocks.backward_reference(x[0], wanted_stats, affine, by_y[0], form)
+    assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
+
+    wanted_y, wanted_stats = blocks.dual_forward_reference(x, affine, along, form)
+    y, stats = KERNELS.block_dual_forward(x, *affine, *along, *form)
+    assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
+    by_x, parts = KERNELS.block_dual_backward(x, stats, *affine, *along, by_y, *form)
+    wanted = blocks.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
+
+
+@built
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 17), st.integers(2, 17)),
+    relu=st.booleans(),
+    pool=st.booleans(),
+)
+def test_kernels_are_the_reference(
+    shape: tuple[int, int, int, int], relu: bool, pool: bool
+) -> None:
+    check(shape, Form(relu, pool), torch.float64, 1e-11)
+
+
+@built
+@pytest.mark.parametrize("side", [8, 9, 16, 32])
+def test_kernels_in_float32(side: int) -> None:
+    # Without ReLU: a unit whose sign differs by rounding would be a difference of another kind.
+    check((3, 4, side, side), Form(relu=False, pool=True), torch.float32, 2e-4)
+
+
+@built
+def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
+    form, affine = (
+        Form(relu=True, pool=True),
+        Affine(torch.ones(3).double(), torch.zeros(3).double()),
+    )
+    wide = normal(2, 3, 8, 9)
+    for x in (wide[..., 1:], wide[..., :8], wide.transpose(2, 3)[:, :, 1:], wide.flatten()[1:385]):
+        x = x.view(2, 3, 8, 8) if x.dim() == 1 else x
+        y, _ = KERNELS.block_forward(x, *affine, *form)
+        assert far(y, blocks.forward_reference(x, affine, form)[0]) < 1e-12
+
+
+@built
+def test_kernels_refuse_what_does_not_fit() -> None:
+    x, one = normal(2, 3, 8, 8), torch.ones(3).double()
+    with pytest.raises(ValueError, match=r"scale has shape \[2\], expected \[3\]"):
+        KERNELS.block_forward(x, one[:2], one, True, True)
+    with pytest.raises(TypeError, match="shift is Float, expected Double"):
+        KERNELS.block_forward(x, one, one.float(), True, True)
+    with pytest.raises(ValueError, match=r"expected \(2, B, C, H, W\)"):
+        KERNELS.block_dual_forward(x, one, one, one, one, True, True)
+
+
+@built
+def test_nan_propagates() -> None:
+    x, one = normal(2, 3, 8, 8), torch.ones(3).double()
+    x[0, 1, 2, 3] = float("nan")
+    y, stats = KERNELS.block_forward(x, one, one, True, True)
+    assert bool(y[0, 1].isnan().all()) and not bool(y[0, 0].isnan().any())
+    by_x, _ = KERNELS.block_backward(x, stats, one, one, torch.ones_like(y), True, True)
+    assert bool(by_x[0, 1].isnan().all()) and not bool(by_x[1].isnan().any())
+
+
+def test_a_plane_by_hand() -> None:
+    """Values 0, 0, 2, 2: mean 1, deviation 1; scaled by 3 and shifted by 1: -2, -2, 4, 4."""
+    x = torch.tensor([0.0, 0.0, 2.0, 2.0]).double().view(1, 1, 2, 2)
+    affine = Affine(torch.tensor([3.0]).double(), torch.tensor([1.0]).double())
+    y, stats = blocks.forward_reference(x, affine, Form(relu=True, pool=True))
+    assert float(y) == pytest.approx(2.0, abs=1e-4)  # (0 + 0 + 4 + 4) / 4
+    assert stats is not None and stats.flatten().tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("side", [8, 11, 16, 17, 32, 33])
+def test_cuda_kernels_are_the_reference(side: int) -> None:
+    form, channels = Form(relu=True, pool=True), 5
+    x = normal(2, 3, channels, side, side).cuda()
+    affine = Affine(normal(channels, seed=1).cuda(), normal(channels, seed=2).cuda())
+    along = Affine(normal(channels, seed=3).cuda(), normal(channels, seed=4).cuda())
+    y, stats = blocks.dual_forward(x, affine, along, form)
+    wanted, wanted_stats = blocks.dual_forward_reference(x, affine, along, form)
+    assert blocks.fused(x) and far(y, wanted) < 1e-11
+    by_y = torch.randn_like(y)
+    found = blocks.dual_backward(x, stats, affine, along, by_y, form)
+    reference = blocks.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    assert all(far(a, b) < 1e-11 for a, b in zip(found, reference, strict=True))
+    again = blocks.dual_backward(x, stats, affine, along, by_y, form)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))

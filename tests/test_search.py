@@ -1,0 +1,451 @@
+"""Search: resumes without losing a trial, survives a node, refuses nonsense in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iadd import results, stages
+from iadd.config import parse_config
+from iadd.files import canonical_json
+from iadd.plan import Plan
+from iadd.ranking import ranked_rows
+from iadd.space import space_of
+
+pytest.importorskip("ray")
+pytest.importorskip("optuna")
+
+from iadd.search import contenders, importance, search
+from iadd.search.cluster import SOCKET_ROOT, cluster, temporary_root
+from iadd.search.journal import Entry, Journal
+from iadd.search.trial import Task, attempt, settings_of
+from iadd.search.tune import first_points
+
+MTT = {
+    "iterations": 18,
+    "unrolled_steps": 3,
+    "expert_epochs": 1,
+    "max_start": 2,
+    "lr_img": 30,
+    "clip": 1.0,
+    "step_size": 0.05,
+    "lr_lr": 1e-5,
+    "validations": 2,
+}
+
+
+def benchmark(**search_keys: Any) -> dict[str, Any]:
+    tiny = {
+        "methods": ["mtt"],
+        "trials": 6,
+        "confirm_seeds": 1,
+        "confirm_networks": 1,
+        "finalists": 1,
+        "space": {"mtt": {"unrolled_steps": {"int": [1, 4]}, "max_start": {"int": [1, 3]}}},
+    }
+    return {
+        "benchmark": "b",
+        "seeds": 1,
+        "ipc": [1],
+        "datasets": [{"name": "blobs"}],
+        "network": "mlp",
+        "experts": {"count": 2, "per_shard": 2, "recipe": {"step_size": 0.05, "batch": 32}},
+        "validation": {"networks": 1, "epochs": 6},
+        "evaluations": [{"networks": {"mlp": 2}, "epochs": 6, "whole_epochs": 2}],
+        "methods": {"random": None, "whole": None, "mtt": {"params": MTT}},
+        "search": tiny | search_keys,
+    }
+
+
+def plan_of(**search_keys: Any) -> Plan:
+    return Plan(parse_config(benchmark(**search_keys), "x"))
+
+
+def task_of(plan: Plan, folder: Path) -> Task:
+    text = canonical_json(plan.config.model_dump(mode="json"))
+    return Task(text, str(folder), "blobs", "mtt", 1)
+
+
+@pytest.fixture
+def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with experts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    stages.record(plan_of(), "blobs", 0)
+    return tmp_path
+
+
+def table(plan: Plan) -> list[dict[str, Any]]:
+    rows = results.read_table(plan.trials("blobs", "mtt", 1), results.TRIALS)
+    return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+
+
+def shape(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """All of the trials but their seconds."""
+    names = ("trial", "seed", "config", "rung", "iteration", "validation_accuracy", "status")
+    return [tuple(str(row[name]) for name in names) for row in rows]
+
+
+# What may be searched.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["random"]}, "method random has nothing to tune"),
+        ({"methods": ["mtx"]}, "unknown method 'mtx'"),
+        ({"methods": ["dm"]}, "dm is not in methods"),
+        ({"searcher": "bohb"}, "search.searcher: .*'tpe', 'random' or 'grid'"),
+        ({"trials": 0}, "search.trials: .*greater than or equal to 1"),
+        ({"rung": 3}, "unknown key"),
+        ({"space": {"mtt": {"lr_image": None}}}, "mtt.lr_image: unknown parameter; allowed: iter"),
+        ({"space": {"dm": {}}}, "space.dm: is not among the tuned"),
+        ({"space": {"mtt": {"lr_img": {"log": [0, 1]}}}}, "starts above 0, not at 0"),
+        ({"space": {"mtt": {"lr_img": {"log": [5, 1]}}}}, r"allowed are \{log\|uniform\|int"),
+        ({"space": {"mtt": {"lr_img": {"normal": [0, 1]}}}}, r"allowed are \{log\|uniform\|int"),
+        ({"space": {"mtt": {"lr_img": [3]}}}, "at least two choices"),
+        ({"space": {"mtt": {"momentum": {"uniform": [0, 1]}}}}, "the method refuses 1.0: .*less"),
+        ({"space": {"mtt": {"init": ["real", "cats"]}}}, "the method refuses 'cats'"),
+        ({"space": {"mtt": {"batch_syn": {"int": [1, 5]}}}}, "cannot hold the default None"),
+        ({"points": {"mtt": [{"lr_img": -1}]}}, "lr_img: .*greater than 0"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        plan_of(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_space_holds_the_default_and_what_the_benchmark_changes() -> None:
+    space = space_of("mtt", {"lr_img": 0.5, "max_start": 30}, {"lr_lr": None, "init": ["noise"] * 2})
+    assert space["lr_img"] == ("log", 0.5, 1e4)
+    assert space["max_start"] == ("int", 1, 30)
+    assert "lr_lr" not in space
+    assert space["init"] == ["real", "noise", "noise"]
+
+
+def test_experts_reach_as_far_as_any_trial_may() -> None:
+    plain = plan_of(space={"mtt": {"max_start": None, "expert_epochs": None}})
+    assert plain.expert_epochs == 2 - 1 + 1
+    assert plan_of(space={"mtt": {"max_start": {"int": [1, 9]}}}).expert_epochs == 9 - 1 + 4
+
+
+def test_the_default_is_the_first_point_then_the_recipes_then_the_grid(tmp_path: Path) -> None:
+    keep = {name: None for name in ("lr_lr", "step_size", "expert_epochs", "max_start")}
+    space = {"mtt": keep | {"unrolled_steps": [2, 3], "lr_img": {"log": [1, 100]}}}
+    plan = plan_of(searcher="grid", space=space, points={"mtt": [{"lr_img": 7.0}]})
+    points = first_points(task_of(plan, tmp_path), plan.config.space("mtt", 1), plan.config.search)
+    assert points[0] == {"unrolled_steps": 3, "lr_img": 30}
+    assert points[1] == {"unrolled_steps": 3, "lr_img": 7.0}
+    grid = {(p["unrolled_steps"], round(p["lr_img"], 6)) for p in points[2:]}
+    assert grid == {(j, lr) for j in (2, 3) for lr in (1.0, 10.0, 100.0)}
+    with pytest.raises(ValueError, match="grid of mtt has 6 points, 5 trials are allowed"):
+        few = plan_of(searcher="grid", space=space, trials=5)
+        first_points(task_of(few, tmp_path), few.config.space("mtt", 1), few.config.search)
+
+
+def test_settings_are_cut_to_four_digits_but_for_the_default(tmp_path: Path) -> None:
+    task = task_of(plan_of(), tmp_path)
+    cut = settings_of(task, {"lr_img": 12.34567, "step_size": 0.05, "unrolled_steps": 3})
+    assert cut == {"lr_img": 12.35, "step_size": 0.05, "unrolled_steps": 3}
+
+
+# What is written down.
+
+
+def test_a_journal_keeps_its_own_trials_only(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.claim({"a": 1})
+    entry = Entry(3, {"x": 1.23456}, {"x": 1.235})
+    entry.add(10, 0.5, 1.0)
+    entry.add(10, 0.9, 9.0)  # told twice, measured once
+    journal.write(entry)
+    (tmp_path / "j" / "trials" / "0.json").write_text("")  # cut short by a crash
+    journal.claim({"a": 1})
+    assert journal.entries() == [entry]
+    assert entry.rows == [{"iteration": 10, "accuracy": 0.5, "seconds": 1.0}]
+    journal.claim({"a": 2})
+    assert journal.entries() == []
+
+
+def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with journal.lock(), pytest.raises(ValueError, match="another process is searching"):
+        with journal.lock():
+            pass
+    with journal.lock():
+        pass
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_trial_goes_on_and_ends_like_one_that_was_not(ready: Path) -> None:
+    task = task_of(plan_of(), ready)
+    point = {"lr_img": 20.0, "unrolled_steps": 2}
+
+    def run(kill_at: int | None, start: Entry) -> list[tuple[int, float]]:
+        heard: list[tuple[int, float]] = []
+
+        def report(iteration: int, accuracy: float) -> None:
+            heard.append((iteration, accuracy))
+            if iteration == kill_at:
+                raise Killed
+
+        try:
+            attempt(task, start, report)
+        except Killed:
+            pass
+        return heard
+
+    task.journal.claim({})
+    whole = run(None, Entry(0, point, point))
+    first = task.journal.read(Entry(0, point, point).key)
+    assert first and first.status == "ok" and first.attempts == 1
+    assert [i for i, _ in whole] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert [a for _, a in whole] == sorted(a for _, a in whole)
+    task.journal.claim({"again": True})
+    assert run(8, Entry(0, point, point)) == whole[:4]
+    left = task.journal.read(first.key)
+    assert left and left.status == "running"
+    assert run(None, left) == whole
+    second = task.journal.read(first.key)
+    assert second and second.attempts == 2
+    accuracies = [[row["accuracy"] for row in e.rows] for e in (first, second)]
+    assert accuracies[0] == accuracies[1]
+    assert run(None, second) == whole  # a finished trial only tells
+
+
+def test_importance_finds_the_parameter_that_matters() -> None:
+    space: Any = {"lr_img": ("log", 1.0, 100.0), "unrolled_steps": ("int", 1, 9)}
+    entries = []
+    for k in range(30):
+        settings = {"lr_img": 10 ** (2 * ((k * 7) % 30) / 29), "unrolled_steps": 1 + k % 9}
+        entry = Entry(k, settings, settings)
+        entry.add(1, settings["lr_img"] / 100, 1.0)
+        entries.append(entry)
+    weights = importance(entries, space)
+    assert weights["lr_img"] > 0.8
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-3)
+    assert importance(entries[:5], space) == {}
+
+
+def test_contenders_are_the_default_and_the_best_that_ran_to_their_end(tmp_path: Path) -> None:
+    plan = plan_of(finalists=2)
+    task = task_of(plan, tmp_path)
+    default = first_points(task, plan.config.space("mtt", 1), plan.config.search)[0]
+    task.journal.claim({})
+    for number, (accuracy, status) in enumerate(
+        [(0.1, "stopped"), (0.9, "failed"), (0.8, "stopped"), (0.6, "ok"), (0.7, "ok")]
+    ):
+        point = default | {"lr_img": default["lr_img"] + number}
+        entry = Entry(number, point, settings_of(task, point), status=status)
+        entry.add(18, accuracy, 1.0)
+        task.journal.write(entry)
+    assert [entry.number for entry in contenders(task, task.journal)] == [0, 4, 3]
+
+
+# Ray.
+
+
+def test_rays_folder_is_short_wherever_the_job_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long/" * 30)
+    assert len(str(temporary_root(tmp_path))) <= SOCKET_ROOT
+    assert temporary_root(tmp_path) == temporary_root(tmp_path) != temporary_root(tmp_path / "b")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])
+def test_an_address_that_does_not_answer(tmp_path: Path, address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=f"Ray address '{address}'"):
+        with cluster(tmp_path, 1, 0, address):
+            pass
+    assert time.monotonic() - began < 20
+
+
+def test_what_is_missing_is_said_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"shard0\.safetensors: .*no such file"):
+        search(plan_of(), "blobs", "mtt", 1)
+    with pytest.raises(ValueError, match="method 'dm' is not tuned in this benchmark"):
+        search(plan_of(), "blobs", "dm", 1)
+    with pytest.raises(ValueError, match="ipc 7 is not in this benchmark"):
+        search(plan_of(), "blobs", "mtt", 7)
+
+
+def test_a_search_ends_in_a_winner_and_distill_takes_it(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # another's cluster: never joined by itself
+    plan = plan_of()
+    with pytest.raises(ValueError, match="no such file; run: iadd search CONFIG --dataset blobs"):
+        stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
+    out = search(plan, "blobs", "mtt", 1)
+    winner = json.loads(out.read_text())
+    rows = table(plan)
+    found, default = winner["validation"]["winner"], winner["validation"]["default"]
+    assert found["mean"] >= default["mean"]
+    assert {row["trial"] for row in rows if row["seed"] == 0} == set(range(6))
+    assert json.loads(rows[0]["config"])["lr_img"] == 30  # the default came first
+    assert winner["evidence"]["iterations_share"] < 0.8  # the scheduler stopped some
+    assert {row["status"] for row in rows} <= {"ok", "stopped", "diverged", "confirmed"}
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "ray" not in {path.name for path in plan.search_state("blobs", "mtt", 1).iterdir()}
+
+    before = shape(rows)  # the same seed and one worker: the same trials
+    state = plan.search_state("blobs", "mtt", 1)
+    state.rename(state.with_name("old"))
+    search(plan, "blobs", "mtt", 1)
+    assert shape(table(plan)) == before
+
+    stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
+    stages.evaluate(plan, "blobs", "mtt+tuned", 1, 0)
+    evaluated = results.read_table(plan.evaluation("blobs", "mtt+tuned", 1, 0), results.EVALUATIONS)
+    assert set(evaluated["method"]) == {"mtt"}
+    assert set(evaluated["protocol"]) == {"mtt-v1+tuned"}
+    assert json.loads(evaluated["params"][0]) == winner["params"]
+    other = plan_of(finalists=2)
+    with pytest.raises(ValueError, match="was found under other settings"):
+        stages.distill(other, "blobs", "mtt+tuned", 1, 0)
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from iadd.config import parse_config
+from iadd.plan import Plan
+from iadd.search import search
+if __name__ == "__main__":
+    search(Plan(parse_config(json.loads(Path("b.json").read_text()), "x")), "blobs", "mtt", 1)
+"""
+
+
+def test_a_search_killed_in_the_middle_loses_no_finished_trial(ready: Path) -> None:
+    keys = benchmark(trials=8, scheduler="none")
+    plan = Plan(parse_config(keys, "x"))
+    (ready / "b.json").write_text(json.dumps(keys))
+    (ready / "go.py").write_text(DRIVER)
+    journal = Journal(plan.search_state("blobs", "mtt", 1))
+    driver = subprocess.Popen([sys.executable, "go.py"], cwd=ready, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while sum(e.finished for e in journal.entries()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)  # its workers die with it
+    finished = [e for e in journal.entries() if e.finished]
+    assert 3 <= len(finished) < 8
+    ruin = journal.folder / "ray" / "trials" / "tuner.pkl"
+    ruin.parent.mkdir(parents=True, exist_ok=True)
+    ruin.write_bytes(b"")  # what a crash of Ray Tune can leave
+    search(plan, "blobs", "mtt", 1)
+    after = {entry.key: entry for entry in journal.entries()}
+    assert [after[entry.key] for entry in finished] == finished  # not measured again
+    assert sorted(entry.number for entry in after.values()) == list(range(8))
+
+
+def test_fractions_of_a_declared_card_limit_what_runs_side_by_side(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(gpus=0.5, trials=4, scheduler="none", memory_mb=100)
+    with pytest.raises(ValueError, match="a trial asks for 0.5 gpu, Ray has 0"):
+        search(plan, "blobs", "mtt", 1, cards=0)
+    search(plan, "blobs", "mtt", 1, workers=4, cpus=4, cards=1)
+    entries = Journal(plan.search_state("blobs", "mtt", 1)).entries()
+    assert {entry.device for entry in entries} == {"cuda:0"}
+    spans = sorted((entry.began, entry.ended) for entry in entries)
+    together = max(sum(b <= begun < e for b, e in spans) for begun, _ in spans)
+    assert together <= 2
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
+    small.pop("include_dashboard")
+    nodes.add_node(num_cpus=1, **small)
+    nodes.wait_for_nodes()
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_a_search_on_two_nodes_survives_the_loss_of_one(ready: Path, two_nodes: Any) -> None:
+    import threading
+
+    plan = plan_of(trials=10, scheduler="none", retries=3, memory_mb=100)
+    journal = Journal(plan.search_state("blobs", "mtt", 1))
+    lost = sorted(two_nodes.worker_nodes, key=str)[0]
+
+    def kill() -> None:
+        deadline = time.monotonic() + 90
+        while len({e.node for e in journal.entries()}) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        two_nodes.remove_node(lost, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    search(plan, "blobs", "mtt", 1, workers=2, address=two_nodes.address)
+    killer.join()
+    entries = journal.entries()
+    assert len(entries) == 10
+    assert {entry.status for entry in entries} == {"ok"}
+    assert len({entry.node for entry in entries}) == 2
+
+
+# Tables.
+
+
+def test_tuned_and_default_are_ranked_apart_with_the_same_references() -> None:
+    def rows(method: str, protocol: str, ipc: int, centre: float) -> list[dict[str, Any]]:
+        blank = dict.fromkeys(results.EVALUATIONS.names)
+        return [
+            blank
+            | {
+                "protocol": protocol,
+                "dataset": "d",
+                "benchmark": "b",
+                "ipc": ipc,
+                "method": method,
+                "label_kind": "hard",
+                "network_distill": "n",
+                "network_eval": "n",
+                "seed": seed,
+                "eval_seed": k,
+                "accuracy": centre + 0.01 * seed + 0.001 * k,
+                "status": "ok",
+                "params": "{}" if method != "mtt" else protocol,
+            }
+            for seed in range(3)
+            for k in range(2)
+        ]
+
+    table = [
+        *rows("mtt", "p", 1, 0.5),
+        *rows("mtt", "p+tuned", 1, 0.7),
+        *rows("random", "p", 1, 0.3),
+        *rows("whole", "p", 0, 0.9),
+    ]
+    board = ranked_rows(table)
+    cells = {(row["protocol"], row["method"]): row for row in board}
+    assert len(cells) == len(board) == 6
+    for protocol in ("p", "p+tuned"):
+        assert cells[protocol, "random"]["accuracy_mean"] == pytest.approx(0.3105)
+        assert cells[protocol, "whole"]["rank_low"] is None
+        assert cells[protocol, "mtt"]["rank_low"] == 1
+        assert cells[protocol, "mtt"]["lrs"] is not None
+    assert cells["p", "mtt"]["accuracy_mean"] < cells["p+tuned", "mtt"]["accuracy_mean"]

@@ -1,0 +1,39 @@
+"""The Python surface as the README shows it, and a test run of what is left as a file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import iadd
+from iadd.synthetic import SyntheticSet
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_readmes_ten_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found and len(found[1].strip().splitlines()) <= 11
+    monkeypatch.chdir(tmp_path)
+    exec(found[1], {})  # the page's own lines, nothing else
+    accuracies = re.findall(r"'convnet-d2-w32', (0\.\d+)", capsys.readouterr().out)
+    assert len(accuracies) == 5 and sum(map(float, accuracies)) / 5 > 0.88
+    kept = SyntheticSet.load("iadd-ipc1.safetensors")
+    assert kept.images.shape == (10, 1, 8, 8) and kept.step_size and kept.spec["method"] == "iadd"
+
+
+def test_experts_are_opened_again_and_other_ones_refused(tmp_path: Path) -> None:
+    blobs = iadd.load_dataset("blobs")
+    path = tmp_path / "e.safetensors"
+    first = iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=2, step_size=0.05)
+    again = iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=2, step_size=0.05)
+    assert bool((first.snapshot(0, 2) == again.snapshot(0, 2)).all())
+    with pytest.raises(ValueError, match="another spec"):
+        iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=2, step_size=0.06)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = iadd.distil
