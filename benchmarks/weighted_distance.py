@@ -149,7 +149,8 @@ def launches(function, device):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             function()
             synchronize(device)
-        return sum(e.count for e in profile.key_averages() if "Memcpy" not in e.key)
+        averages = profile.key_averages()
+        return sum(e.count for e in averages if e.device_type == torch.autograd.DeviceType.CUDA)
     with Count() as count:
         function()
     return count.total

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace iadd {
 
@@ -43,10 +44,11 @@ struct Step {
   bool normalise;
 };
 
-// The sums of one chunk of elements and, of them, the loss.
-struct Sums {
-  double numerator, plain_numerator, denominator, plain_denominator;
-};
+// Compute on the CPU, by torch's threads.
+void compute(const Distance&);
+void compute(const Step&);
+// Which loops the processor got: avx512, avx2 or plain.
+std::string instruction_set();
 
 #ifdef IADD_WITH_CUDA
 // Doubles of device memory that the kernels want beside their arguments.

@@ -1,5 +1,6 @@
-// The inner loops of the CPU kernel. weighted_distance.cpp includes this file once an instruction
-// set, each time in a namespace of its own with IADD_LANES doubles a register: hence no guard.
+// The inner loops of the CPU kernel. weighted_distance_cpu.cpp includes this file once an
+// instruction set, each time in a namespace of its own with IADD_LANES doubles a register: hence no
+// guard.
 //
 // Order of summation: sixteen lanes of doubles, element i to lane i % 16, added up from lane 0.
 // The product of two floats is exact in double, so a float32 sum has the same bits on every

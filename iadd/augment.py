@@ -8,7 +8,7 @@ pixels. Images are normalised: what is padded or cut out becomes the mean, as in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,56 @@ class Augmentation:
             return None
         choice = int(torch.randint(len(self.families), (), generator=generator))
         return Draw(self.families[choice], torch.rand(count, 3, generator=generator))
+
+
+@dataclass(frozen=True)
+class Fates:
+    """Draws as numbers alone, each image's family too: one sequence of operations applies any.
+
+    What a CUDA graph replays, and what many students with draws of their own go through at once.
+    """
+
+    kind: Tensor
+    """(..., B) int64: 0 as it is, 1 moved by `matrix`, 2 colour, 3 cutout."""
+    uniform: Tensor
+    """(..., B, 3) as drawn."""
+    matrix: Tensor
+    """(..., B, 2, 3): where pixels are taken from, as in `affine_grid`."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Fates:
+        """The fates with all three tensors changed alike: a step's row, another device."""
+        return Fates(change(self.kind), change(self.uniform), change(self.matrix))
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) augmented each its own way; bit for bit what `augment` makes."""
+        kind, uniform = self.kind[:, None, None, None], self.uniform.to(images)
+        grid = F.affine_grid(self.matrix.to(images), list(images.shape), align_corners=True)
+        out = torch.where(kind == 1, F.grid_sample(images, grid, align_corners=True), images)
+        out = torch.where(kind == 2, _color(images, uniform), out)
+        return torch.where(kind == 3, images * _cutout_mask(images, uniform), out)
+
+
+def fates(
+    draws: Sequence[Draw | None], count: int, side: int, dtype: torch.dtype = torch.float32
+) -> Fates:
+    """The fates (D, count, ...) of `count` images of `side` pixels and `dtype` under D draws."""
+    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=dtype)
+    kind = torch.zeros(len(draws), count, dtype=torch.long)
+    uniform = torch.zeros(len(draws), count, 3)
+    matrix = identity.repeat(len(draws), count, 1, 1)
+    for family in FAMILIES:
+        rows = [k for k, draw in enumerate(draws) if draw is not None and draw.family == family]
+        if not rows:
+            continue
+        drawn = torch.stack([draws[k].uniform.expand(count, 3) for k in rows])  # type: ignore[union-attr]
+        kind[rows], uniform[rows] = _KINDS.get(family, 1), drawn
+        if family in _MATRICES:
+            moved = _MATRICES[family](drawn.flatten(0, 1).to(dtype), side)
+            matrix[rows] = moved.view(len(rows), count, 2, 3)
+    return Fates(kind, uniform, matrix)
+
+
+_KINDS = {"color": 2, "cutout": 3}
 
 
 def augment(images: Tensor, draw: Draw | None) -> Tensor:

@@ -22,6 +22,10 @@ ConfigPath = Annotated[Path, typer.Argument(help="Benchmark YAML, e.g. config/di
 Dataset = Annotated[str | None, typer.Option(help="Data set key; default: the first.")]
 Method = Annotated[str, typer.Option(help="Method name, a file in iadd/methods.")]
 Ipc = Annotated[int, typer.Option(help="Images per class; 0 for `whole`.")]
+Device = Annotated[
+    str,
+    typer.Option(envvar="IADD_DEVICE", help="cpu, cuda, cuda:<number>, or auto: a card if any."),
+]
 Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
 
 
@@ -30,35 +34,68 @@ def experts(
     config: ConfigPath,
     dataset: Dataset = None,
     shard: Annotated[int | None, typer.Option(help="One shard; default: all.")] = None,
+    device: Device = "auto",
 ) -> None:
     """Train expert networks on the real data and store their trajectories."""
-    from iadd import stages
+    from iadd import devices, stages
 
     plan, key = stages.open_plan(config, dataset)
+    where = devices.choose(device)
     for k in range(len(plan.shards(key))) if shard is None else [shard]:
-        stages.record(plan, key, k)
+        stages.record(plan, key, k, where)
+
+
+@app.command()
+def search(
+    config: ConfigPath,
+    method: Method,
+    ipc: Ipc,
+    dataset: Dataset = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials side by side; default: the benchmark's.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="Ray cluster, host:port; default: one of its own."),
+    ] = None,
+) -> None:
+    """Find a method's parameters on validation data; killed, it goes on where it was."""
+    from iadd import search, stages
+
+    plan, key = stages.open_plan(config, dataset)
+    search.search(plan, key, method, ipc, workers=workers, address=address)
 
 
 @app.command()
 def distill(
-    config: ConfigPath, method: Method, ipc: Ipc, seed: Seed = 0, dataset: Dataset = None
+    config: ConfigPath,
+    method: Method,
+    ipc: Ipc,
+    seed: Seed = 0,
+    dataset: Dataset = None,
+    device: Device = "auto",
 ) -> None:
     """Distill one synthetic set: one method, ipc and seed."""
-    from iadd import stages
+    from iadd import devices, stages
 
     plan, key = stages.open_plan(config, dataset)
-    stages.distill(plan, key, method, ipc, seed)
+    stages.distill(plan, key, method, ipc, seed, devices.choose(device))
 
 
 @app.command()
 def evaluate(
-    config: ConfigPath, method: Method, ipc: Ipc, seed: Seed = 0, dataset: Dataset = None
+    config: ConfigPath,
+    method: Method,
+    ipc: Ipc,
+    seed: Seed = 0,
+    dataset: Dataset = None,
+    device: Device = "auto",
 ) -> None:
     """Train fresh networks on one distilled set and test them."""
-    from iadd import stages
+    from iadd import devices, stages
 
     plan, key = stages.open_plan(config, dataset)
-    stages.evaluate(plan, key, method, ipc, seed)
+    stages.evaluate(plan, key, method, ipc, seed, devices.choose(device))
 
 
 @app.command()

@@ -123,6 +123,11 @@ class Config(Section):
     ipc: tuple[int, ...] = Field(min_length=1, description="Images per class.")
     datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
     network: str = Field("convnet-d3-w128", description="Network distilled on, and of the experts.")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="Products of that network on a GPU: `tf32` and `bf16` are faster and coarser. "
+        "Networks that judge always use float32.",
+    )
     experts: ExpertsConfig = ExpertsConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)

@@ -93,7 +93,7 @@ def evaluate(
         (`diverged` if the network ended not finite; its accuracy is then chance), evaluate_seconds.
     """
     rules = find_protocol(protocol)
-    test = open_test(dataset, synthetic.transform)
+    test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
     schedule = rules.schedule(synthetic, epochs, batch, step_size)
     families = augmentation if rules.augmented else Augmentation(())
     done, total = 0, sum(networks.values())
@@ -122,22 +122,21 @@ def _train_and_test(
     generator: torch.Generator,
     test: Any,
 ) -> dict[str, Any]:
+    images, classes = synthetic.images.to(test.images.device), synthetic.classes
     params = train(
         network,
         network.init(generator),
-        synthetic.images,
-        synthetic.targets(),
+        images,
+        synthetic.targets().to(images.device),
         schedule,
         augmentation,
         generator,
     )
     finite = bool(torch.isfinite(params).all())
-    statistics = fixed_statistics(network, params, synthetic.images) if finite else None
+    statistics = fixed_statistics(network, params, images) if finite else None
     return {
         "accuracy": accuracy(network, params, test.images, test.labels, statistics),
-        "train_accuracy": accuracy(
-            network, params, synthetic.images, synthetic.classes, statistics
-        ),
+        "train_accuracy": accuracy(network, params, images, classes.to(images.device), statistics),
         "status": "ok" if finite else "diverged",
     }
 
@@ -168,6 +167,7 @@ def validation_accuracy(
     schedule = Schedule(epochs, 256, rate, rules.momentum, rules.weight_decay, drops=(epochs // 2,))
     families = augmentation if rules.augmented else Augmentation(())
     targets = F.one_hot(labels, network.classes).float() if labels.dim() == 1 else labels.softmax(1)
+    targets = targets.to(images.device)
     scores = []
     for k in range(networks):
         generator = generator_for(*names, "validate", k)

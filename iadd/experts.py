@@ -17,14 +17,17 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from iadd import passes
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.files import TensorFile, open_tensors, save_tensors, spec_hash
 from iadd.networks import Network
 from iadd.seeds import generator_for
-from iadd.train import Schedule, train
+from iadd.train import Schedule, train, train_many
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FULL = 1 << 15
+"""Images times filters of a step that should keep a card busy: 256 images in a width of 128."""
 
 
 class Recipe(BaseModel):
@@ -56,6 +59,7 @@ def expert_spec(
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "network": network.name,
+        "precision": network.precision,
         "parameters": network.num_parameters,
         "recipe": recipe.model_dump(mode="json"),
         "families": list(augmentation.families) if recipe.augmentation else [],
@@ -83,52 +87,72 @@ def record_shard(
     is kept beside the shard, one file an expert, and taken up again.
     """
     spec = expert_spec(dataset, network, augmentation, recipe, epochs, seed)
-    targets = F.one_hot(dataset.train.labels, network.classes).float()
-    families = Augmentation(tuple(spec["families"]))
-    schedule = Schedule(
-        epochs, recipe.batch, recipe.step_size, recipe.momentum, recipe.weight_decay
-    )
-    trajectories, seconds, parts = [], 0.0, []
-    for done, expert in enumerate(experts):
-        part = path.with_name(f".{path.stem}.expert{expert}.partial")
-        parts.append(part)
-        stored = _finished(part, spec | {"expert": expert})
-        if stored is None:
-            began = time.perf_counter()
-            generator = generator_for(seed, dataset.name, network.name, "experts", expert)
-            snapshots = [network.init(generator)]
-            train(
-                network,
-                snapshots[0],
-                dataset.train.images,
-                targets,
-                schedule,
-                families,
-                generator,
-                on_epoch=_copying(snapshots),
-            )
-            trajectory = torch.stack(snapshots).to(DTYPES[recipe.dtype])  # (epochs + 1, P)
+    parts = {k: path.with_name(f".{path.stem}.expert{k}.partial") for k in experts}
+    done = {k: _finished(part, spec | {"expert": k}) for k, part in parts.items()}
+    waiting = [k for k in experts if done[k] is None]
+    size = _at_once(network, recipe, dataset.train.images.device)
+    for first in range(0, len(waiting), size):
+        group = waiting[first : first + size]
+        began = time.perf_counter()
+        found = _train(dataset, network, spec, recipe, group)  # (len(group), epochs + 1, P)
+        seconds = (time.perf_counter() - began) / len(group)
+        for expert, trajectory in zip(group, found, strict=True):
             if not bool(torch.isfinite(trajectory).all()):
                 raise ValueError(
                     f"{path}: expert {expert} diverged (not finite); lower experts.step_size "
                     f"({recipe.step_size})"
                 )
-            stored = trajectory, time.perf_counter() - began
-            save_tensors(
-                part, {"parameters": trajectory}, spec | {"expert": expert}, {"seconds": stored[1]}
-            )
-        trajectories.append(stored[0])
-        seconds += stored[1]
+            spent = {"seconds": seconds}
+            tensors = {"parameters": trajectory}
+            save_tensors(parts[expert], tensors, spec | {"expert": expert}, spent)
+            done[expert] = trajectory, seconds
         if progress:
-            progress(done + 1, len(experts), "")
+            progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
+    stored = [finished for finished in done.values() if finished is not None]
     save_tensors(
         path,
-        {"parameters": torch.stack(trajectories)},
+        {"parameters": torch.stack([trajectory for trajectory, _ in stored])},
         spec,
-        {"experts": list(experts), "seconds": seconds},
+        {"experts": list(experts), "seconds": sum(seconds for _, seconds in stored)},
     )
-    for part in parts:
+    for part in parts.values():
         part.unlink(missing_ok=True)
+
+
+def _train(
+    dataset: Dataset,
+    network: Network,
+    spec: dict[str, Any],
+    recipe: Recipe,
+    experts: Sequence[int],
+) -> Tensor:
+    """Trajectories (len(experts), epochs + 1, P) of the numbered experts, on the CPU."""
+    images = dataset.train.images
+    targets = F.one_hot(dataset.train.labels, network.classes).float()
+    schedule = Schedule(
+        spec["epochs"], recipe.batch, recipe.step_size, recipe.momentum, recipe.weight_decay
+    )
+    families = Augmentation(tuple(spec["families"]))
+    names = (spec["seed"], dataset.name, network.name, "experts")
+    generators = [generator_for(*names, expert) for expert in experts]
+    starts = [network.init(generator).to(images.device) for generator in generators]
+    common = (images, targets, schedule, families)
+    if len(experts) == 1:
+        snapshots = list(starts)
+        train(network, starts[0], *common, generators[0], on_epoch=_copying(snapshots))
+        found = torch.stack(snapshots)[None]
+    else:
+        snapshots = [torch.stack(starts)]
+        train_many(network, snapshots[0], *common, generators, on_epoch=_copying(snapshots))
+        found = torch.stack(snapshots, 1)
+    return found.to("cpu", DTYPES[recipe.dtype])
+
+
+def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
+    """How many experts are trained side by side: one on a CPU, on a card as many as may fill it."""
+    if device.type == "cpu" or not passes.batched(network, torch.empty(0, device=device)):
+        return 1
+    return max(1, FULL // (recipe.batch * network.options.width))
 
 
 def _copying(snapshots: list[Tensor]) -> Callable[[int, Tensor], None]:
@@ -153,7 +177,13 @@ class Experts:
         ValueError: no shards; a shard that is truncated, from another spec, or holds NaN.
     """
 
-    def __init__(self, paths: Sequence[Path], expect: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        expect: dict[str, Any],
+        device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
+    ) -> None:
+        self.device = device
         if not paths:
             raise ValueError("experts: no shards given; record them first (iadd experts)")
         self._rows: list[tuple[TensorFile, int]] = []
@@ -170,6 +200,6 @@ class Experts:
         return len(self._rows)
 
     def snapshot(self, expert: int, epoch: int) -> Tensor:
-        """Float32 parameters (P,) of one expert after `epoch` epochs, as a copy."""
+        """Float32 parameters (P,) of one expert after `epoch` epochs, a copy on the device."""
         file, row = self._rows[expert]
-        return file.get_slice("parameters", row, epoch).float()
+        return file.get_slice("parameters", row, epoch).float().to(self.device)

@@ -3,18 +3,21 @@
 `gradient` is one first-order pass. `tangent` is the mixed Hessian-vector product that the unrolled
 engine replays: the derivative of the gradient along a direction in parameter space, and by symmetry
 of that inner product, its derivatives with respect to images and targets. The plain reference
-below works for every network; the ConvNet family has a native pass (`native`), checked against it.
+below works for every network; the ConvNet family has a native pass on CPUs (`native`) and one for
+GPUs (`tangents`), both checked against it.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import native
+from iadd import native, tangents
+from iadd.devices import arithmetic
 from iadd.networks import Network
 
 
@@ -31,8 +34,26 @@ class Tangent(NamedTuple):
 
 
 def path(network: Network, params: Tensor) -> str:
-    """Which implementation runs for these parameters: `native-...` or `autograd`."""
-    return native.path(network, params) or "autograd"
+    """Which implementation runs: `native-<instructions>`, `tangents-cuda-fused`, `autograd`..."""
+    if found := native.path(network, params):
+        return found
+    if _by_hand(network, params):
+        return tangents.path(network, params)
+    rounded = params.is_cuda and network.precision != "float32"
+    return f"autograd-{network.precision}" if rounded else "autograd"
+
+
+def _by_hand(network: Network, params: Tensor) -> bool:
+    return params.is_cuda and tangents.fits(network)
+
+
+def _arithmetic(network: Network, params: Tensor) -> AbstractContextManager[None]:
+    return arithmetic(network.precision, params.device, autocast=not tangents.fits(network))
+
+
+def batched(network: Network, params: Tensor) -> bool:
+    """Whether `gradient` takes several students at once: (M, P), (M, B, C, H, W), (M, B, K)."""
+    return native.path(network, params) is not None or _by_hand(network, params)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -46,7 +67,10 @@ def gradient(
     """Loss () and its gradient (P,) at parameters (P,) on images (B, C, H, W), targets (B, K)."""
     if native.path(network, params):
         return native.gradient(network, params, images, targets)
-    return gradient_reference(network, params, images, targets)
+    with _arithmetic(network, params):
+        if _by_hand(network, params):
+            return tangents.gradient(network, params, images, targets)
+        return gradient_reference(network, params, images, targets)
 
 
 def tangent(
@@ -55,14 +79,19 @@ def tangent(
     """The mixed Hessian-vector product at (params, images, targets) in `direction` (P,)."""
     if native.path(network, params):
         return Tangent(*native.tangent(network, params, images, targets, direction))
-    return tangent_reference(network, params, images, targets, direction)
+    with _arithmetic(network, params):
+        if _by_hand(network, params):
+            return Tangent(*tangents.tangent(network, params, images, targets, direction))
+        return tangent_reference(network, params, images, targets, direction)
 
 
 def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Logits (B, K), outside autograd."""
     if native.path(network, params):
         return native.forward(network, params, images)[0]
-    with torch.no_grad():
+    with torch.no_grad(), _arithmetic(network, params):
+        if _by_hand(network, params):
+            return tangents.forward(network, params, images)[0]
         return network.apply(params, images)
 
 
@@ -70,7 +99,9 @@ def embed(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Features (B, F) before the classifier, outside autograd."""
     if native.path(network, params):
         return native.forward(network, params, images)[1]
-    with torch.no_grad():
+    with torch.no_grad(), _arithmetic(network, params):
+        if _by_hand(network, params):
+            return tangents.forward(network, params, images)[1]
         return network.embed(params, images)
 
 
@@ -82,7 +113,9 @@ def embed_gradient(network: Network, params: Tensor, images: Tensor, cotangent: 
         )
         assert by_images is not None
         return by_images
-    with torch.enable_grad():
+    with torch.enable_grad(), _arithmetic(network, params):
+        if _by_hand(network, params):
+            return tangents.pull_back(network, params, images, cotangent)
         leaf = images.detach().requires_grad_()
         (by_images,) = torch.autograd.grad(network.embed(params, leaf), leaf, cotangent)
     return by_images

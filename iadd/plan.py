@@ -33,7 +33,7 @@ class Plan:
         names = [*self.config.methods, *tuned]
         for dataset in self.config.datasets:
             for method in names:
-                for ipc in self.config.ipcs(method):
+                for ipc in self.config.ipcs(base_name(method)):
                     for seed in range(self.config.seeds):
                         yield dataset.key, method, ipc, seed
 
@@ -64,6 +64,7 @@ class Plan:
             "epochs": self.expert_epochs,
             "seed": self.config.seed,
             "dataset": self.config.dataset(dataset).model_dump(mode="json"),
+            "precision": self.config.precision,
         }
         return self.root / "experts" / f"{dataset}-{self.config.network}-{spec_hash(recipe)[:8]}"
 
@@ -153,6 +154,7 @@ class Plan:
             "method": method,
             "params": config.params(base, ipc).model_dump(mode="json"),
             "network": config.network,
+            "precision": config.precision,
             "ipc": ipc,
             "seed": seed,
             "base_seed": config.seed,
@@ -199,14 +201,17 @@ _BUDGET = {"trials", "seconds", "gpu_hours"}
 _MACHINE = {"workers", "cpus", "gpus", "memory_mb", "retries"}  # where, not what
 _OTHERS = {"methods", "space", "points"}  # other methods' business, or spelt out beside
 
-_LOWER = ("augment", "data", "files", "native", "networks", "ops", "passes", "seeds", "train")
+_LOWER = (
+    *("augment", "blocks", "data", "devices", "files", "native", "networks", "ops", "passes"),
+    *("seeds", "tangents", "train"),
+)
 
 
 def source_of(stage: str, method: str | None = None) -> str:
     """Hash of the code that a stage's result depends on: its rooms, and one method's own file."""
     rooms = {
         "experts": (*_LOWER, "experts"),
-        "methods": (*_LOWER, "experts", "synthetic", "unroll", "evaluation"),
+        "methods": (*_LOWER, "experts", "synthetic", "graphs", "unroll", "evaluation"),
         "evaluate": (*_LOWER, "synthetic", "evaluation"),
         "tables": ("files", "seeds", "scores", "ranking", "results", "site"),
     }[stage]

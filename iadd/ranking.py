@@ -19,6 +19,7 @@ Record = Mapping[str, Any]
 CELL = ("dataset", "ipc", "network_eval", "protocol")
 Cell = tuple[str, int, str, str]
 WHOLE = "whole"  # all the real data: the ceiling of every cell, stored once with ipc = 0
+TUNED = "+tuned"  # end of a protocol's name: parameters that a search found
 RANDOM = "random"  # real images drawn at random: what distilling is measured against
 ONE_SETTING = ("benchmark", "label_kind", "network_distill", "params")  # in a cell, of a method
 
@@ -92,9 +93,29 @@ def _cells(evaluations: Sequence[Record]) -> Iterator[tuple[Cell, dict[str, list
         ipc = 0 if row["method"] == WHOLE else row["ipc"]
         place.setdefault(ipc, {}).setdefault(row["method"], []).append(row)
     for (dataset, network, protocol), by_ipc in sorted(places.items()):
-        ceiling = by_ipc.pop(0, {})
-        for ipc in sorted(by_ipc) or [0]:
-            yield (dataset, ipc, network, protocol), by_ipc.get(ipc, {}) | ceiling
+        ceiling = by_ipc.get(0, {})
+        for ipc in sorted(ipc for ipc in by_ipc if ipc) or [0]:
+            members = by_ipc.get(ipc, {}) | ceiling
+            if protocol.endswith(TUNED):
+                members = _references(places, dataset, network, protocol, ipc) | members
+            yield (dataset, ipc, network, protocol), members
+
+
+def _references(
+    places: Mapping[tuple[str, str, str], dict[int, dict[str, list[Record]]]],
+    dataset: str,
+    network: str,
+    protocol: str,
+    ipc: int,
+) -> dict[str, list[Record]]:
+    """`whole` and `random` for a cell of tuned methods.
+
+    Neither has anything to tune, so their evaluations by the plain protocol are those of the tuned
+    one: without them a tuned cell would lack its ceiling and what its methods have to beat.
+    """
+    plain = places.get((dataset, network, protocol.removesuffix(TUNED)), {})
+    found = {**plain.get(ipc, {}), **plain.get(0, {})}
+    return {method: found[method] for method in (WHOLE, RANDOM) if method in found}
 
 
 def _summary(
@@ -136,7 +157,8 @@ def _estimate(
         return None
     dataset, ipc, network, protocol = cell
     # Seeded by its own names: no other method in the table changes this one's interval.
-    names = (dataset, 0 if method == WHOLE else ipc, network, protocol, method, "bootstrap")
+    plain = protocol.removesuffix(TUNED) if method in (WHOLE, RANDOM) else protocol
+    names = (dataset, 0 if method == WHOLE else ipc, network, plain, method, "bootstrap")
     groups = [np.array(unit, dtype=np.float64) for unit in units.values()]
     return estimate(groups, np.random.default_rng(seed_for(*names)), resamples)
 
@@ -173,7 +195,8 @@ def _add_robust_scores(rows: Sequence[dict[str, Any]]) -> None:
         full = means.get((*place, protocol, WHOLE), math.nan)
         if not any(map(is_null, (full, synthetic, random))):
             row["lrs"] = label_robust_score(full, synthetic, random)
-        plain = (*place, f"{protocol}-noaug")
+        tuned = TUNED * protocol.endswith(TUNED)
+        plain = (*place, f"{protocol.removesuffix(TUNED)}-noaug{tuned}")
         bare, bare_random = (means.get((*plain, m), math.nan) for m in (row["method"], RANDOM))
         if not any(map(is_null, (synthetic, random, bare, bare_random))):
             row["ars"] = augmentation_robust_score(synthetic, random, bare, bare_random)

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from iadd import config, methods
 from iadd.experts import Recipe
+from iadd.space import SearchConfig
 
 HEAD = """# Configuration
 
@@ -28,7 +29,7 @@ def render() -> str:
         ("`validation`", config.ValidationConfig),
         ("An entry of `evaluations`", config.EvaluationConfig),
         ("An entry of `methods`", config.MethodConfig),
-        ("`search`", config.SearchConfig),
+        ("`search`", SearchConfig),
     ):
         parts.append(_table(title, model))
     parts.append("# Methods and their parameters\n")

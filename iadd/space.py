@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from iadd import methods
 from iadd.methods import Space
+from iadd.ranking import TUNED as TUNED  # the mark of a protocol, and of a run: `mtt+tuned`
 
-TUNED = "+tuned"
-"""Mark of a run, and of a protocol, whose parameters a search found: `mtt+tuned`."""
 KINDS = ("log", "uniform", "int")
 Ranges = dict[str, dict[str, list[float]] | list[Any] | None]
 

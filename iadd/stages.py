@@ -15,16 +15,20 @@ from iadd import methods
 from iadd.augment import Augmentation
 from iadd.config import Config, load_config
 from iadd.data import Dataset, load_dataset
+from iadd.devices import describe, peak_bytes
 from iadd.experts import Experts, expert_spec, record_shard
 from iadd.files import SPEC_VERSION, canonical_json
 from iadd.networks import Network, build_network
 from iadd.plan import Plan
 from iadd.progress import Progress
 from iadd.seeds import generator_for
+from iadd.space import TUNED, base_name, is_tuned
 from iadd.synthetic import SyntheticSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+CPU = torch.device("cpu")
 
 
 def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
@@ -36,8 +40,10 @@ def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
     return Plan(config), key
 
 
-def open_dataset(config: Config, key: str) -> tuple[Dataset, Augmentation]:
-    """Train and validation data of one data set, and its augmentation."""
+def open_dataset(
+    config: Config, key: str, device: torch.device = CPU
+) -> tuple[Dataset, Augmentation]:
+    """Train and validation data of one data set on a device, and its augmentation."""
     d = config.dataset(key)
     dataset = load_dataset(
         d.name,
@@ -50,21 +56,25 @@ def open_dataset(config: Config, key: str) -> tuple[Dataset, Augmentation]:
         seed=config.seed,
         download=d.download,
     )
-    return dataset, Augmentation(dataset.augmentations)
+    return dataset.to(device), Augmentation(dataset.augmentations)
 
 
 def open_network(config: Config, dataset: Dataset) -> Network:
-    return build_network(config.network, dataset.channels, dataset.resolution, dataset.classes)
+    """The network distilled on; ValueError for a precision that the data's device does not have."""
+    if config.precision != "float32" and not dataset.train.images.is_cuda:
+        raise ValueError(f"precision {config.precision!r} needs a CUDA device; a CPU has float32")
+    size = (dataset.channels, dataset.resolution, dataset.classes)
+    return build_network(config.network, *size, config.precision)
 
 
-def record(plan: Plan, key: str, shard: int) -> None:
+def record(plan: Plan, key: str, shard: int, device: torch.device = CPU) -> None:
     """Record one shard of experts."""
     shards = plan.shards(key)
     if not 0 <= shard < len(shards):
         raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
     if not plan.expert_epochs:
         raise ValueError("no method of this benchmark needs experts")
-    dataset, augmentation = open_dataset(plan.config, key)
+    dataset, augmentation = open_dataset(plan.config, key, device)
     with Progress(f"experts {key} shard {shard}") as progress:
         record_shard(
             dataset,
@@ -79,17 +89,19 @@ def record(plan: Plan, key: str, shard: int) -> None:
         )
 
 
-def problem(plan: Plan, key: str, method: str, ipc: int) -> methods.Problem:
+def problem(
+    plan: Plan, key: str, method: str, ipc: int, device: torch.device = CPU
+) -> methods.Problem:
     """What a method works on; experts are opened where it needs them."""
     config = plan.config
-    dataset, augmentation = open_dataset(config, key)
+    dataset, augmentation = open_dataset(config, key, device)
     network = open_network(config, dataset)
     experts = None
     if methods.find(method).needs_experts:
         expect = expert_spec(
             dataset, network, augmentation, config.experts.recipe, plan.expert_epochs, config.seed
         )
-        experts = Experts(plan.shards(key), expect)
+        experts = Experts(plan.shards(key), expect, device)
     return methods.Problem(dataset, network, augmentation, ipc, experts)
 
 
@@ -117,37 +129,43 @@ def validator(
     return validate
 
 
-def distill(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
+def distill(
+    plan: Plan, key: str, method: str, ipc: int, seed: int, device: torch.device = CPU
+) -> None:
     """Distill one synthetic set; writes the set, its trace and its picture."""
     config = plan.config
     _check_run(config, method, ipc, seed)
+    spec = plan.distill_spec(key, method, ipc, seed)
+    kind = methods.find(base_name(method))
     out = plan.distilled(key, method, ipc, seed)
     checkpoint = plan.checkpoint(key, method, ipc, seed)
-    task = problem(plan, key, method, ipc)
-    names = (config.seed, key, method, ipc, seed)
+    task = problem(plan, key, base_name(method), ipc, device)
+    # Tuned and default share their seeds: they differ by their parameters alone.
+    names = (config.seed, key, base_name(method), ipc, seed)
     with Progress(f"{method} {key} ipc {ipc} seed {seed}") as progress:
         hooks = methods.Hooks(
             validate=validator(config, task, names), progress=progress, checkpoint=checkpoint
         )
         result = methods.distill(
-            methods.find(method)(config.params(method, ipc), task),
+            kind(kind.Params(**spec["params"]), task),  # a tuned run's are the winner's
             generator_for(*names, "distill"),
             hooks,
         )
     synthetic = SyntheticSet(
-        result.images,
-        result.labels,
+        result.images.cpu(),
+        result.labels.cpu(),
         task.dataset.transform,
         task.dataset.class_names,
         result.step_size,
-        plan.distill_spec(key, method, ipc, seed),
+        spec,
         result.status,
         run={
             "distill_seconds": result.seconds,
             "expert_seconds": task.experts.seconds if task.experts else 0.0,
             "iteration": result.iteration,
             "host_peak_bytes": _host_peak(),
-            "device_peak_bytes": _device_peak(),
+            "device_peak_bytes": peak_bytes(),
+            "device": describe(device),
         },
     )
     _write_trace(plan, key, method, ipc, seed, result)
@@ -173,7 +191,9 @@ def _write_trace(
     )
 
 
-def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
+def evaluate(
+    plan: Plan, key: str, method: str, ipc: int, seed: int, device: torch.device = CPU
+) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
     from iadd.results import EVALUATIONS, write_table
@@ -182,12 +202,13 @@ def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
     _check_run(config, method, ipc, seed)
     spec = plan.distill_spec(key, method, ipc, seed)
     synthetic = SyntheticSet.load(plan.distilled(key, method, ipc, seed), spec)
-    dataset, augmentation = open_dataset(config, key)
+    dataset, augmentation = open_dataset(config, key, device)
     rows: list[dict[str, Any]] = []
     with Progress(f"evaluate {method} {key} ipc {ipc} seed {seed}") as progress:
         for e in config.evaluations:
             rows += [
-                {"protocol": e.protocol, **row}
+                # Found by a search or not are two protocols: the one had more validation data.
+                {"protocol": e.protocol + TUNED * is_tuned(method), **row}
                 for row in judge(
                     synthetic,
                     dataset,
@@ -197,7 +218,7 @@ def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
                     batch=e.batch,
                     step_size=e.step_size,
                     augmentation=augmentation,
-                    names=(config.seed, key, method, ipc, seed),
+                    names=(config.seed, key, base_name(method), ipc, seed),
                     progress=progress,
                 )
             ]
@@ -206,21 +227,21 @@ def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
         "benchmark": config.benchmark,
         "dataset": key,
         "ipc": ipc,
-        "method": method,
+        "method": base_name(method),
         "label_kind": synthetic.label_kind,
         "network_distill": config.network,
         "seed": seed,
         "expert_seconds": synthetic.run.get("expert_seconds"),
         "distill_seconds": synthetic.run.get("distill_seconds"),
         "host_peak_bytes": max(_host_peak(), synthetic.run.get("host_peak_bytes", 0)),
-        "device_peak_bytes": max(_device_peak(), synthetic.run.get("device_peak_bytes", 0)),
+        "device_peak_bytes": max(peak_bytes(), synthetic.run.get("device_peak_bytes", 0)),
         "image_bytes": synthetic.image_bytes,
         "label_bytes": synthetic.label_bytes,
         "params": canonical_json(spec["params"]),
         "source_hash": spec["source"],
         "git_commit": _git_commit(),
         "torch_version": torch.__version__,
-        "device": "cpu",
+        "device": describe(device),
     }
     for row in rows:
         if synthetic.status != "ok":
@@ -231,7 +252,7 @@ def evaluate(plan: Plan, key: str, method: str, ipc: int, seed: int) -> None:
         EVALUATIONS,
         {"spec": spec, "evaluation": plan.evaluation_spec(key)},
     )
-    first = [row["accuracy"] for row in rows if row["protocol"] == config.evaluations[0].protocol]
+    first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
     print(f"{method} {key} ipc {ipc} seed {seed}: mean accuracy {sum(first) / len(first):.4f}")
 
 
@@ -244,6 +265,11 @@ def collect(plan: Plan) -> None:
         [plan.evaluation(*run) for run in runs], plan.table("evaluations"), results.EVALUATIONS
     )
     results.collect([plan.trace(*run) for run in runs], plan.table("traces"), results.TRACES)
+    searches = [plan.trials(*search) for search in plan.searches()]
+    if searches:
+        results.collect(searches, plan.table("trials"), results.TRIALS)
+    else:  # the workflow declares the table, searched or not
+        results.write_table([], plan.table("trials"), results.TRIALS, {"files": 0})
     leaderboard = results.rank(evaluations)
     results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, {})
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
@@ -277,6 +303,8 @@ def site(plan: Plan) -> None:
         pictures=pictures,
         out=out,
         title=plan.config.benchmark,
+        trials=plan.table("trials") if plan.config.search.methods else None,
+        searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
     )
     print(f"{out}: written")
 
@@ -314,11 +342,15 @@ def import_set(
 
 def _check_run(config: Config, method: str, ipc: int, seed: int) -> None:
     """One line for a run that the benchmark does not have."""
-    methods.find(method)
-    if method not in config.methods:
+    base = base_name(method)
+    methods.find(base)
+    if is_tuned(method) and base not in config.search.methods:
+        tuned = ", ".join(config.search.methods) or "none"
+        raise ValueError(f"method {base!r} is not tuned in this benchmark; search.methods: {tuned}")
+    if base not in config.methods:
         raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
-    if ipc not in config.ipcs(method):
-        allowed = ", ".join(map(str, config.ipcs(method)))
+    if ipc not in config.ipcs(base):
+        allowed = ", ".join(map(str, config.ipcs(base)))
         raise ValueError(f"ipc {ipc} is not in this benchmark for {method}: {allowed}")
     if not 0 <= seed < config.seeds:
         raise ValueError(f"seed {seed}: allowed are 0..{config.seeds - 1}")
@@ -328,10 +360,6 @@ def _host_peak() -> int:
     """Peak resident bytes of this process; the kernel counts KiB, on macOS bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _device_peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
 
 
 def _git_commit() -> str | None:

@@ -39,6 +39,7 @@ def path(network: Network, params: Tensor) -> str:
     return name if network.precision == "float32" else f"{name}-{network.precision}"
 
 
+@torch.no_grad()
 def gradient(
     network: Network, params: Tensor, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -60,6 +61,7 @@ def gradient(
     return students.squeeze(loss), students.squeeze(by_params)
 
 
+@torch.no_grad()
 def tangent(
     network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -82,6 +84,7 @@ def tangent(
     return h, h_images, h_targets, slope
 
 
+@torch.no_grad()
 def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
     students = _Students(network, params)
@@ -89,6 +92,7 @@ def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, T
     return students.squeeze(tape.logits), students.squeeze(tape.features)
 
 
+@torch.no_grad()
 def pull_back(network: Network, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
     """Gradient by the images of <embedding, cotangent (B, F)>; a leading M as in `gradient`."""
     students = _Students(network, params)
@@ -177,7 +181,9 @@ class _Students:
 
     def _apart(self, maps: Tensor) -> Tensor:
         """(..., B, M * C, H, W) -> (..., M, B, C, H, W)."""
-        return maps.unflatten(-3, (self.count, -1)).transpose(-5, -4)
+        *lead, batch, channels, height, width = maps.shape
+        apart = maps.view(*lead, batch, self.count, channels // self.count, height, width)
+        return apart.transpose(-5, -4)
 
     def forward(self, images: Tensor) -> _Tape:
         layers, head, bias = self.values
@@ -225,7 +231,9 @@ class _Students:
         layers, head, bias = self.values
         moving, head_dot, bias_dot = self.tangents
         x = self._lay_out(images)
-        inputs, convolved, kept = [], [], []
+        inputs: list[Tensor] = []
+        convolved: list[Tensor] = []
+        kept: list[Tensor | None] = []
         for layer, along, form in zip(layers, moving, self.forms, strict=True):
             inputs.append(x)
             still = not convolved
@@ -234,7 +242,7 @@ class _Students:
             if still:
                 both = torch.stack((both, other))  # (2, B, M * O, H, W)
             else:
-                both = both.unflatten(0, (2, -1))
+                both = both.view(2, -1, *both.shape[1:])
                 both[1] += other
             convolved.append(both)
             x, stats = blocks.dual_forward(both, layer.affine, along.affine, form)
@@ -270,7 +278,7 @@ class _Students:
             still = x[0] if k else x
             if k:
                 by_y = self.convolution.by_input(by_x.flatten(0, 1), like, layer.weight)
-                by_y = by_y.unflatten(0, (2, -1))
+                by_y = by_y.view(2, -1, *by_y.shape[1:])
                 by_y[0] += self.convolution.by_input(by_x[1], still, along.weight)
             else:
                 by_images = self.convolution.by_input(by_x[0], x, layer.weight)

@@ -5,14 +5,14 @@ Experts, evaluation networks, validation probes, forgetting counts and DC's inne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import Augmentation, augment
+from iadd.augment import Augmentation, augment, fates
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
@@ -45,7 +45,7 @@ def train(
 
     Args:
         network: any network of the house.
-        params: start (P,).
+        params: start (P,), on any device; the work is done where the images are.
         images: (N, C, H, W); targets: label probabilities (N, K).
         schedule: epochs, batch, learning rate and its drops.
         augmentation: one family a minibatch, strengths an image.
@@ -55,7 +55,8 @@ def train(
 
     A non-finite state is not an error here: it is returned, and whoever asked records it.
     """
-    params, velocity = params.clone(), torch.zeros_like(params)
+    params = params.to(images.device, copy=True)
+    velocity = torch.zeros_like(params)
     rate, size = schedule.step_size, len(images)
     for epoch in range(schedule.epochs):
         if epoch in schedule.drops:
@@ -64,14 +65,54 @@ def train(
         for rows in order.split(schedule.batch):
             draw = augmentation.draw(generator, len(rows))
             _, grad = passes.gradient(network, params, augment(images[rows], draw), targets[rows])
-            if schedule.weight_decay:
-                grad.add_(params, alpha=schedule.weight_decay)
-            if schedule.momentum:
-                grad = velocity.mul_(schedule.momentum).add_(grad)
-            params.sub_(grad, alpha=rate)
+            _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
+
+
+def train_many(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    augmentation: Augmentation,
+    generators: Sequence[torch.Generator],
+    on_epoch: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """`train` of M networks side by side: parameters (M, P), a generator each.
+
+    A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
+    that one small network cannot fill; `passes.batched` says for which networks it works.
+    """
+    params = params.to(images.device, copy=True)
+    velocity = torch.zeros_like(params)
+    rate, size, side = schedule.step_size, len(images), images.shape[-1]
+    for epoch in range(schedule.epochs):
+        if epoch in schedule.drops:
+            rate *= 0.1
+        orders = torch.stack([torch.randperm(size, generator=g) for g in generators])  # (M, N)
+        for rows in orders.to(images.device).split(schedule.batch, 1):
+            seen, count = images[rows], rows.shape[1]  # (M, B, C, H, W)
+            if augmentation.families:
+                draws = [augmentation.draw(g, count) for g in generators]
+                numbers = fates(draws, count, side, images.dtype)
+                numbers = numbers.map(lambda z: z.flatten(0, 1).to(images.device))
+                seen = numbers.apply(seen.flatten(0, 1)).view_as(seen)
+            _, grad = passes.gradient(network, params, seen, targets[rows])
+            _step(params, velocity, grad, schedule, rate)
+        if on_epoch:
+            on_epoch(epoch + 1, params)
+    return params
+
+
+def _step(params: Tensor, velocity: Tensor, grad: Tensor, schedule: Schedule, rate: float) -> None:
+    if schedule.weight_decay:
+        grad.add_(params, alpha=schedule.weight_decay)
+    if schedule.momentum:
+        grad = velocity.mul_(schedule.momentum).add_(grad)
+    params.sub_(grad, alpha=rate)
 
 
 def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:

@@ -22,14 +22,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iadd import passes
+from iadd import graphs, passes
 from iadd.augment import Draw, augment
 from iadd.networks import Network
 
 Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps the student's end point (P,) to the loss () and its gradient (P,)."""
 
-MODES = ("auto", "replay", "checkpoint", "graph")
+MODES = ("auto", "replay", "captured", "checkpoint", "graph")
 REPLAY_BYTES = 2 << 30
 """Trajectories of students larger than this are checkpointed in mode `auto`."""
 
@@ -98,8 +98,9 @@ def unroll(
         steps: what each step sees.
         endpoint: the loss at theta_J with its gradient; called once.
         mode: `replay` keeps theta_t for all t; `checkpoint` every sqrt(J)-th and recomputes the
-            rest; `graph` is plain autograd through the unroll; `auto` replays, with checkpoints
-            where the trajectory would not fit in `REPLAY_BYTES`.
+            rest; `graph` is plain autograd through the unroll; `captured` is `replay` over fixed
+            buffers, on a GPU as CUDA graphs; `auto` is `captured` on a GPU and `replay` elsewhere,
+            with checkpoints where the trajectory would not fit in `REPLAY_BYTES`.
 
     Raises:
         ValueError: an unknown mode, or no steps.
@@ -112,6 +113,14 @@ def unroll(
     if mode == "graph":
         return _graph(network, start, images, targets, alpha, steps, endpoint)
     rate = float(alpha)
+    if mode == "captured" or (mode == "auto" and start.is_cuda):
+        glances = [(step.rows, step.draw) for step in steps]
+        found = graphs.replay(
+            network, start, images, targets, rate, glances, endpoint, REPLAY_BYTES
+        )
+        if found:
+            return Unrolled(*found)
+        mode = "auto"
     trajectory_bytes = (len(steps) + 1) * start.numel() * start.element_size()
     if mode == "auto":
         mode = "checkpoint" if trajectory_bytes > REPLAY_BYTES else "replay"

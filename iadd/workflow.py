@@ -13,6 +13,7 @@ from typing import Any
 from iadd import warm
 from iadd.config import Config, load_config, parse_config
 from iadd.plan import Plan, canonical
+from iadd.space import is_tuned
 
 
 class Jobs:
@@ -28,6 +29,19 @@ class Jobs:
     def shards(self, wildcards: Any) -> list[Path]:
         """Expert shards that a distillation reads."""
         return self.plan.needs(wildcards.dataset, wildcards.method)
+
+    def winner(self, wildcards: Any) -> list[Path]:
+        """What a tuned distillation takes its parameters from."""
+        if not is_tuned(wildcards.method):
+            return []
+        return [self.plan.winner(wildcards.dataset, wildcards.method, int(wildcards.ipc))]
+
+    def trials(self, wildcards: Any) -> list[Path]:
+        return [self.plan.trials(*search) for search in self.plan.searches()]
+
+    def searches(self, wildcards: Any) -> list[Path]:
+        """The pictures of the searches."""
+        return [self.plan.winner(*s).with_suffix(".png") for s in self.plan.searches()]
 
     def evaluations(self, wildcards: Any) -> list[Path]:
         return [self.plan.evaluation(*run) for run in self.plan.runs()]
@@ -51,7 +65,12 @@ class Jobs:
         return canonical(self.plan.experts_spec(self.dataset_of_folder(wildcards)))
 
     def distill_spec(self, wildcards: Any) -> str:
-        return canonical(self.plan.distill_spec(*_run(wildcards)))
+        # Not the winner's parameters: they are an input file, unknown when the graph is drawn.
+        return canonical(self.plan.job_spec(*_run(wildcards)))
+
+    def search_spec(self, wildcards: Any) -> str:
+        run = wildcards.dataset, wildcards.method, int(wildcards.ipc)
+        return canonical(self.plan.search_spec(*run))
 
     def evaluation_spec(self, wildcards: Any) -> str:
         return canonical(self.plan.evaluation_spec(wildcards.dataset))

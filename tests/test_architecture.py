@@ -16,6 +16,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"native", "foreign", "blocks"},
     {"tangents"},
     {"passes"},
+    {"graphs"},
     {"unroll", "train"},
     {"experts", "evaluation"},
     {"methods"},

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from iadd import experts as experts_room
+from iadd import passes
 from iadd.augment import Augmentation
 from iadd.data import Dataset, load_dataset
 from iadd.experts import Experts, Recipe, expert_spec, record_shard
@@ -157,3 +159,27 @@ def test_saving_does_not_change_what_is_saved(tmp_path: Path) -> None:
     tensor = torch.arange(6.0).view(2, 3)
     save_tensors(tmp_path / "t.safetensors", {"t": tensor}, {"kind": "test"})
     assert torch.equal(load_tensors(tmp_path / "t.safetensors").tensors["t"], tensor)
+
+
+def test_experts_trained_side_by_side_are_the_same(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_network("convnet-d1-w3", 1, 8, blobs.classes)
+    if not passes.batched(network, torch.zeros(1)):
+        pytest.skip("no pass here takes several networks at once")
+    options: dict[str, Any] = {"experts": range(3), "epochs": 2}
+    spec = record(blobs, network, tmp_path / "alone.safetensors", **options)
+    monkeypatch.setattr(experts_room, "_at_once", lambda *given: 2)
+    record(blobs, network, tmp_path / "pairs.safetensors", **options)
+    alone = Experts([tmp_path / "alone.safetensors"], spec)
+    pairs = Experts([tmp_path / "pairs.safetensors"], spec)
+    assert pairs.count == 3
+    for expert in range(3):
+        for epoch in range(3):
+            one, other = alone.snapshot(expert, epoch), pairs.snapshot(expert, epoch)
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_how_many_are_trained_at_once(blobs: Dataset) -> None:
+    network = build_network("convnet-d1-w3", 1, 8, blobs.classes)
+    assert experts_room._at_once(network, RECIPE, torch.device("cpu")) == 1

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadd.augment import Augmentation
+from iadd import passes
+from iadd.augment import FAMILIES, Augmentation
 from iadd.networks import build_network
 from iadd.seeds import generator_for, seed_for
-from iadd.train import Schedule, accuracy, fixed_statistics, train
+from iadd.train import Schedule, accuracy, fixed_statistics, train, train_many
 
 
 @pytest.mark.parametrize("name", ["mlp-w8", "convnet-d2-w8", "resnet18-w4-batchnorm"])
@@ -88,3 +89,29 @@ def test_seeds_are_values_of_their_names() -> None:
     names = [(0, "a", 1), (0, "a", 11), (0, "a1", 1), (1, "a", 1), ("0a", 1)]
     assert len({seed_for(*n) for n in names}) == len(names)
     assert 0 <= seed_for("x") < 2**63
+
+
+@pytest.mark.parametrize("families", [(), FAMILIES])
+def test_many_side_by_side_end_where_each_ends_alone(families: tuple[str, ...]) -> None:
+    g = generator_for("many")
+    network = build_network("convnet-d1-w4", 3, 8, 3)
+    if not passes.batched(network, torch.zeros(1)):
+        pytest.skip("no pass here takes several networks at once")
+    images = torch.randn(10, 3, 8, 8, generator=g, dtype=torch.float64)
+    targets = torch.eye(3, dtype=torch.float64)[torch.arange(10) % 3]
+    starts = torch.stack([network.init(g).double() for _ in range(3)])
+    schedule = Schedule(3, 4, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
+    common = (images, targets, schedule, Augmentation(families))
+    epochs: list[int] = []
+    before = starts.clone()
+    found = train_many(
+        network,
+        starts,
+        *common,
+        [generator_for("one", m) for m in range(3)],
+        on_epoch=lambda epoch, params: epochs.append(epoch),
+    )
+    assert epochs == [1, 2, 3] and torch.equal(starts, before)
+    for m in range(3):
+        alone = train(network, starts[m], *common, generator_for("one", m))
+        assert float((found[m] - alone).abs().max()) < 1e-10

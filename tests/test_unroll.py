@@ -82,7 +82,7 @@ def test_replay_is_exact_under_every_augmentation(family: str) -> None:
     assert_same(run("convnet-d2-w8", "replay", **options), run("convnet-d2-w8", "graph", **options))
 
 
-@pytest.mark.parametrize("mode", ["replay", "checkpoint"])
+@pytest.mark.parametrize("mode", ["replay", "checkpoint", "captured"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 9])
 def test_minibatches_soft_labels_and_checkpoints(mode: str, steps: int) -> None:
     options = {"steps": steps, "batch": 4, "soft": True, "families": ("rotate", "color")}

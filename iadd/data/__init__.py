@@ -62,6 +62,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> Split:
+        """The split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -99,8 +103,13 @@ class Dataset:
 
     @cached_property
     def class_rows(self) -> tuple[Tensor, ...]:
-        """For each class, its rows in `train`, ascending: (n,) int64 each."""
-        return tuple((self.train.labels == c).nonzero()[:, 0] for c in range(self.classes))
+        """For each class, its rows in `train`, ascending: (n,) int64 each, on the CPU."""
+        labels = self.train.labels.cpu()
+        return tuple((labels == c).nonzero()[:, 0] for c in range(self.classes))
+
+    def to(self, device: torch.device) -> Dataset:
+        """The dataset with its images and labels on a device; its transform stays on the CPU."""
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
     def under(self, transform: Transform) -> Dataset:
         """Return the dataset under another transform, e.g. that of a foreign distilled set."""

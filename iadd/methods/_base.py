@@ -50,12 +50,17 @@ class Problem:
     ipc: int
     experts: Experts | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the data lie, and so where the work is done."""
+        return self.dataset.train.images.device
+
     def class_rows(self, label: int) -> Tensor:
         """Rows (n,) of the training images of one class."""
         return self.dataset.class_rows[label]
 
     def labels(self) -> Tensor:
-        """The synthetic set's hard labels int64 (N,), class after class."""
+        """The synthetic set's hard labels int64 (N,), class after class, on the CPU."""
         return torch.arange(self.dataset.classes).repeat_interleave(self.ipc)
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
@@ -122,7 +127,7 @@ class Matching(Method):
     def initial(self, generator: torch.Generator) -> Tensor:
         real = self.problem.dataset.train.images[self.problem.random_rows(generator)]
         if self.params.init == "noise":
-            return torch.randn(real.shape, generator=generator)
+            return torch.randn(real.shape, generator=generator).to(real.device)
         return real.clone()
 
     @abstractmethod

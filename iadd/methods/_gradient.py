@@ -52,9 +52,9 @@ class GradientMatching(Matching):
     def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
         problem, network = self.problem, self.problem.network
         if self.count % self.params.outer_steps == 0:
-            self.net = network.init(generator)
+            self.net = network.init(generator).to(images.device)
         labels = self.labels()
-        targets = F.one_hot(labels, network.classes).float()
+        targets = F.one_hot(labels, network.classes).float().to(images.device)
         loss, gradient = 0.0, torch.zeros_like(images)
         for label in range(network.classes):
             rows = (labels == label).nonzero().flatten()

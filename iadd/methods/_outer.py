@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iadd.devices import synchronize
 from iadd.files import load_tensors, save_tensors
 from iadd.methods._base import Matching, Method, Outer
 
@@ -167,6 +168,7 @@ class _Run:
         return accuracy
 
     def _record(self, outer: Outer, accuracy: float | None, event: str) -> None:
+        synchronize(self.images.device)
         now = time.perf_counter()
         self.seconds, self.clock = self.seconds + now - self.clock, now
         self.trace.append(
@@ -238,6 +240,8 @@ class _Run:
         except ValueError:
             return
         tensors = stored.tensors
+        for key in tensors.keys() - _ON_CPU:
+            tensors[key] = tensors[key].to(self.images.device)
         for key in (*_PROGRESS, "seconds", "trace"):
             setattr(self, key, stored.attributes[key])
         self.generator.set_state(tensors["generator"])
@@ -246,6 +250,7 @@ class _Run:
         self._restore(tensors)
 
 
+_ON_CPU = {"generator", "log_step", "best.log_step", "safe.log_step"}
 _PROGRESS = ("iteration", "rollbacks", "status", "best_iteration", "best_accuracy")
 
 

@@ -40,7 +40,7 @@ class Selection(Method):
         return torch.cat([passes.embed(self.problem.network, params, part) for part in parts])
 
     def initial(self, generator: torch.Generator) -> Tensor:
-        observed = self.observe(generator)
+        observed = self.observe(generator).cpu()
         chosen = []
         for label in range(self.problem.dataset.classes):
             rows = self.problem.class_rows(label)

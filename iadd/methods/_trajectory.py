@@ -7,6 +7,7 @@ expert's theta_{i+K}. A method says how they are compared: `loss`.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Problem, Space
-from iadd.ops import weighted_distance
+from iadd.ops import Distance, distance, kernel_name
 from iadd.unroll import draw_steps, unroll
 
 
@@ -58,10 +59,14 @@ class Trajectory(Matching):
                 f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
             )
         self.gradients: tuple[Tensor, ...] = ()
+        self.unweighted = torch.tensor(math.nan)
 
     @abstractmethod
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
-        """How far the student's end point (P,) is from the target (P,): differentiable, ()."""
+    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor | Distance:
+        """How far the student's end point (P,) is from the target (P,): differentiable, ().
+
+        A method whose kernel gives the unweighted distance along returns both.
+        """
 
     def variables(self) -> tuple[Tensor, ...]:
         """Leaf tensors that the method learns beside the images; `loss` must use each."""
@@ -81,22 +86,24 @@ class Trajectory(Matching):
             lambda count: problem.augmentation.draw(generator, count),
             generator,
         )
-        targets = torch.nn.functional.one_hot(self.labels(), problem.dataset.classes).float()
+        targets = torch.nn.functional.one_hot(self.labels(), problem.dataset.classes).to(start)
 
         def endpoint(student: Tensor) -> tuple[Tensor, Tensor]:
             leaf = student.detach().requires_grad_()
             with torch.enable_grad():
-                loss = self.loss(leaf, start, target)
+                found = self.loss(leaf, start, target)
+                loss = found.weighted if isinstance(found, Distance) else found
                 by_student, *by_variables = torch.autograd.grad(loss, [leaf, *self.variables()])
-            self.gradients = tuple(by_variables)
+            if not isinstance(found, Distance):
+                found = distance(student, start, target)
+            self.gradients, self.unweighted = tuple(by_variables), found.unweighted
             return loss.detach(), by_student
 
         result = unroll(problem.network, start, images, targets, step_size, steps, endpoint)
-        unweighted = weighted_distance(result.end, start, target)
         return Outer(
             float(result.loss),
-            float(unweighted),
+            float(self.unweighted),
             result.images,
             float(result.step_size),
-            result.path,
+            f"{result.path} {kernel_name(start)}",
         )

@@ -31,7 +31,8 @@ class DM(Matching):
 
     def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
         problem, network = self.problem, self.problem.network
-        net, train = network.init(generator), problem.dataset.train.images
+        train = problem.dataset.train.images
+        net = network.init(generator).to(train.device)
         leaf = images.detach().requires_grad_()
         real, synthetic, lengths = [], [], []
         for label in range(network.classes):

@@ -25,7 +25,8 @@ class Forgetting(Selection):
         learned = before.clone()
 
         def count(epoch: int, params: Tensor) -> None:
-            correct = predict(self.problem.network, params, data.images).argmax(1) == data.labels
+            right = predict(self.problem.network, params, data.images).argmax(1) == data.labels
+            correct = right.cpu()
             events.add_((before & ~correct).float())
             before.copy_(correct)
             learned.logical_or_(correct)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iadd.methods._base import MethodParams, Problem
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
-from iadd.ops import weighted_distance
+from iadd.ops import Distance, WeightsRule, distance, weights_step
 
 READINGS: dict[str, dict[str, Any]] = {
     "R1": {"update": "descent", "normalisation": "none", "optimiser": "sgd", "lr_w": 1.0},
@@ -71,39 +71,55 @@ class IADD(Trajectory):
         super().__init__(params, problem)
         self.frozen = params.update == "off" or params.lr_w == 0
         self.offsets = (
-            None if params.granularity == "scalar" else problem.network.offsets(params.granularity)
+            None
+            if params.granularity == "scalar"
+            else problem.network.offsets(params.granularity).to(problem.device)
         )
         count = problem.network.num_parameters if self.offsets is None else len(self.offsets) - 1
         self.v = torch.full((count,), 0.0 if params.normalisation == "softmax" else 1.0)
-        self.mean, self.square = torch.zeros(count), torch.zeros(count)
+        self.v = self.v.to(problem.device)
+        self.mean, self.square = torch.zeros_like(self.v), torch.zeros_like(self.v)
+        self.w = torch.ones_like(self.v)
         self.time = 0
+        # The fused step has the normalisation's derivative inside: it takes the gradient by w.
+        self.fused = params.optimiser == "adam" and params.normalisation == "mean1"
 
     def weights(self) -> Tensor:
-        """The importance weights (P,) or (S,) as the loss sees them; differentiable in v."""
+        """The importance weights (P,) or (S,) as the loss sees them; differentiable."""
+        if self.fused:
+            return self.w
         if self.params.normalisation == "none":
             return self.v
         raw = self.v.exp() if self.params.normalisation == "softmax" else self.v
         return (raw / raw.mean()).clamp(0.0, self.params.w_max)
 
     def variables(self) -> tuple[Tensor, ...]:
-        return () if self.frozen else (self.v,)
-
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
         if self.frozen:
-            return weighted_distance(student, start, target)
-        self.v.requires_grad_()
+            return ()
+        return (self.w if self.fused else self.v,)
+
+    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor | Distance:
+        if self.frozen:
+            return distance(student, start, target)
+        for variable in self.variables():
+            variable.requires_grad_()
         weights, weighted = self.weights(), self.params.denominator == "weighted"
         if self.offsets is None:
-            return weighted_distance(student, start, target, weights, weighted_denominator=weighted)
+            return distance(student, start, target, weights, weighted_denominator=weighted)
         return relative_distance(student, start, target, weights, self.offsets, weighted)
 
     def accept(self) -> None:
         if self.frozen:
             return
-        self.v = self.v.detach()
+        self.v, self.w = self.v.detach(), self.w.detach()
         (gradient,) = self.gradients
         self.time += 1
-        sign = -1.0 if self.params.update == "descent" else 1.0
+        ascent = self.params.update == "ascent"
+        if self.fused:
+            rule = WeightsRule(lr=self.params.lr_w, high=self.params.w_max, maximise=ascent)
+            weights_step(self.v, self.w, gradient, self.mean, self.square, self.time, rule)
+            return
+        sign = 1.0 if ascent else -1.0
         if self.params.optimiser == "sgd":
             self.v = self.v + sign * self.params.lr_w * gradient
             return
@@ -117,13 +133,15 @@ class IADD(Trajectory):
     def state(self) -> dict[str, Tensor]:
         return {
             "v": self.v.detach(),
+            "w": self.w.detach(),
             "mean": self.mean,
             "square": self.square,
             "time": torch.tensor(self.time),
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.v, self.mean, self.square = state["v"], state["mean"], state["square"]
+        self.v, self.w = state["v"], state["w"]
+        self.mean, self.square = state["mean"], state["square"]
         self.time = int(state["time"])
 
     def statistics(self) -> dict[str, float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from iadd.methods._trajectory import Trajectory
-from iadd.ops import weighted_distance
+from iadd.ops import Distance, distance
 
 
 class MTT(Trajectory):
@@ -14,5 +14,5 @@ class MTT(Trajectory):
     checkpoint is chosen on validation data.
     """
 
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
-        return weighted_distance(student, start, target)
+    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Distance:
+        return distance(student, start, target)

@@ -7,7 +7,7 @@ m: mask. With w = 1 it is MTT's loss (Cazenavette et al., CVPR 2022, arXiv 2203.
 with weights IADD's (Li et al., Neural Networks 172, 2024, arXiv 2401.15863, reconstructed); with a
 mask DDPP's (Li et al., IEICE E107-A(6), 2024, arXiv 2209.14609, reconstructed).
 
-Each function has a fused kernel (csrc/weighted_distance.cpp, .cu: one pass over memory) and beside
+Each function has a fused kernel (csrc/weighted_distance*: one pass over memory) and beside
 it a `_reference` in plain PyTorch (`iadd.ops.reference`), which is the specification and what runs
 where the kernel is not built. IADD_KERNELS=reference asks for that.
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from iadd import methods, stages
+from iadd.config import Config
 from iadd.files import SPEC_VERSION, atomic_write, canonical_json, source_hash
 from iadd.plan import Plan
 from iadd.progress import Progress
@@ -65,10 +66,12 @@ def search(
     if ipc not in config.ipcs(method):
         raise ValueError(f"ipc {ipc} is not in this benchmark: {list(config.ipcs(method))}")
     workers = workers or wanted.workers
-    task = Task(canonical_json(config.model_dump(mode="json")), str(Path.cwd()), dataset, method, ipc)
+    text = canonical_json(config.model_dump(mode="json"))
+    task = Task(text, str(Path.cwd()), dataset, method, ipc)
     journal, space = task.journal, config.space(method, ipc)
     first_points(task, space, wanted)
-    problem = stages.problem(plan, dataset, method, ipc)  # what is missing shows here, in one line
+    plain = config.model_copy(update={"precision": Config.model_fields["precision"].default})
+    problem = stages.problem(Plan(plain), dataset, method, ipc)  # what is missing shows in one line
     methods.find(method)(config.params(method, ipc), problem)
     resources = _resources(plan, problem)
     own = cpus or workers * wanted.cpus

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import logging
 import os
 import shutil
 import socket
@@ -17,6 +19,7 @@ SOCKET_ROOT = 39
 """Ray makes sockets under its folder; longer roots run over the 107 bytes of a socket's path."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the plan's paths are relative
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
@@ -40,9 +43,10 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     """
     os.environ |= QUIET
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise ValueError("ray is not installed here: pip install 'iadd[search]'") from None
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # the journal tells what failed and why
     temporary = temporary_root(state)
     shutil.rmtree(temporary, ignore_errors=True)  # of a search here that was killed
     common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,10 @@ class Entry:
     status: str = RUNNING
     attempts: int = 0
     device: str = "cpu"
+    node: str = ""
+    began: float = 0.0
+    """Clock time of the first attempt; `ended`: of what was last heard."""
+    ended: float = 0.0
     reason: str = ""
 
     @property
@@ -61,10 +66,16 @@ class Entry:
         """The best validation accuracy so far: that of the images that the run would keep."""
         return max((row["accuracy"] for row in self.rows), default=0.0)
 
+    def start(self) -> None:
+        """Note an attempt."""
+        self.attempts += 1
+        self.began = self.began or time.time()
+
     def add(self, iteration: int, accuracy: float, seconds: float) -> None:
         """Note a rung, once."""
         if all(row["iteration"] != iteration for row in self.rows):
             self.rows.append({"iteration": iteration, "accuracy": accuracy, "seconds": seconds})
+            self.ended = time.time()
             self.rows.sort(key=lambda row: int(row["iteration"]))
 
 

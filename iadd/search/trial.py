@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from iadd import methods, stages
+from iadd import devices, methods, stages
 from iadd.config import parse_config
 from iadd.plan import Plan
 from iadd.search.journal import Entry, Journal
@@ -52,7 +52,9 @@ def _problem(task: Task) -> methods.Problem:
     """Data and experts, once a worker process; experts are memory-mapped, so once a node."""
     os.chdir(task.folder)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    return stages.problem(task.plan, task.dataset, task.method, task.ipc)
+    # Ray has made its share of the cards visible: the first of these is the trial's.
+    device = devices.choose("auto" if task.plan.config.search.gpus else "cpu")
+    return stages.problem(task.plan, task.dataset, task.method, task.ipc, device)
 
 
 def settings_of(task: Task, point: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def attempt(task: Task, entry: Entry, report: Report) -> None:
         if not entry.rows:
             report(1, 0.0)
         return
-    entry.attempts += 1
+    entry.start()
     journal.write(entry)
     began, spent = time.perf_counter(), entry.seconds
     params = task.plan.config.params(
@@ -110,7 +112,7 @@ def confirm(task: Task, entry: Entry) -> Entry:
     if entry.finished:
         return entry
     journal, config = task.journal, task.plan.config
-    entry.attempts += 1
+    entry.start()
     journal.write(entry)
     began = time.perf_counter()
     params = config.params(task.method, task.ipc, entry.settings)

@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from iadd.methods import Space
@@ -19,23 +21,30 @@ from iadd.space import SearchConfig
 METRIC = "accuracy"
 
 
-def trainable(point: dict[str, Any], task: Task, offset: int) -> None:
+def trainable(proposal: dict[str, Any], task: Task) -> None:
     """What Ray runs: one trial; a module-level function of plain data."""
-    from ray import get_gpu_ids
-    from ray.tune import get_context, report
+    from ray import get_gpu_ids, get_runtime_context
+    from ray.tune import report
 
     os.chdir(task.folder)
-    settings = settings_of(task, point)
-    entry = Entry(int(get_context().get_trial_id().rpartition("_")[2]) + offset, point, settings)
+    entry = entry_of(task, proposal)
     entry = task.journal.read(entry.key) or entry
     cards = ",".join(map(str, get_gpu_ids()))
-    entry.device = f"cuda:{cards}" if cards else "cpu"
+    if not entry.finished:
+        entry.device = f"cuda:{cards}" if cards else "cpu"
+        entry.node = str(get_runtime_context().get_node_id())
 
     def tell(iteration: int, accuracy: float) -> None:
         spent = {"seconds": entry.seconds, "iteration": iteration}
         report({METRIC: accuracy, **spent})
 
     attempt(task, entry, tell)
+
+
+def entry_of(task: Task, proposal: dict[str, Any]) -> Entry:
+    """The blank trial of a proposal: its number and its point."""
+    point = proposal["point"]
+    return Entry(proposal["number"], point, settings_of(task, point))
 
 
 def first_points(task: Task, space: Space, search: SearchConfig) -> list[dict[str, Any]]:
@@ -107,18 +116,15 @@ def run_trials(task: Task, space: Space, resources: dict[str, float], workers: i
     over = search.seconds is not None and spent / workers >= search.seconds
     if over or (trials == len(known) and all(entry.finished for entry in known)):
         return
-    offset = max((entry.number for entry in known), default=-1) + 1 - len(known)
     storage = journal.folder / "ray"  # never read again: what counts is in the journal
     shutil.rmtree(storage, ignore_errors=True)
     with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}") as progress:
         tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(trainable, task=task, offset=offset), resources
-            ),
+            tune.with_resources(tune.with_parameters(trainable, task=task), resources),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                search_alg=_searcher(task, space, search, points, len(known)),
+                search_alg=_searcher(task, space, points, known),
                 scheduler=_scheduler(task, search),
                 num_samples=trials,
                 max_concurrent_trials=workers,
@@ -141,15 +147,23 @@ def run_trials(task: Task, space: Space, resources: dict[str, float], workers: i
     shutil.rmtree(storage, ignore_errors=True)
 
 
-def _searcher(
-    task: Task, space: Space, search: SearchConfig, points: list[dict[str, Any]], known: int
-) -> Any:
+def _searcher(task: Task, space: Space, points: list[dict[str, Any]], known: list[Entry]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    class Numbered(OptunaSearch):
+        """Gives each proposal its number; known trials come first and keep theirs."""
+
+        numbers: Iterator[int]
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            point = super().suggest(trial_id)
+            return point and {"number": next(self.numbers), "point": point}
+
+    search = task.plan.config.search
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # A resumed search has a seed of its own, or it would propose again what it has proposed.
-    seed = seed_for(*task.names("search"), known) % 2**32
+    seed = seed_for(*task.names("search"), len(known)) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sampler: Any = optuna.samplers.RandomSampler(seed=seed)
@@ -158,18 +172,20 @@ def _searcher(
             sampler = optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=startup, constant_liar=True
             )
-        return OptunaSearch(
+        searcher = Numbered(
             distributions(space),
             metric=METRIC,
             mode="max",
             points_to_evaluate=points,
             sampler=sampler,
         )
+    numbers = [entry.number for entry in known]
+    searcher.numbers = itertools.chain(numbers, itertools.count(max(numbers, default=-1) + 1))
+    return searcher
 
 
 def _scheduler(task: Task, search: SearchConfig) -> Any:
-    from ray.tune import schedulers
-
+    schedulers: Any = import_module("ray.tune.schedulers")
     iterations: int = task.plan.config.params(task.method, task.ipc).iterations  # type: ignore[attr-defined]
     first = max(1, iterations // search.rungs)
     if search.scheduler == "asha":
@@ -214,16 +230,15 @@ def _follow(task: Task, trials: int, progress: Progress) -> Any:
     class Follow(Callback):
         done, best = 0, 0.0
 
-        def on_trial_complete(self, trial: Any, **info: Any) -> None:
+        def on_trial_complete(self, trial: Any, **info: Any) -> None:  # type: ignore[override]
             self.end(trial, "stopped")
 
-        def on_trial_error(self, trial: Any, **info: Any) -> None:
+        def on_trial_error(self, trial: Any, **info: Any) -> None:  # type: ignore[override]
             reason = str(trial.get_error() or "").strip().splitlines()
             self.end(trial, "failed", reason[-1] if reason else "lost")
 
         def end(self, trial: Any, status: str, reason: str = "") -> None:
-            key = Entry(0, {}, settings_of(task, trial.config)).key
-            entry = journal.read(key)
+            entry = journal.read(entry_of(task, trial.config).key)
             if entry:
                 journal.close(entry, status, reason)
                 self.best = max(self.best, entry.best)

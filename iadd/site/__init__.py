@@ -14,8 +14,8 @@ import jinja2
 import pandas as pd
 
 from iadd.files import atomic_write
-from iadd.ranking import CELL, WHOLE, is_null, rank_range, remark
-from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, read_table
+from iadd.ranking import CELL, TUNED, WHOLE, is_null, rank_range, remark
+from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, TRIALS, read_table
 from iadd.site.plot import COLOURS, png, svg
 
 Record = dict[str, Any]
@@ -30,11 +30,14 @@ def build_site(
     pictures: Mapping[tuple[str, str, int], Path],
     out: Path,
     title: str,
+    trials: Path | None = None,
+    searches: Mapping[tuple[str, str, int], Path] | None = None,
 ) -> None:
     """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
 
     leaderboard, evaluations, traces: tables of `iadd.results`. pictures: PNG files of distilled
-    images by (dataset, method, ipc). Same tables, same bytes. Raises ValueError naming the file
+    images by (dataset, method, ipc); searches: those of searches, told of by the table trials.
+    Same tables, same bytes. Raises ValueError naming the file
     that is missing or of the wrong kind.
     """
     board = _records(read_table(leaderboard, LEADERBOARD))
@@ -43,6 +46,8 @@ def build_site(
     if not board:
         raise ValueError(f"{leaderboard}: has no rows, so there is nothing to show")
     images = {key: _picture(path) for key, path in sorted(pictures.items())}
+    plots = {key: _picture(path) for key, path in sorted((searches or {}).items())}
+    tried = read_table(trials, TRIALS) if trials and plots else None
     datasets = []
     panels = []
     for name in dict.fromkeys(row["dataset"] for row in board):
@@ -51,6 +56,7 @@ def build_site(
         teachers = distilled["network_distill"].value_counts().index.tolist()
         runs = _runs(history[history["dataset"] == name])
         section = _section(name, rows, teachers, runs, images)
+        section["searches"] = [] if tried is None else _searches(name, tried, plots)
         datasets.append(section)
         panels += section["panels"]
     page = _render(
@@ -83,7 +89,13 @@ def _main_place(rows: list[Record], teachers: list[str]) -> tuple[str, str]:
 
     def later(place: tuple[str, str]) -> tuple[Any, ...]:
         network, protocol = place
-        return network not in teachers, protocol.endswith("-noaug"), -places.count(place), place
+        return (
+            network not in teachers,
+            "-noaug" in protocol,
+            TUNED in protocol,
+            -places.count(place),
+            place,
+        )
 
     return min(places, key=later)
 
@@ -97,6 +109,8 @@ def _section(
         _table(list(members))
         for _, members in groupby(rows, key=lambda row: [row[name] for name in CELL])
     ]
+    places = [main, (main[0], main[1] + TUNED)]  # tuned beside default, never mixed
+    shown = [table for table in tables if table["place"] in places]
     first = [table for table in tables if table["place"] == main]
     order = {row["method"]: place for table in first for place, row in enumerate(table["rows"])}
     crosses = [
@@ -107,15 +121,21 @@ def _section(
         )
     ]
     panels = [
-        {"title": f"{name}, {_per_class(cross['ipc'])}", "main": main[0], **cross}
+        {
+            "title": f"{name}, {_per_class(cross['ipc'])}"
+            + ", tuned" * cross["protocol"].endswith(TUNED),
+            "main": main[0],
+            **cross,
+        }
         for cross in crosses
-        if cross["protocol"] == main[1]
+        if cross["protocol"] in (main[1], main[1] + TUNED)
     ]
     return {
         "name": name,
         "teachers": teachers,
         "first": first,
-        "others": [table for table in tables if table["place"] != main],
+        "shown": shown,
+        "others": [table for table in tables if table["place"] not in places],
         "crosses": [cross for cross in crosses if len(cross["networks"]) > 1],
         "panels": panels,
         "plots": [(panel["title"], svg(panel)) for panel in panels],
@@ -207,6 +227,34 @@ def _runs(history: pd.DataFrame) -> list[Record]:
             }
         )
     return runs
+
+
+def _searches(name: str, trials: pd.DataFrame, plots: Pictures) -> list[Record]:
+    """What each search of a data set cost and found; the default is trial 0, the first tried."""
+    found = []
+    for (dataset, method, ipc), picture in plots.items():
+        if dataset != name:
+            continue
+        rows = trials[
+            (trials["dataset"] == dataset) & (trials["method"] == method) & (trials["ipc"] == ipc)
+        ]
+        searched = rows[rows["seed"] == 0].groupby("trial").last()
+        judged = rows[rows["status"] == "confirmed"].groupby("trial")["validation_accuracy"].mean()
+        found.append(
+            {
+                "method": method,
+                "ipc": ipc,
+                "picture": picture,
+                "trials": len(searched),
+                "ended": int((searched["status"] == "ok").sum()),
+                "failed": int((searched["status"] == "failed").sum()),
+                "iterations": int(searched["iteration"].sum()),
+                "seconds": float(searched["seconds"].sum()),
+                "default": float(judged[0]) if 0 in judged.index else None,
+                "best": float(judged.max()) if len(judged) else None,
+            }
+        )
+    return found
 
 
 def _mean(values: pd.Series[float]) -> float | None:

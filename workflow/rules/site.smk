@@ -1,8 +1,10 @@
 rule site:
     input:
         jobs.pictures,
+        jobs.searches,
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/trials.parquet",
         "results/{benchmark}/leaderboard.parquet",
     output:
         "results/{benchmark}/site/index.html",

@@ -1,0 +1,110 @@
+"""Where the work runs: choosing a device, sharing a machine's cards between jobs, its arithmetic.
+
+Randomness never depends on the device: generators are the CPU's, and what they draw is moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+VARIABLE = "IADD_DEVICE"
+ALLOWED = "cpu, cuda, cuda:<number> or auto"
+
+_leases: list[int] = []  # descriptors of the locks that this process holds until it ends
+
+
+def choose(name: str = "auto") -> torch.device:
+    """The device of that name, ready for work: `auto` is a card if there is one, else the CPU.
+
+    `cuda` (and `auto`) on a machine with several cards takes the one that the fewest jobs of this
+    user hold, unless CUDA_VISIBLE_DEVICES has already decided.
+
+    Raises:
+        ValueError: an unknown name, or a card that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device {name!r}: allowed are {ALLOWED}")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise ValueError(f"device {name!r}: no usable CUDA device here; allowed are cpu or auto")
+    index = int(name.partition(":")[2] or _lease(count))
+    if index >= count:
+        raise ValueError(f"device {name!r}: this machine has cuda:0 to cuda:{count - 1}")
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.deterministic = True
+    _set_products("ieee")
+    return device
+
+
+def _lease(count: int) -> int:
+    """Lock a card for as long as this process lives; the least loaded, the first of equals."""
+    if count == 1 or os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return 0
+    folder = Path(tempfile.gettempdir()) / f"iadd-cards-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for place in itertools.count():
+        job, card = divmod(place, count)
+        lock = os.open(folder / f"{card}.{job}", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        _leases.append(lock)
+        return card
+    raise AssertionError
+
+
+def describe(device: torch.device) -> str:
+    """A device's name for tables: `cpu`, or what the card calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was launched: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes() -> int:
+    """The most memory that tensors of this process took on its card; 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str, device: torch.device, *, autocast: bool) -> Iterator[None]:
+    """How matrix products and convolutions round on a card within this block.
+
+    `float32` is IEEE throughout (torch alone would use TF32 in convolutions); `tf32` and `bf16`
+    round the operands to 10 and 7 bits of mantissa and sum in float32. `autocast`: torch does the
+    rounding to bf16; else whoever is called does. CPUs are left alone.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = _set_products("tf32" if precision == "tf32" else "ieee")
+    try:
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast and precision == "bf16"):
+            yield
+    finally:
+        _set_products(*before)
+
+
+def _set_products(products: str, convolutions: str | None = None) -> tuple[str, str]:
+    """Set the rounding of matrix products and convolutions; the settings that were."""
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = (matmul.fp32_precision, conv.fp32_precision)
+    matmul.fp32_precision, conv.fp32_precision = products, convolutions or products
+    return before

@@ -1,0 +1,225 @@
+"""One outer iteration over fixed memory, which a CUDA graph replays with two launches.
+
+The same student steps and the same replay as `unroll`, with everything that changes from iteration
+to iteration in buffers: start, images, targets, step size, rows, augmentations. The augmented
+images of all steps are made in one go, and their gradients taken back in one go. Between the two
+graphs the end-point loss runs as ordinary code, so that a method may compute it as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iadd import passes
+from iadd.augment import Draw, Fates, fates
+from iadd.networks import Network
+
+
+class Frame(NamedTuple):
+    """What a captured iteration is good for: everything that fixes shapes and kernels."""
+
+    network: Network
+    dtype: torch.dtype
+    device: torch.device
+    images: tuple[int, ...]
+    steps: int
+    batch: int | None
+    """Images a step sees; None: all of them, in order."""
+    augmented: bool
+
+    @property
+    def bytes(self) -> int:
+        """Of the students' trajectory and of all that they see."""
+        seen = (self.batch or self.images[0]) * self.images[1] * self.images[2] * self.images[3]
+        width = torch.finfo(self.dtype).bits // 8
+        return width * ((self.steps + 1) * self.network.num_parameters + 2 * self.steps * seen)
+
+
+class Gradients(NamedTuple):
+    """The end-point loss (), gradients by images, targets and step size, theta_J (P,), the path."""
+
+    loss: Tensor
+    images: Tensor
+    targets: Tensor
+    step_size: Tensor
+    end: Tensor
+    path: str
+
+
+Glance = tuple[Tensor | None, Draw | None]
+"""Rows and augmentation of one student step."""
+
+
+class Iteration:
+    """The buffers of one frame and, on a CUDA device, the graphs that work on them."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame, network, steps = frame, frame.network, frame.steps
+        blank = torch.zeros((), dtype=frame.dtype, device=frame.device)
+        count, seen = frame.images[0], frame.batch or frame.images[0]
+        self.trajectory = blank.new_zeros(steps + 1, network.num_parameters)
+        self.images, self.targets = (
+            blank.new_zeros(frame.images),
+            blank.new_zeros(count, network.classes),
+        )
+        self.alpha, self.adjoint = blank, torch.zeros_like(self.trajectory[0])
+        self.rows = torch.arange(seen, device=frame.device).repeat(steps, 1)
+        self.fates = fates([None] * steps, seen, frame.images[-1], frame.dtype).map(
+            lambda z: z.to(frame.device)
+        )
+        self.seen = self.images.new_zeros(steps, seen, *frame.images[1:])
+        self.labels = self.targets.new_zeros(steps, seen, network.classes)
+        self.by_seen, self.by_labels = torch.zeros_like(self.seen), torch.zeros_like(self.labels)
+        self.by_images = torch.zeros_like(self.images)
+        self.by_targets = torch.zeros_like(self.targets)
+        self.by_alpha = torch.zeros_like(self.alpha)
+        self.forward: Callable[[], None] = self._forward
+        self.backward: Callable[[], None] = self._backward
+        self.captured = frame.device.type == "cuda" and self._capture()
+
+    def run(
+        self,
+        start: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        alpha: float,
+        glances: Sequence[Glance],
+        endpoint: Callable[[Tensor], tuple[Tensor, Tensor]],
+        numbers: Fates,
+    ) -> Gradients:
+        """Fill the buffers, run both halves, and copy out what they found."""
+        self.trajectory[0].copy_(start)
+        self.images.copy_(images)
+        self.targets.copy_(targets)
+        self.alpha.fill_(alpha)
+        if self.frame.batch is not None:
+            self.rows.copy_(torch.stack([rows for rows, _ in glances if rows is not None]))
+        for mine, new in zip(vars(self.fates).values(), vars(numbers).values(), strict=True):
+            mine.copy_(new)
+        self.forward()
+        end = self.trajectory[-1].clone()
+        loss, adjoint = endpoint(end)
+        self.adjoint.copy_(adjoint)
+        self.backward()
+        return Gradients(
+            loss.detach(),
+            self.by_images.clone(),
+            self.by_targets.clone(),
+            self.by_alpha.clone(),
+            end,
+            ("captured " if self.captured else "replay ") + passes.path(self.frame.network, start),
+        )
+
+    def _picked(self) -> Tensor:
+        """The images of all steps as they stand: (J * b, C, H, W)."""
+        picked: Tensor = self.images[self.rows]
+        return picked.flatten(0, 1)
+
+    def _augmented(self, picked: Tensor) -> Tensor:
+        if not self.frame.augmented:
+            return picked
+        return self.fates.map(lambda z: z.flatten(0, 1)).apply(picked)
+
+    def _forward(self) -> None:
+        with torch.no_grad():
+            self.seen.copy_(self._augmented(self._picked()).view_as(self.seen))
+            self.labels.copy_(self.targets[self.rows])
+            for t in range(self.frame.steps):
+                now, after = self.trajectory[t], self.trajectory[t + 1]
+                _, grad = passes.gradient(self.frame.network, now, self.seen[t], self.labels[t])
+                torch.addcmul(now, self.alpha, grad, value=-1, out=after)
+
+    def _backward(self) -> None:
+        with torch.no_grad():
+            self.by_alpha.zero_()
+            for t in reversed(range(self.frame.steps)):
+                now, seen, labels = self.trajectory[t], self.seen[t], self.labels[t]
+                h = passes.tangent(self.frame.network, now, seen, labels, self.adjoint)
+                self.by_seen[t].copy_(h.images)
+                self.by_labels[t].copy_(h.targets)
+                self.by_alpha.sub_(h.slope)
+                self.adjoint.addcmul_(self.alpha, h.params, value=-1)
+        by_picked = self.by_seen.flatten(0, 1)
+        if self.frame.augmented:
+            with torch.enable_grad():
+                leaf = self._picked().detach().requires_grad_()
+                (by_picked,) = torch.autograd.grad(self._augmented(leaf), leaf, by_picked)
+        with torch.no_grad():
+            self._gather(by_picked.view_as(self.by_seen), self.by_images)
+            self._gather(self.by_labels, self.by_targets)
+
+    def _gather(self, parts: Tensor, into: Tensor) -> None:
+        """Add up what the steps (J, b, ...) say of each image (N, ...), times -alpha."""
+        if self.frame.batch is None:
+            torch.sum(parts, 0, out=into)
+        else:
+            into.zero_()
+            for rows, part in zip(self.rows, parts, strict=True):
+                into.index_add_(0, rows, part)  # rows of a step differ: the order is fixed
+        into.mul_(-self.alpha)
+
+    def _capture(self) -> bool:
+        try:
+            pool = torch.cuda.graph_pool_handle()
+            self.forward = _captured(self._forward, pool)
+            self.backward = _captured(self._backward, pool)
+        except RuntimeError as error:
+            self.forward, self.backward = self._forward, self._backward
+            reason = str(error).splitlines()[0]
+            logging.getLogger("iadd").warning("no CUDA graph, launching one by one: %s", reason)
+            return False
+        return True
+
+
+def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
+    """The CUDA graph of `work`, after two runs in which libraries choose and allocate."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        work()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+_iteration = lru_cache(maxsize=1)(Iteration)  # recaptured when the frame changes
+
+
+def replay(
+    network: Network,
+    start: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    alpha: float,
+    glances: Sequence[Glance],
+    endpoint: Callable[[Tensor], tuple[Tensor, Tensor]],
+    largest: int,
+) -> Gradients | None:
+    """The loss and gradients of `unroll`; None where steps differ in size or need more memory.
+
+    Args:
+        glances: what each step sees.
+        largest: bytes that buffers may take.
+    """
+    sizes = {None if rows is None else len(rows) for rows, _ in glances}
+    if len(sizes) != 1:
+        return None
+    (batch,) = sizes
+    draws = [draw for _, draw in glances]
+    augmented = any(draw is not None for draw in draws)
+    shape = tuple(images.shape)
+    frame = Frame(network, start.dtype, start.device, shape, len(glances), batch, augmented)
+    if frame.bytes > largest:
+        return None
+    numbers = fates(draws, batch or shape[0], shape[-1], start.dtype)
+    return _iteration(frame).run(start, images, targets, alpha, glances, endpoint, numbers)

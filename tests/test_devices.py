@@ -1,0 +1,97 @@
+"""Choosing a device: names, absent cards, cards shared between jobs; precision as a value."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from iadd import devices
+from iadd.networks import build_network
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with two cards, as far as choosing goes."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_leases", [])
+    monkeypatch.setattr(devices, "_set_products", lambda *given: given)
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_auto_is_the_cpu_where_there_is_no_card(no_card: None) -> None:
+    assert devices.choose("auto") == devices.choose("cpu") == torch.device("cpu")
+    assert devices.describe(torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_an_absent_card_is_one_line(no_card: None, name: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{name}': no usable CUDA device here"):
+        devices.choose(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CPU", "mps"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(ValueError, match="allowed are cpu, cuda, cuda:<number> or auto"):
+        devices.choose(name)
+
+
+def test_jobs_spread_over_the_cards(two_cards: None) -> None:
+    assert [devices.choose("cuda").index for _ in range(5)] == [0, 1, 0, 1, 0]
+    assert devices.choose("cuda:1").index == 1
+    with pytest.raises(ValueError, match="this machine has cuda:0 to cuda:1"):
+        devices.choose("cuda:2")
+
+
+def test_who_set_the_visible_cards_has_chosen(
+    two_cards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert [devices.choose("auto").index for _ in range(2)] == [0, 0]
+
+
+def test_a_lease_ends_with_its_process(two_cards: None, tmp_path: Path) -> None:
+    code = (
+        "import tempfile; from iadd import devices; "
+        f"tempfile.gettempdir = lambda: {str(tmp_path)!r}; print(devices._lease(2))"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "0"
+
+
+def test_arithmetic_leaves_the_cpu_alone() -> None:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    with devices.arithmetic("tf32", torch.device("cpu"), autocast=True):
+        assert convolutions.fp32_precision == before
+
+
+def test_arithmetic_is_set_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Card:
+        type = "cuda"
+
+    convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = (products.fp32_precision, convolutions.fp32_precision)
+    for precision, wanted in (("float32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
+        with devices.arithmetic(precision, Card(), autocast=False):  # type: ignore[arg-type]
+            assert products.fp32_precision == convolutions.fp32_precision == wanted
+    assert (products.fp32_precision, convolutions.fp32_precision) == before
+
+
+def test_precision_is_the_networks() -> None:
+    assert build_network("mlp", 1, 8, 3).precision == "float32"
+    assert build_network("mlp", 1, 8, 3, "tf32").precision == "tf32"
+    with pytest.raises(ValueError, match="precision 'fp8': allowed are float32, tf32, bf16"):
+        build_network("mlp", 1, 8, 3, "fp8")
