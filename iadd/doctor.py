@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from iadd import methods, native, ops, passes
+from iadd import blocks, methods, native, ops, passes
 from iadd.networks import Network, build_network
 from iadd.plan import Plan
 from iadd.seeds import generator_for
@@ -52,6 +52,9 @@ def print_report() -> None:
     for name, value in ops.status().items():
         table.add_row(name, value)
     table.add_row("native passes", native.unavailable() or "for the ConvNet family, on the CPU")
+    if torch.cuda.is_available():
+        fused = "fused blocks" if blocks.fused(torch.empty(0, device="cuda")) else "plain blocks"
+        table.add_row("cuda passes", f"for the ConvNet family, {fused}, in CUDA graphs")
     for tool in ("nvcc", "snakemake", "sbatch"):
         table.add_row(tool, shutil.which(tool) or "not found")
     Console().print(table)

@@ -166,9 +166,10 @@ class Iteration:
 
     def _capture(self) -> bool:
         try:
-            pool = torch.cuda.graph_pool_handle()
-            self.forward = _captured(self._forward, pool)
-            self.backward = _captured(self._backward, pool)
+            with torch.cuda.device(self.frame.device):
+                pool = torch.cuda.graph_pool_handle()
+                self.forward = _captured(self._forward, pool)
+                self.backward = _captured(self._backward, pool)
         except RuntimeError as error:
             self.forward, self.backward = self._forward, self._backward
             reason = str(error).splitlines()[0]

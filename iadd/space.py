@@ -28,7 +28,7 @@ class SearchConfig(BaseModel):
     seconds: float | None = Field(None, gt=0, description="Budget: wall time of the trials.")
     gpu_hours: float | None = Field(None, gt=0, description="Budget: trials' time on cards.")
     rungs: int = Field(9, ge=1, description="Validation measurements a trial, evenly spaced.")
-    reduction: int = Field(3, ge=2, description="ASHA goes on with one trial in so many.")
+    reduction: int = Field(4, ge=2, description="ASHA goes on with one trial in so many.")
     workers: int = Field(
         1, ge=1, description="Trials side by side; with one, a search is deterministic."
     )

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from iadd import devices
+from iadd import commands, devices, stages
+from iadd.config import load_config
 from iadd.networks import build_network
+from iadd.plan import Plan
+from iadd.results import EVALUATIONS, read_table
 
 
 @pytest.fixture
@@ -95,3 +99,64 @@ def test_precision_is_the_networks() -> None:
     assert build_network("mlp", 1, 8, 3, "tf32").precision == "tf32"
     with pytest.raises(ValueError, match="precision 'fp8': allowed are float32, tf32, bf16"):
         build_network("mlp", 1, 8, 3, "fp8")
+
+
+@pytest.mark.parametrize("stage", ["experts", "distill", "evaluate"])
+def test_stages_refuse_an_absent_card(
+    stage: str, no_card: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = Path(__file__).parent.parent / "config" / "smoke.yaml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(devices.VARIABLE, "cuda")
+    arguments = [] if stage == "experts" else ["--method", "random", "--ipc", "1"]
+    result = CliRunner().invoke(commands.app, [stage, str(config), *arguments])
+    assert isinstance(result.exception, ValueError)
+    assert "no usable CUDA device here" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cpu_refuses_coarse_precision() -> None:
+    config = load_config(Path(__file__).parent.parent / "config" / "smoke.yaml")
+    dataset, _ = stages.open_dataset(config, "blobs")
+    assert dataset.train.images.device.type == "cpu"
+    coarse = config.model_copy(update={"precision": "tf32"})
+    with pytest.raises(ValueError, match="precision 'tf32' needs a CUDA device"):
+        stages.open_network(coarse, dataset)
+
+
+def test_precision_is_part_of_what_identifies_a_run() -> None:
+    config = load_config(Path(__file__).parent.parent / "config" / "smoke.yaml")
+    fine, coarse = Plan(config), Plan(config.model_copy(update={"precision": "bf16"}))
+    assert fine.experts_folder("blobs") != coarse.experts_folder("blobs")
+    run = ("blobs", "random", 1, 0)
+    assert fine.distill_spec(*run) != coarse.distill_spec(*run)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_benchmark_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All stages on a card; the table says which, and the set is as good as the CPU's."""
+    config = Path(__file__).parent.parent / "config" / "smoke.yaml"
+    plan, key = stages.open_plan(config)
+    means = {}
+    for device in ("cpu", "cuda"):
+        (tmp_path / device).mkdir()
+        monkeypatch.chdir(tmp_path / device)
+        where = devices.choose(device)
+        for shard in range(len(plan.shards(key))):
+            stages.record(plan, key, shard, where)
+        stages.distill(plan, key, "mtt", 1, 0, where)
+        stages.evaluate(plan, key, "mtt", 1, 0, where)
+        rows = read_table(plan.evaluation(key, "mtt", 1, 0), EVALUATIONS)
+        assert set(rows["device"]) == {devices.describe(where)}
+        assert set(rows["device_peak_bytes"] > 0) == {device == "cuda"}
+        means[device] = float(rows["accuracy"].mean())
+    assert abs(means["cpu"] - means["cuda"]) < 0.1
+
+
+def test_the_script_for_a_card_says_so_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHON", sys.executable)
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.sh"
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0 and "nothing was measured" in done.stdout

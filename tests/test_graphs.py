@@ -1,5 +1,7 @@
 """The iteration over fixed buffers, uncaptured on the CPU, against plain autograd through it."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -101,6 +103,7 @@ def test_capture_that_fails_is_said_once_and_done_without(
 
     monkeypatch.setattr(graphs, "_captured", refuse)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     frame = graphs.Frame(
         build_network("convnet-d1-w3", 1, 8, 3),
         torch.float32,

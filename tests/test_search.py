@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from iadd import results, stages
 from iadd.config import parse_config
 from iadd.files import canonical_json
 from iadd.plan import Plan
+from iadd.progress import Progress
 from iadd.ranking import ranked_rows
 from iadd.space import space_of
 
@@ -27,7 +29,7 @@ from iadd.search import contenders, importance, search
 from iadd.search.cluster import SOCKET_ROOT, cluster, temporary_root
 from iadd.search.journal import Entry, Journal
 from iadd.search.trial import Task, attempt, settings_of
-from iadd.search.tune import first_points
+from iadd.search.tune import _follow, first_points
 
 MTT = {
     "iterations": 18,
@@ -225,6 +227,20 @@ def test_a_killed_trial_goes_on_and_ends_like_one_that_was_not(ready: Path) -> N
     assert run(None, second) == whole  # a finished trial only tells
 
 
+def test_a_trial_that_ran_out_of_memory_is_recorded_and_counts(tmp_path: Path) -> None:
+    task = task_of(plan_of(), tmp_path)
+    task.journal.claim({})
+    point = {"lr_img": 20.0, "unrolled_steps": 2}
+    error = RuntimeError("Traceback ...\nCUDA out of memory")
+    trial = SimpleNamespace(config={"number": 4, "point": point}, get_error=lambda: error)
+    _follow(task, 2, Progress("x")).on_trial_error(trial=trial)
+    (entry,) = task.journal.entries()
+    assert (entry.number, entry.status, entry.reason) == (4, "failed", "CUDA out of memory")
+    heard: list[Any] = []
+    attempt(task, entry, lambda *told: heard.append(told))
+    assert heard == [(1, 0.0)]  # a resumed search does not try it again
+
+
 def test_importance_finds_the_parameter_that_matters() -> None:
     space: Any = {"lr_img": ("log", 1.0, 100.0), "unrolled_steps": ("int", 1, 9)}
     entries = []
@@ -317,6 +333,16 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     assert set(evaluated["method"]) == {"mtt"}
     assert set(evaluated["protocol"]) == {"mtt-v1+tuned"}
     assert json.loads(evaluated["params"][0]) == winner["params"]
+    for run in (("random", 1), ("whole", 0), ("mtt", 1)):
+        stages.distill(plan, "blobs", *run, 0)
+        stages.evaluate(plan, "blobs", *run, 0)
+    stages.collect(plan)
+    stages.site(plan)
+    board = results.read_table(plan.table("leaderboard"), results.LEADERBOARD)
+    tuned = board[board["protocol"] == "mtt-v1+tuned"]
+    assert set(tuned["method"]) == {"mtt", "random", "whole"}
+    page = (plan.root / "site" / "index.html").read_text()
+    assert "Searches on validation data" in page and "parallel coordinates" in page
     other = plan_of(finalists=2)
     with pytest.raises(ValueError, match="was found under other settings"):
         stages.distill(other, "blobs", "mtt+tuned", 1, 0)
@@ -325,15 +351,20 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
 DRIVER = """
 import json, sys
 from pathlib import Path
+from iadd import plan
 from iadd.config import parse_config
 from iadd.plan import Plan
 from iadd.search import search
+plan.source_of = lambda *names: "the same"  # whoever edits the code while this test runs
 if __name__ == "__main__":
     search(Plan(parse_config(json.loads(Path("b.json").read_text()), "x")), "blobs", "mtt", 1)
 """
 
 
-def test_a_search_killed_in_the_middle_loses_no_finished_trial(ready: Path) -> None:
+def test_a_search_killed_in_the_middle_loses_no_finished_trial(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iadd.plan.source_of", lambda *names: "the same")
     keys = benchmark(trials=8, scheduler="none")
     plan = Plan(parse_config(keys, "x"))
     (ready / "b.json").write_text(json.dumps(keys))

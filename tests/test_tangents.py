@@ -133,3 +133,39 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
     pair = torch.stack((torch.full_like(x, 5.0), torch.full_like(x, 7.0)))  # tangents first
     dual, sums = dual_backward_reference(torch.stack((x, x)), None, still, still, pair, form)
     assert dual.tolist() == [[[[[0.0, 5.0]]]], [[[[0.0, 7.0]]]]] and sums.tolist() == [[0.0, 5.0]]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_card_computes_what_the_cpu_does(name: str) -> None:
+    network = build_network(name, 3, 11, 4)
+    given = [z.cuda() for z in draw(network, 2, 3)]
+    assert passes.path(network, given[0]).startswith("tangents-cuda")
+    many = passes.tangent(network, *given)
+    for m in range(2):
+        one = [z[m].cpu() for z in given]
+        wanted = passes.tangent_reference(network, *one)
+        for got, reference in zip(many, wanted, strict=True):
+            assert_close(got[m].cpu(), reference)
+        loss, grad = passes.gradient(network, *(z[m] for z in given[:3]))
+        wanted_loss, wanted_grad = passes.gradient_reference(network, *one[:3])
+        assert_close(loss.cpu(), wanted_loss)
+        assert_close(grad.cpu(), wanted_grad)
+        assert_close(
+            passes.logits(network, given[0][m], given[1][m]).cpu(), network.apply(one[0], one[1])
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_float32_on_a_card_is_no_tf32() -> None:
+    """One product of float32 stays within 1e-5 of float64; TF32 would be at 1e-3."""
+    network = build_network("convnet-d3-w32-linear", 3, 16, 4)
+    given = [z[0].cuda() for z in draw(network, 1, 8)]
+    exact = passes.tangent(network, *given)
+    for precision, low, high in (("float32", 0.0, 1e-5), ("tf32", 1e-5, 1e-2), ("bf16", 1e-4, 1)):
+        rounded = build_network(network.name, 3, 16, 4, precision)
+        found = passes.tangent(rounded, *(z.float() for z in given))
+        error = float((found.images.double() - exact.images).norm() / exact.images.norm())
+        assert low <= error < high, precision

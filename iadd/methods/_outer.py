@@ -66,6 +66,7 @@ def distill(method: Method, generator: torch.Generator, hooks: Hooks | None = No
     if not isinstance(method, Matching):
         began = time.perf_counter()
         images = method.initial(generator)
+        synchronize(images.device)
         seconds = time.perf_counter() - began
         return Distilled(images, method.labels(), None, "ok", seconds=seconds)
     run = _Run(method, generator, hooks or Hooks())

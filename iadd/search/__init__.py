@@ -234,7 +234,7 @@ def _verdict(
 
     judgements = [judged(finalist) for finalist in finalists]
     best = max(range(len(judgements)), key=lambda k: (judgements[k]["mean"], -k))
-    settings = judgements[best]["settings"] if best else {}
+    settings = judgements[best]["settings"]
     params = plan.config.params(task.method, task.ipc, settings)
     full = len(entries) * int(params.iterations)  # type: ignore[attr-defined]
     spent = sum(entry.iteration for entry in entries)

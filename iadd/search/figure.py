@@ -123,7 +123,7 @@ def _parallel(
         line = [_place(entry.settings[name], space[name]) for name in names]
         won = entry.settings == winner
         colour = BEST if won else colours((entry.best - low) / (high - low))
-        axes.plot(line, color=colour, lw=2.4 if won else 0.9, alpha=1 if won else 0.75)
+        axes.plot(line, color=colour, lw=2.4 if won else 0.9, zorder=2 + won)
     for place, name in enumerate(names):
         over = space[name]
         ends = (over[0], over[-1]) if isinstance(over, list) else over[1:]

@@ -90,6 +90,8 @@ class Journal:
         text = canonical_json(spec)
         mark = self.folder / "spec.json"
         if not mark.exists() or mark.read_text() != text:
+            if old_trials := len(self.entries(None)):
+                print(f"{self.folder}: {old_trials} trials of other settings or code are removed")
             for old in ("trials", "sets"):
                 shutil.rmtree(self.folder / old, ignore_errors=True)
         (self.folder / "trials").mkdir(parents=True, exist_ok=True)

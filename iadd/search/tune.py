@@ -238,10 +238,10 @@ def _follow(task: Task, trials: int, progress: Progress) -> Any:
             self.end(trial, "failed", reason[-1] if reason else "lost")
 
         def end(self, trial: Any, status: str, reason: str = "") -> None:
-            entry = journal.read(entry_of(task, trial.config).key)
-            if entry:
-                journal.close(entry, status, reason)
-                self.best = max(self.best, entry.best)
+            blank = entry_of(task, trial.config)
+            entry = journal.read(blank.key) or blank
+            journal.close(entry, status, reason)
+            self.best = max(self.best, entry.best)
             self.done += 1
             progress(self.done, trials, f"best {100 * self.best:.1f} % on validation")
 

@@ -1,0 +1,407 @@
+"""What the CUDA path must show on one card, one JSON object a line; see gpu.sh, which calls it.
+
+    python benchmarks/gpu.py [--tasks kernels,outer,memory,experts,precision] [--rounds 5] [--dry]
+
+Everything is validated before it is timed. `floor_seconds` is what arithmetic and memory traffic
+alone would take at the rates that this card reached in a large matrix product and a large copy.
+`--dry` runs the same lines on the CPU with tiny sizes: a rehearsal, its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import reference
+import torch
+import torch.nn.functional as F
+from reference import SETTINGS, Setting
+from torch import Tensor
+
+from iadd import blocks, devices, graphs, passes, tangents
+from iadd.augment import FAMILIES, Augmentation
+from iadd.blocks import Affine, Form
+from iadd.networks import Network, build_network
+from iadd.train import Schedule, train, train_many
+from iadd.unroll import Step, draw_steps, unroll
+
+OUTER = {  # name -> setting and the least speed-up that is asked
+    "a": (SETTINGS["a"], 10.0),
+    "cifar10-ipc10": (Setting(3, 32, 3, 128, 100, 30), 5.0),
+    "c": (SETTINGS["c"], None),
+}
+STEP_SIZE = 0.02
+GIB = 2**30
+DRY = "--dry" in sys.argv
+DEVICE = torch.device("cpu" if DRY else "cuda")
+
+
+def size(full: int, tiny: int) -> int:
+    return tiny if DRY else full
+
+
+def say(**row: object) -> None:
+    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}))
+    sys.stdout.flush()
+
+
+# --------------------------------------------------------------------------- The outer iteration
+
+
+class Problem:
+    """An expert's two ends and a synthetic set on a device, in one dtype."""
+
+    def __init__(self, setting: Setting, dtype: torch.dtype, precision: str = "float32") -> None:
+        g = torch.Generator().manual_seed(0)
+        if DRY:
+            setting = replace(setting, resolution=8, depth=2, width=4, steps=3)
+        side, self.setting = setting.resolution, setting
+        shape = (setting.channels, side, setting.classes)
+        self.network = build_network(setting.name, *shape, precision)
+        start = self.network.init(g)
+        target = start + 0.02 * torch.randn(len(start), generator=g)
+        images = torch.randn(setting.batch, setting.channels, side, side, generator=g)
+        labels = torch.arange(setting.batch) % setting.classes
+        self.start, self.target, self.images = (
+            z.to(DEVICE, dtype) for z in (start, target, images)
+        )
+        self.labels = labels.to(DEVICE)
+        self.targets = F.one_hot(self.labels, setting.classes).to(self.start)
+        self.parts = reference.shapes(setting)
+        self.alpha = torch.tensor(STEP_SIZE, dtype=dtype, device=DEVICE)
+
+    def endpoint(self, student: Tensor) -> tuple[Tensor, Tensor]:
+        scale = 1 / (self.start - self.target).square().sum()
+        apart = student - self.target
+        return scale * torch.dot(apart, apart), 2 * scale * apart
+
+    def ours(self, mode: str = "auto", steps: list[Step] | None = None) -> tuple[Tensor, ...]:
+        steps = steps or [Step(None, None)] * self.setting.steps
+        found = unroll(
+            self.network,
+            self.start,
+            self.images,
+            self.targets,
+            STEP_SIZE,
+            steps,
+            self.endpoint,
+            mode,
+        )
+        self.path = found.path
+        return found.loss, found.images, found.step_size
+
+    def plain(self) -> tuple[Tensor, ...]:
+        given = (self.start, self.target, self.images, self.labels, self.alpha)
+        return reference.outer_iteration(self.setting, self.parts, *given)
+
+
+def validate(setting: Setting) -> float:
+    """Largest relative difference in float64 of a shortened problem; must be rounding."""
+    p = Problem(replace(setting, batch=10, steps=3), torch.float64)
+    errors = [
+        float((a - b).abs().max() / b.abs().max()) for a, b in zip(p.ours(), p.plain(), strict=True)
+    ]
+    if not max(errors) < 1e-9:
+        raise SystemExit(f"the engine's float64 gradient is off by {max(errors):.1e}: not timed")
+    return max(errors)
+
+
+def seconds(way: Callable[[], object]) -> float:
+    devices.synchronize(DEVICE)
+    began = time.perf_counter()
+    way()
+    devices.synchronize(DEVICE)
+    return time.perf_counter() - began
+
+
+def interleaved(ways: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Medians, after two rounds to warm up."""
+    spent: list[list[float]] = [[] for _ in ways]
+    for i in range(rounds + 2):
+        for times, way in zip(spent, ways, strict=True):
+            taken = seconds(way)
+            if i > 1:
+                times.append(taken)
+    return [statistics.median(times) for times in spent]
+
+
+def extra_bytes(way: Callable[[], object]) -> int:
+    """Device memory that a first call reserves: what another job cannot have."""
+    graphs._iteration.cache_clear()
+    if DRY:
+        way()
+        return 1
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    way()
+    torch.cuda.synchronize()
+    return max(torch.cuda.max_memory_reserved() - before, 1)
+
+
+def outer(rounds: int) -> None:
+    for name, (setting, wanted) in OUTER.items():
+        error = validate(setting)
+        p = Problem(setting, torch.float32)
+        memory = [extra_bytes(p.ours), extra_bytes(p.plain)]
+        mine, theirs, uncaptured = interleaved(
+            [p.ours, p.plain, lambda p=p: p.ours("replay")], rounds
+        )
+        tuned_cudnn = with_cudnn_benchmark(p, rounds)
+        p.ours()
+        floor = floor_seconds(p.network, setting)
+        say(
+            setting=name,
+            speedup=theirs / mine,
+            speedup_wanted=wanted,
+            speedup_allocator_tuned=tuned(name),
+            memory_ratio=memory[1] / memory[0],
+            memory_bytes=memory,
+            seconds=mine,
+            seconds_plain=theirs,
+            seconds_uncaptured=uncaptured,
+            seconds_cudnn_benchmark=tuned_cudnn,
+            floor_seconds=floor,
+            times_floor=mine / floor,
+            float64_error=error,
+            path=p.path,
+            device=devices.describe(DEVICE),
+        )
+
+
+def with_cudnn_benchmark(p: Problem, rounds: int) -> float:
+    """Seconds where cuDNN may try its algorithms: faster, but not the same bits every time."""
+    torch.backends.cudnn.benchmark = True
+    graphs._iteration.cache_clear()
+    (spent,) = interleaved([p.ours], rounds)
+    torch.backends.cudnn.benchmark = False
+    graphs._iteration.cache_clear()
+    return spent
+
+
+def tuned(name: str) -> float | None:
+    """The speed-up where PyTorch's allocator grows its segments, in a process of its own."""
+    environment = os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    command = [sys.executable, __file__, "--tasks", "ratio", "--setting", name]
+    command += ["--dry"] * DRY
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def ratio(name: str) -> None:
+    p = Problem(OUTER[name][0], torch.float32)
+    mine, theirs = interleaved([p.ours, p.plain], 3)
+    print(theirs / mine)
+
+
+# ------------------------------------------------------------------------------------- The floor
+
+
+@cache
+def rates() -> tuple[float, float]:
+    """FLOP/s of a large float32 product and bytes/s of a large copy on this card."""
+    side, count = size(8192, 64), size(GIB // 4, 1000)
+    a = torch.randn(side, side, device=DEVICE)
+    b = torch.empty(count, device=DEVICE)
+    c = torch.empty_like(b)
+    products, copies = interleaved([lambda: a @ a, lambda: c.copy_(b)], 5)
+    return 2 * side**3 / products, 8 * count / copies
+
+
+def floor_seconds(network: Network, setting: Setting) -> float:
+    """Every convolution and block pass at the rate that bounds it, once a step."""
+    flops_rate, bytes_rate = rates()
+    total, side, channels = 0.0, setting.resolution, setting.channels
+    for layer in range(setting.depth):
+        pixels, pooled = side * side, (side // 2) ** 2 if side >= 4 else side * side
+        into, out = channels * pixels * setting.batch, setting.width * pixels * setting.batch
+        products = 2 * 9 * channels * out
+        # Products of the gradient and of its tangent; the images themselves need fewer.
+        count = 11 if layer else 7
+        total += count * max(products / flops_rate, 4 * (into + out) / bytes_rate)
+        small = setting.width * pooled * setting.batch
+        maps = 3 * (out + small) + 3 * out  # forward and backward, plain and twice in duals
+        total += 4 * (maps + 2 * out) / bytes_rate
+        side, channels = side // 2 if side >= 4 else side, setting.width
+    vectors = 12 * 4 * network.num_parameters / bytes_rate  # theta, lambda, gradients
+    return setting.steps * (total + vectors)
+
+
+# --------------------------------------------------------------------- Precision, memory, experts
+
+
+def precision(rounds: int) -> None:
+    """One mixed Hessian-vector product and one iteration of setting a in every arithmetic."""
+    exact = Problem(SETTINGS["a"], torch.float64)
+    g = torch.Generator(device=DEVICE).manual_seed(0)
+    # Nothing flips sign without ReLU: the difference is rounding alone.
+    name = f"{exact.setting.name}-linear"
+    direction = torch.randn(len(exact.start), generator=g, device=DEVICE, dtype=torch.float64)
+    for kind in ("float32", "tf32", "bf16"):
+        network = build_network(name, 3, exact.setting.resolution, 10, kind)
+        given = (exact.start, exact.images, exact.targets, direction)
+        fine = passes.tangent_reference(network, *given)
+        coarse = passes.tangent(network, *(z.float() for z in given))
+        errors = [
+            float((a.double() - b).norm() / b.norm())
+            for a, b in zip(coarse[:3], fine[:3], strict=True)
+        ]
+        p = Problem(SETTINGS["a"], torch.float32, kind)
+        (spent,) = interleaved([p.ours], rounds)
+        say(
+            setting=f"a-{kind}",
+            seconds=spent,
+            hvp_error_params=errors[0],
+            hvp_error_images=errors[1],
+            path=p.path,
+        )
+
+
+def memory() -> None:
+    """CIFAR-100's shape at IPC 50: 5,000 images, J = 80, batches of 125, augmented."""
+    count, batch = size(5000, 50), size(125, 12)
+    setting = Setting(3, 32, 3, 128, count, 80, classes=100)
+    p = Problem(setting, torch.float32)
+    g = torch.Generator().manual_seed(0)
+    families = Augmentation(FAMILIES)
+    steps = draw_steps(80, count, batch, lambda count: families.draw(g, count), g)
+    reserved = extra_bytes(lambda: p.ours(steps=steps))
+    (spent,) = interleaved([lambda: p.ours(steps=steps)], 3)
+    say(
+        setting="cifar100-ipc50",
+        gib=reserved / GIB,
+        gib_wanted=8,
+        seconds=spent,
+        times_floor=spent / floor_seconds(p.network, replace(setting, batch=batch)),
+        path=p.path,
+    )
+
+
+def experts() -> None:
+    """The rate of CIFAR-10-shaped experts, from an epoch of 50,000 images; 1, 2, 4 at once."""
+    g = torch.Generator().manual_seed(0)
+    side, count = size(32, 8), size(50_000, 600)
+    network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)
+    images = torch.randn(count, 3, side, side, generator=g).to(DEVICE)
+    targets = F.one_hot(torch.arange(count) % 10, 10).float().to(DEVICE)
+    schedule = Schedule(1, 256, 0.01)
+    rest = (images, targets, schedule, Augmentation(FAMILIES))
+    for many in (1, 2, 4):
+        starts = torch.stack([network.init(g) for _ in range(many)])
+        generators = [torch.Generator().manual_seed(m) for m in range(many)]
+
+        def epoch(
+            starts: Tensor = starts, generators: list[torch.Generator] = generators
+        ) -> object:
+            if len(starts) == 1:
+                return train(network, starts[0], *rest, generators[0])
+            return train_many(network, starts, *rest, generators)
+
+        seconds(epoch)
+        spent = seconds(epoch) / many
+        say(
+            setting=f"experts-{many}-at-once",
+            seconds_an_epoch=spent,
+            minutes_for_100_of_50_epochs=spent * 5000 / 60,
+            minutes_wanted=30,
+            path=passes.path(network, starts.to(DEVICE)[0]),
+        )
+
+
+# ------------------------------------------------------------------------------------ The kernels
+
+
+def kernels() -> None:
+    """Every fused kernel once against its reference, small: also what compute-sanitizer watches."""
+    worst = 0.0
+    g = torch.Generator(device=DEVICE).manual_seed(0)
+    for side in (2, 3, 8, 9, 16, 17, 32, 33):
+        for form in (Form(True, True), Form(True, False), Form(False, True)):
+            pooled = side // 2 if form.pool else side
+
+            def normal(*shape: int) -> Tensor:
+                return torch.randn(*shape, generator=g, device=DEVICE, dtype=torch.float64)
+
+            x, by_y = normal(2, 3, 5, side, side), normal(2, 3, 5, pooled, pooled)
+            affine, along = Affine(normal(5), normal(5)), Affine(normal(5), normal(5))
+            pairs = zip(
+                _block(blocks.forward, blocks.backward, x[0], (affine,), by_y[0], form)
+                + _block(blocks.dual_forward, blocks.dual_backward, x, (affine, along), by_y, form),
+                _block(
+                    blocks.forward_reference,
+                    blocks.backward_reference,
+                    x[0],
+                    (affine,),
+                    by_y[0],
+                    form,
+                )
+                + _block(
+                    blocks.dual_forward_reference,
+                    blocks.dual_backward_reference,
+                    x,
+                    (affine, along),
+                    by_y,
+                    form,
+                ),
+                strict=True,
+            )
+            for got, wanted in pairs:
+                worst = max(worst, float((got - wanted).abs().max() / (1 + wanted.abs().max())))
+    say(
+        setting="kernels",
+        max_relative_error=worst,
+        fused=blocks.fused(torch.zeros(1, device=DEVICE)),
+    )
+    if not worst < 1e-10:
+        raise SystemExit("a fused kernel differs from its reference")
+
+
+def _block(
+    forward: Callable[..., tuple[Tensor, Tensor]],
+    backward: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    affines: tuple[Affine, ...],
+    by_y: Tensor,
+    form: Form,
+) -> list[Tensor]:
+    y, stats = forward(x, *affines, form)
+    return [y, stats, *backward(x, stats, *affines, by_y, form)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", default="kernels,outer,memory,experts,precision")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
+    parser.add_argument("--setting", default="a", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not DRY and not torch.cuda.is_available():
+        print("gpu.py: no CUDA device here, nothing was measured")
+        return
+    devices.choose("cpu" if DRY else "cuda:0")
+    tasks: dict[str, Callable[[], None]] = {
+        "outer": lambda: outer(options.rounds),
+        "precision": lambda: precision(options.rounds),
+        "memory": memory,
+        "experts": experts,
+        "kernels": kernels,
+        "ratio": lambda: ratio(options.setting),
+    }
+    assert tangents.fits(build_network("convnet", 3, 32, 10))
+    for task in options.tasks.split(","):
+        if task not in tasks:
+            raise SystemExit(f"task {task!r}: allowed are {', '.join(tasks)}")
+        tasks[task]()
+
+
+if __name__ == "__main__":
+    main()
