@@ -126,10 +126,12 @@ def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statis
 def predict(
     network: Network, params: Tensor, images: Tensor, statistics: Statistics | None = None
 ) -> Tensor:
-    """Logits (N, K), in batches."""
+    """Logits (N, K), in batches; batch norm by `statistics` where given."""
+    batches = images.split(EVALUATION_BATCH)
+    if statistics is None:
+        return torch.cat([passes.logits(network, params, part) for part in batches])
     with torch.no_grad():
-        parts = [network.apply(params, part, statistics) for part in images.split(EVALUATION_BATCH)]
-    return torch.cat(parts)
+        return torch.cat([network.apply(params, part, statistics) for part in batches])
 
 
 def accuracy(
