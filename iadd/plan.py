@@ -140,7 +140,7 @@ class Plan:
             raise ValueError(f"{path}: no such file; {again}") from None
         except ValueError:
             raise ValueError(f"{path}: is no JSON; {again}") from None
-        if winner.get("spec") != json.loads(canonical(self.search_spec(dataset, method, ipc))):
+        if winner.get("spec") != json.loads(canonical_json(self.search_spec(dataset, method, ipc))):
             raise ValueError(f"{path}: was found under other settings; {again}")
         return dict(winner)
 
@@ -225,8 +225,3 @@ def source_of(stage: str, method: str | None = None) -> str:
             PACKAGE / "methods" / f"{method}.py",
         ]
     return source_hash(path for path in paths if path.exists())[:16]
-
-
-def canonical(spec: dict[str, Any]) -> str:
-    """A spec as the one JSON text that the workflow compares."""
-    return canonical_json(spec)

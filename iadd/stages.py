@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,22 +112,17 @@ def validator(
     """The validation probe of a run, as the outer loop calls it."""
     from iadd.evaluation import validation_accuracy
 
-    def validate(images: Any, labels: Any, step_size: float | None) -> float:
-        return validation_accuracy(
-            images,
-            labels,
-            step_size,
-            dataset=task.dataset,
-            network=task.network,
-            augmentation=task.augmentation,
-            epochs=config.validation.epochs,
-            networks=config.validation.networks,
-            default_step_size=config.validation.step_size,
-            names=names,
-            protocol=config.evaluations[0].protocol,
-        )
-
-    return validate
+    return partial(
+        validation_accuracy,
+        dataset=task.dataset,
+        network=task.network,
+        augmentation=task.augmentation,
+        epochs=config.validation.epochs,
+        networks=config.validation.networks,
+        default_step_size=config.validation.step_size,
+        names=names,
+        protocol=config.evaluations[0].protocol,
+    )
 
 
 def distill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,16 @@ def distill(
     settings = kind.Params(**params)
     names = (dataset.name, method, ipc, seed)
 
-    def validate(images: Any, labels: Any, step_size: float | None) -> float:
-        return validation_accuracy(
-            images,
-            labels,
-            step_size,
-            dataset=dataset,
-            network=architecture,
-            augmentation=families,
-            epochs=150,
-            networks=2,
-            default_step_size=0.01,
-            names=names,
-        )
-
+    validate = partial(
+        validation_accuracy,
+        dataset=dataset,
+        network=architecture,
+        augmentation=families,
+        epochs=150,
+        networks=2,
+        default_step_size=0.01,
+        names=names,
+    )
     result = methods.distill(
         kind(settings, task),
         generator_for(*names, "distill"),

@@ -12,7 +12,8 @@ from typing import Any
 
 from iadd import warm
 from iadd.config import Config, load_config, parse_config
-from iadd.plan import Plan, canonical
+from iadd.files import canonical_json
+from iadd.plan import Plan
 from iadd.space import is_tuned
 
 
@@ -62,21 +63,21 @@ class Jobs:
     # Specs: a rule reruns when its own has changed.
 
     def experts_spec(self, wildcards: Any) -> str:
-        return canonical(self.plan.experts_spec(self.dataset_of_folder(wildcards)))
+        return canonical_json(self.plan.experts_spec(self.dataset_of_folder(wildcards)))
 
     def distill_spec(self, wildcards: Any) -> str:
         # Not the winner's parameters: they are an input file, unknown when the graph is drawn.
-        return canonical(self.plan.job_spec(*_run(wildcards)))
+        return canonical_json(self.plan.job_spec(*_run(wildcards)))
 
     def search_spec(self, wildcards: Any) -> str:
         run = wildcards.dataset, wildcards.method, int(wildcards.ipc)
-        return canonical(self.plan.search_spec(*run))
+        return canonical_json(self.plan.search_spec(*run))
 
     def evaluation_spec(self, wildcards: Any) -> str:
-        return canonical(self.plan.evaluation_spec(wildcards.dataset))
+        return canonical_json(self.plan.evaluation_spec(wildcards.dataset))
 
     def tables_spec(self, wildcards: Any) -> str:
-        return canonical(self.plan.tables_spec())
+        return canonical_json(self.plan.tables_spec())
 
 
 def _run(wildcards: Any) -> tuple[str, str, int, int]:

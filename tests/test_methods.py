@@ -153,11 +153,7 @@ def test_gradient_distance_by_hand() -> None:
 def test_gradient_matching_equals_double_backward(name: str, task: methods.Problem) -> None:
     method = make(name, task, batch_real=1000)
     method.net = task.network.init(generator_for("net"))
-    images = (
-        task.dataset.train.images[task.problem_rows]
-        if hasattr(task, "problem_rows")
-        else (task.dataset.train.images[task.random_rows(generator_for("rows"))])
-    )
+    images = task.dataset.train.images[task.random_rows(generator_for("rows"))]
     own = images[: task.ipc]
     targets = F.one_hot(torch.zeros(task.ipc, dtype=torch.long), 4).float()
     value, gradient = method.match(0, own, targets, generator_for("match"))
