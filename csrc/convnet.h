@@ -10,7 +10,8 @@ namespace iadd::convnet {
 
 constexpr int kMaxDepth = 8;
 constexpr long kFrequencies = 36;
-constexpr long kPanel = 4;  // vectors of output channels in one panel of the weight gradient
+constexpr long kPanel = 4;           // vectors of output channels that the first layer does at once
+constexpr long kPanelChannels = 64;  // output channels in one panel of the weight gradient
 
 struct Layer {
   long in, out;                // channels
@@ -20,7 +21,10 @@ struct Layer {
   long weight, bias, scale, shift;      // offsets in the flat parameter vector
   long in_blocks, out_blocks;           // channel blocks of one vector
   long tile_rows, tile_columns, tiles;  // 4x4 output tiles of one map
-  long frequency_weights;               // stride between frequencies of the transformed weights
+  bool whole;                           // the tiles end where the map does
+  // The map with the margin of zeros that its tiles reach into.
+  long plane_row, plane;
+  long frequency_weights;  // stride between frequencies of the transformed weights
   // Offsets in the packed weights: forward and transposed operand, then the vectors.
   long packed_forward, packed_transposed, packed_bias, packed_scale, packed_shift;
   // Offsets in the packed gradient: [out block][(input channel, tap)][lane], then the vectors.

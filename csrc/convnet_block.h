@@ -1,88 +1,121 @@
 // Instance norm, ReLU and average pool of one map of one channel block, forward and backward.
 #pragma once
 
-template <class T, bool D>
-struct Affine {  // of the norm; `scale` and `shift` are unused without one
-  Num<T, D> scale, shift;
-  bool norm, relu;
-
-  INLINE Num<T, D> operator()(Num<T, D> x) const { return norm ? scale * x + shift : x; }
+// What is decided once a network and not once a pixel.
+template <bool Norm, bool Relu>
+struct Form {
+  static constexpr bool norm = Norm, relu = Relu;
 };
 
-// Visits every pixel as visit(pixel, window), the pixels of a pooling window one after the other;
-// window is -1 for a last odd row or column, which the pool drops.
-template <class Visit>
-INLINE void each_pixel(const Layer& l, Visit visit) {
-  if (!l.pool) {
-    for (long i = 0; i < l.pixels; ++i) visit(i, i);
-    return;
-  }
-  for (long y = 0; y < l.pooled_height; ++y)
-    for (long x = 0; x < l.pooled_width; ++x) {
-      const long first = 2 * y * l.width + 2 * x, window = y * l.pooled_width + x;
-      visit(first, window);
-      visit(first + 1, window);
-      visit(first + l.width, window);
-      visit(first + l.width + 1, window);
-    }
-  for (long y = 0; y < 2 * l.pooled_height; ++y)
-    for (long x = 2 * l.pooled_width; x < l.width; ++x) visit(y * l.width + x, -1);
-  for (long i = 2 * l.pooled_height * l.width; i < l.pixels; ++i) visit(i, -1);
+template <class Body>
+INLINE void with_form(bool norm, bool relu, Body body) {
+  if (norm && relu) return body(Form<true, true>{});
+  if (norm) return body(Form<true, false>{});
+  if (relu) return body(Form<false, true>{});
+  body(Form<false, false>{});
 }
 
-// Sum over the map of term(pixel), in four interleaved chains for speed and accuracy.
+template <class T, bool D>
+struct Affine {  // of the norm; unused without one
+  Num<T, D> scale, shift;
+};
+
+template <int P>
+struct Pixels {};
+
+// Visits a map as visit(Pixels<P>, pixel, window): P pixels from `pixel` on are the pooling window
+// that lies at `window` in an array of `row` a row: 4 (see Corners), or 1 without a pool. A last
+// odd row or column, which the pool drops, as drop(pixel).
+template <class Visit, class Drop>
+INLINE void each_window(const Layer& l, long row, Visit visit, Drop drop) {
+  // Copies: to the compiler, a store of a vector might change what is behind a reference.
+  const long width = l.width, height = l.height, columns = l.pooled_width, rows = l.pooled_height;
+  if (!l.pool) {
+    for (long y = 0; y < height; ++y)
+      for (long x = 0; x < width; ++x) visit(Pixels<1>{}, y * width + x, y * row + x);
+    return;
+  }
+  for (long y = 0; y < rows; ++y)
+    for (long x = 0; x < columns; ++x) visit(Pixels<4>{}, 2 * y * width + 2 * x, y * row + x);
+  for (long y = 0; y < 2 * rows; ++y)
+    for (long x = 2 * columns; x < width; ++x) drop(y * width + x);
+  for (long i = 2 * rows * width; i < width * height; ++i) drop(i);
+}
+
+// Where pixel p of a window lies.
+INLINE long corner(long width, int p) { return p / 2 * width + p % 2; }
+
+template <class T, bool D>
+INLINE Num<T, D> total(const Num<T, D> (&x)[1]) {
+  return x[0];
+}
+template <class T, bool D>
+INLINE Num<T, D> total(const Num<T, D> (&x)[4]) {
+  return (x[0] + x[1]) + (x[2] + x[3]);
+}
+
+// Sum of term(i) over i < count, in four interleaved chains for speed and accuracy.
 template <class T, bool D, class Term>
-INLINE Num<T, D> sum_pixels(long pixels, Term term) {
+INLINE Num<T, D> sum_over(long count, Term term) {
   Num<T, D> sum[4] = {};
   long i = 0;
-  for (; i + 4 <= pixels; i += 4)
+  for (; i + 4 <= count; i += 4)
 #pragma GCC unroll 4
     for (long j = 0; j < 4; ++j) sum[j] = sum[j] + term(i + j);
-  for (; i < pixels; ++i) sum[0] = sum[0] + term(i);
+  for (; i < count; ++i) sum[0] = sum[0] + term(i);
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-// In place: y becomes the normalised map (or y + bias without a norm). Returns 1 / deviation.
+// From a convolution's output to what the affine map sees.
 template <class T, bool D>
-Num<T, D> normalise(const Layer& l, bool norm, Ref<T, D> y, Num<T, D> bias) {
-  if (!norm) {
-    for (long i = 0; i < l.pixels; ++i) y.put(i, y.get(i) + bias);
-    return Num<T, D>{};
+struct Moments {
+  Num<T, D> mean, root;  // root: 1 / deviation; without a norm 1, and mean the negative bias
+
+  INLINE Num<T, D> operator()(Num<T, D> y) const { return (y - mean) * root; }
+};
+
+// Of one map, read once: mean and squared deviations a chunk that stays in the cache, then merged
+// (Chan, Golub & LeVeque 1983), which is as accurate as two passes over all of it.
+template <class T, bool D>
+Moments<T, D> moments(long pixels, Ref<T, D> y) {
+  constexpr long chunk = 64;
+  Num<T, D> mean{}, squares{};
+  for (long begin = 0; begin < pixels; begin += chunk) {
+    const long count = smaller(chunk, pixels - begin);
+    const Ref<T, D> part = y + begin * kLanes<T>;
+    const Num<T, D> middle =
+        sum_over<T, D>(count, [&](long i) INLINE_LAMBDA { return part.get(i); }) *
+        (T(1) / T(count));
+    squares = squares + sum_over<T, D>(count, [&](long i) INLINE_LAMBDA {
+                const Num<T, D> x = part.get(i) - middle;
+                return x * x;
+              });
+    const T share = T(count) / T(begin + count);
+    const Num<T, D> apart = middle - mean;
+    mean = mean + apart * share;
+    squares = squares + apart * apart * (T(begin) * share);
   }
-  const T share = T(1) / T(l.pixels);
-  // The norm takes the bias off again, so it is left out but for a NaN or infinity it may hold.
-  const Num<T, D> mean =
-      sum_pixels<T, D>(l.pixels, [&](long i) INLINE_LAMBDA { return y.get(i); }) * share +
-      bias * T(0);
-  Num<T, D> variance = sum_pixels<T, D>(l.pixels,
-                                        [&](long i) INLINE_LAMBDA {
-                                          const Num<T, D> x = y.get(i) - mean;
-                                          return x * x;
-                                        }) *
-                       share;
+  Num<T, D> variance = squares * (T(1) / T(pixels));
   variance.v += T(1e-5);
-  const Num<T, D> root = reciprocal_root<T>(variance);
-  for (long i = 0; i < l.pixels; ++i) y.put(i, (y.get(i) - mean) * root);
-  return root;
+  return {mean, reciprocal_root<T>(variance)};
 }
 
-// out = pool(relu(affine(x))).
-template <class T, bool D>
-void activate(const Layer& l, const Affine<T, D>& affine, Ref<T, D> x, Ref<T, D> out) {
-  auto value = [&](long i) INLINE_LAMBDA {
-    const Num<T, D> z = affine(x.get(i));
-    return affine.relu ? zero_unless(z, z) : z;
-  };
-  if (!l.pool) {
-    for (long i = 0; i < l.pixels; ++i) out.put(i, value(i));
-    return;
-  }
-  for (long r = 0, window = 0; r < l.pooled_height; ++r)
-    for (long c = 0; c < l.pooled_width; ++c, ++window) {
-      const long i = 2 * r * l.width + 2 * c;
-      out.put(window, ((value(i) + value(i + 1)) + (value(i + l.width) + value(i + l.width + 1))) *
-                          T(0.25));
+// out = pool(relu(affine(m(y)))), `row` vectors a row.
+template <class F, class T, bool D>
+void activate(const Layer& l, const Affine<T, D> affine, const Moments<T, D> m, Ref<T, D> y,
+              Ref<T, D> out, long row) {
+  const long width = l.width;
+  auto visit = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
+    Num<T, D> z[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const Num<T, D> x = m(y.get(first + corner(width, p)));
+      z[p] = F::norm ? affine.scale * x + affine.shift : x;
+      if (F::relu) z[p] = zero_unless(z[p], z[p]);
     }
+    out.put(window, P == 1 ? z[0] : total(z) * T(0.25));
+  };
+  each_window(l, row, visit, [](long) INLINE_LAMBDA {});
 }
 
 template <class T, bool D>
@@ -90,35 +123,46 @@ struct BlockGradient {
   Num<T, D> scale, shift;  // shift is the convolution bias' gradient where there is no norm
 };
 
-// In place: x becomes the gradient of the convolution's output, given that of the pool's.
-template <class T, bool D>
-BlockGradient<T, D> differentiate(const Layer& l, const Affine<T, D>& affine, Num<T, D> root,
-                                  Ref<T, D> x, Ref<T, D> out_gradient) {
-  const T part = l.pool ? T(0.25) : T(1);
-  auto before_relu = [&](Num<T, D> at, long window) INLINE_LAMBDA {
-    if (window < 0) return Num<T, D>{};
-    const Num<T, D> g = out_gradient.get(window) * part;
-    return affine.relu ? zero_unless(g, affine(at)) : g;
+// x becomes the gradient of the convolution's output y, given that of the pool's, which lies `row`
+// vectors a row.
+template <class F, class T, bool D>
+BlockGradient<T, D> differentiate(const Layer& l, const Affine<T, D> affine, const Moments<T, D> m,
+                                  Ref<T, D> y, Ref<T, D> out_gradient, long row, Ref<T, D> x) {
+  const long width = l.width;
+  const T part = l.pool ? T(0.25) : T(1), share = T(1) / T(l.pixels);
+  auto before_relu = [&](Num<T, D> g, Num<T, D> at) INLINE_LAMBDA {
+    if (!F::relu) return g;
+    return zero_unless(g, F::norm ? affine.scale * at + affine.shift : at);
   };
   BlockGradient<T, D> sum{};
-  if (!affine.norm) {
-    each_pixel(l, [&](long i, long window) INLINE_LAMBDA {
-      const Num<T, D> g = before_relu(x.get(i), window);
-      sum.shift = sum.shift + g;
-      x.put(i, g);
-    });
-    return sum;
-  }
-  each_pixel(l, [&](long i, long window) INLINE_LAMBDA {
-    const Num<T, D> at = x.get(i), g = before_relu(at, window);
-    sum.shift = sum.shift + g;
-    sum.scale = sum.scale + g * at;
-  });
-  const T share = T(1) / T(l.pixels);
-  const Num<T, D> a = sum.shift * share, b = sum.scale * share, k = affine.scale * root;
-  each_pixel(l, [&](long i, long window) INLINE_LAMBDA {
-    const Num<T, D> at = x.get(i);
-    x.put(i, k * (before_relu(at, window) - a - at * b));
-  });
+  auto add = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
+    const Num<T, D> g = out_gradient.get(window) * part;
+    Num<T, D> shift[P], scale[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const Num<T, D> at = m(y.get(first + corner(width, p)));
+      shift[p] = before_relu(g, at);
+      if (F::norm) scale[p] = shift[p] * at;
+      x.put(first + corner(width, p), F::norm ? at : shift[p]);
+    }
+    sum.shift = sum.shift + total(shift);
+    if (F::norm) sum.scale = sum.scale + total(scale);
+  };
+  each_window(l, row, add,
+              [&](long i) INLINE_LAMBDA { x.put(i, F::norm ? m(y.get(i)) : Num<T, D>{}); });
+  if (!F::norm) return sum;
+  // k (g - mean(g) - x mean(g x)), with k taken into every term.
+  const Num<T, D> k = affine.scale * m.root;
+  const Num<T, D> a = k * (sum.shift * share), b = k * (sum.scale * share);
+  auto pull_back = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
+    const Num<T, D> g = k * (out_gradient.get(window) * part);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const Num<T, D> at = x.get(first + corner(width, p));
+      x.put(first + corner(width, p), before_relu(g, at) - a - at * b);
+    }
+  };
+  each_window(l, row, pull_back,
+              [&](long i) INLINE_LAMBDA { x.put(i, Num<T, D>{} - a - x.get(i) * b); });
   return sum;
 }

@@ -1,24 +1,59 @@
 // Members of Pass: the convolutions with what follows them, forward and backward.
 #pragma once
 
+// One channel block of one image's plane, or of the features, as the block before it writes it.
+struct Place {
+  Ref<T, D> at;
+  long row;
+};
+
+Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const {
+  return {all + image * net.padded_features + block * l.pooled * L, l.pooled_width};
+}
+Place inside(const Layer& l) const { return {plane + (l.plane_row + 1) * L, l.plane_row}; }
+
+// The tiles of one channel block of one image in the transformed input of layer i.
+Ref<T, D> tiles_of(long i, long image, long block) const {
+  const Layer& l = net.layers[i];
+  return inputs[i] + (block * job.count + image) * l.tiles * L;
+}
+
+// Planes keep their margins of zeros while their insides are written again and again.
+void clear_plane(long i) const {
+  if (i == net.depth) return;
+  clear(plane.v, net.layers[i].plane * L);
+  if constexpr (D) clear(plane.d, net.layers[i].plane * L);
+}
+
 // From a convolution's output map to the next layer's transformed input, or to the features.
 void finish_block(long i, long image, long block) {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Ref<T, D> map = maps[i] + at * l.pixels * L;
-  const Num<T, D> root = normalise<T, D>(l, net.norm, map, weight(l.packed_bias + block * L));
-  roots[i].put(at, root);
-  if (i + 1 == net.depth)
-    return activate<T, D>(l, affine(l, block), map,
-                          features + image * net.padded_features + block * l.pooled * L);
-  activate<T, D>(l, affine(l, block), map, pooled);
+  const bool last = i + 1 == net.depth;
+  const Place out = last ? features_of(features, l, image, block) : inside(net.layers[i + 1]);
+  const Num<T, D> bias = weight(l.packed_bias + block * L);
+  Moments<T, D> m{bias * T(-1), one()};
+  if (net.norm) {
+    m = moments<T, D>(l.pixels, map);
+    // The norm takes the bias off again, so it is left out but for a NaN or infinity it may hold.
+    m.mean = m.mean + bias * T(0);
+  }
+  means[i].put(at, m.mean);
+  roots[i].put(at, m.root);
+  with_form(net.norm, net.relu, [&](auto form) INLINE_LAMBDA {
+    activate<decltype(form), T, D>(l, affine(l, block), m, map, out.at, out.row);
+  });
+  if (last) return;
   const Layer& next = net.layers[i + 1];
-  const long tiles = job.count * next.tiles;
-  const Ref<T, D> to = inputs[i + 1] + (block * tiles + image * next.tiles) * L;
-  const long stride = net.frequency_maps(next.in_blocks, tiles);
-  map_to_frequencies<InputTransform, T>(pooled.v, next.height, next.width, 1, to.v, stride);
-  if constexpr (D)
-    map_to_frequencies<InputTransform, T>(pooled.d, next.height, next.width, 1, to.d, stride);
+  const Ref<T, D> to = tiles_of(i + 1, image, block);
+  const long stride = net.frequency_maps(next.in_blocks, job.count * next.tiles);
+  auto transformed = [&](const T* from, T* tiles) INLINE_LAMBDA {
+    map_to_frequencies<InputTransform, T>(from, next.plane_row, next.tile_rows, next.tile_columns,
+                                          tiles, stride);
+  };
+  transformed(plane.v, to.v);
+  if constexpr (D) transformed(plane.d, to.d);
 }
 
 // Small operands stay in the cache anyhow.
@@ -38,14 +73,35 @@ void convolution(long i) {
                      weights(l.packed_forward + f * l.frequency_weights), outputs + f * to, tiles,
                      l.out_blocks);
   }
+  clear_plane(i + 1);
   for (long image = 0; image < job.count; ++image)
     for (long block = 0; block < l.out_blocks; ++block) {
       const Ref<T, D> map = maps[i] + (image * l.out_blocks + block) * l.pixels * L;
       const Ref<T, D> in = outputs + (block * tiles + image * l.tiles) * L;
-      frequencies_to_map<T>(in.v, to, l.height, l.width, map.v);
-      if constexpr (D) frequencies_to_map<T>(in.d, to, l.height, l.width, map.d);
+      write_map(l, in.v, to, map.v);
+      if constexpr (D) write_map(l, in.d, to, map.d);
       finish_block(i, image, block);
     }
+}
+
+// A map that ends inside its last tiles goes through an array that does not.
+void write_map(const Layer& l, const T* in, long stride, T* map) const {
+  const long row = 4 * l.tile_columns;
+  frequencies_to_map<T>(in, stride, l.tile_rows, l.tile_columns, l.whole ? map : whole, row);
+  if (l.whole) return;
+  for (long y = 0; y < l.height; ++y)
+    for (long i = 0; i < l.width * L; ++i) map[y * l.width * L + i] = whole[y * row * L + i];
+}
+
+void read_map(const Layer& l, const T* map, T* out, long stride) const {
+  const long row = 4 * l.tile_columns;
+  if (!l.whole) {
+    clear(whole, 16 * l.tiles * L);
+    for (long y = 0; y < l.height; ++y)
+      for (long i = 0; i < l.width * L; ++i) whole[y * row * L + i] = map[y * l.width * L + i];
+  }
+  map_to_frequencies<OutputTransposed, T>(l.whole ? map : whole, row, l.tile_rows, l.tile_columns,
+                                          out, stride);
 }
 
 static Ref<const T, D> constant(Ref<T, D> r) { return {r.v, r.d}; }
@@ -71,6 +127,7 @@ void unfold(const T* image) {
 void first_convolution() {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in;
+  clear_plane(1);
   for (long image = 0; image < job.count; ++image) {
     unfold(job.images + image * l.in * l.pixels);
     const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
@@ -108,12 +165,17 @@ INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
   store(at, accumulate ? load(at) + g : g);
 }
 
-// From the gradient of a block's output to that of its convolution's output, in place in its map.
-void differentiate_block(long i, long image, long block, Ref<T, D> out_gradient) {
+// From the gradient of a block's output to that of its convolution's output, in `to`.
+void differentiate_block(long i, long image, long block, Ref<T, D> to) {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
-  const BlockGradient<T, D> g = differentiate<T, D>(l, affine(l, block), roots[i].get(at),
-                                                    maps[i] + at * l.pixels * L, out_gradient);
+  const Place out = output_gradient(i, image, block);
+  const Moments<T, D> m{means[i].get(at), roots[i].get(at)};
+  BlockGradient<T, D> g;
+  with_form(net.norm, net.relu, [&](auto form) INLINE_LAMBDA {
+    g = differentiate<decltype(form), T, D>(l, affine(l, block), m, maps[i] + at * l.pixels * L,
+                                            out.at, out.row, to);
+  });
   if (!job.gradient) return;
   const bool more = job.accumulate || image > 0;
   if (net.norm) {
@@ -126,18 +188,19 @@ void differentiate_block(long i, long image, long block, Ref<T, D> out_gradient)
   }
 }
 
-// The gradient of block i's output, from the layer above; `pooled` where it has to be assembled.
-Ref<T, D> output_gradient(long i, long image, long block) {
+// The gradient of block i's output, from the layer above; assembled in the plane but for the last.
+Place output_gradient(long i, long image, long block) {
   const Layer& l = net.layers[i];
-  if (i + 1 == net.depth)
-    return feature_gradient + image * net.padded_features + block * l.pooled * L;
+  if (i + 1 == net.depth) return features_of(feature_gradient, l, image, block);
   const Layer& next = net.layers[i + 1];
-  const long tiles = job.count * next.tiles;
-  const Ref<T, D> from = inputs[i + 1] + (block * tiles + image * next.tiles) * L;
-  const long stride = net.frequency_maps(next.in_blocks, tiles);
-  frequencies_to_input<T>(from.v, stride, next.height, next.width, pooled.v);
-  if constexpr (D) frequencies_to_input<T>(from.d, stride, next.height, next.width, pooled.d);
-  return pooled;
+  const Ref<T, D> from = tiles_of(i + 1, image, block);
+  const long stride = net.frequency_maps(next.in_blocks, job.count * next.tiles);
+  auto assemble = [&](const T* tiles, T* to) INLINE_LAMBDA {
+    frequencies_to_plane<T>(tiles, stride, next.tile_rows, next.tile_columns, to, next.plane_row);
+  };
+  assemble(from.v, plane.v);
+  if constexpr (D) assemble(from.d, plane.d);
+  return inside(next);
 }
 
 void convolution_backward(long i) {
@@ -147,12 +210,10 @@ void convolution_backward(long i) {
   const long to = net.frequency_maps(l.out_blocks, tiles);
   for (long image = 0; image < job.count; ++image)
     for (long block = 0; block < l.out_blocks; ++block) {
-      differentiate_block(i, image, block, output_gradient(i, image, block));
-      const Ref<T, D> map = maps[i] + (image * l.out_blocks + block) * l.pixels * L;
+      differentiate_block(i, image, block, map_gradient);
       const Ref<T, D> out = outputs + (block * tiles + image * l.tiles) * L;
-      map_to_frequencies<OutputTransposed, T>(map.v, l.height, l.width, 0, out.v, to);
-      if constexpr (D)
-        map_to_frequencies<OutputTransposed, T>(map.d, l.height, l.width, 0, out.d, to);
+      read_map(l, map_gradient.v, out.v, to);
+      if constexpr (D) read_map(l, map_gradient.d, out.d, to);
     }
   if (job.gradient) differentiate_weights(i);
   const long depth = l.out_blocks * L;
@@ -171,8 +232,8 @@ void differentiate_weights(long i) {
   const long tiles = job.count * l.tiles, rows = l.in_blocks * L;
   const long from = net.frequency_maps(l.in_blocks, tiles);
   const long to = net.frequency_maps(l.out_blocks, tiles);
-  for (long block = 0; block < l.out_blocks; block += kPanel) {
-    const long blocks = l.out_blocks - block < kPanel ? l.out_blocks - block : kPanel;
+  for (long block = 0; block < l.out_blocks; block += kShare) {
+    const long blocks = l.out_blocks - block < kShare ? l.out_blocks - block : kShare;
     for (long f = 0; f < kFrequencies; ++f)
       for (long c = 0; c < l.in_blocks; ++c) {
         const Product<T> p = {nullptr,   1,       L, 0,        nullptr, L, 0,
@@ -183,56 +244,49 @@ void differentiate_weights(long i) {
       }
     for (long b = 0; b < blocks; ++b)
       for (long c = 0; c < l.in; ++c) {
-        Vec<T> tile[kFrequencies], taps[9];
-        load_tile(weight_gradient + (b * rows + c) * L, panel_stride(l), tile);
-        transform<WeightTransposed, T>(tile, taps);
         const long offset = l.gradient_weight + ((block + b) * l.in + c) * 9 * L;
-        for (long tap = 0; tap < 9; ++tap)
-          add_gradient(offset + tap * L, taps[tap], job.accumulate);
+        const T* tile = weight_gradient + (b * rows + c) * L;
+        transform<WeightTransposed, T>(frequencies(tile, panel_stride(l)),
+                                       [&](int y, int x, Vec<T> g) INLINE_LAMBDA {
+                                         add_gradient(offset + (y * 3 + x) * L, g, job.accumulate);
+                                       });
       }
   }
 }
 
+// A few channel blocks at a time, so that their gradients are still in the cache for the products.
 void first_backward() {
   const Layer& l = net.layers[0];
-  const long taps = 9 * l.in;
+  const long taps = 9 * l.in, size = l.pixels * L;
   for (long image = 0; image < job.count; ++image) {
-    for (long block = 0; block < l.out_blocks; ++block)
-      differentiate_block(0, image, block, output_gradient(0, image, block));
-    const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
-    if (job.gradient) {
-      unfold(job.images + image * l.in * l.pixels);
-      const Product<T> p = {
-          nullptr,      column_stride(l), 1, 0,        nullptr,  L, 0,
-          l.pixels * L, nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
-      multiply_last<0>(p, {columns, nullptr}, constant(map), job.gradient + l.gradient_weight, taps,
-                       l.out_blocks);
+    if (job.gradient) unfold(job.images + image * l.in * l.pixels);
+    for (long block = 0; block < l.out_blocks; block += kPanel) {
+      const long blocks = smaller(kPanel, l.out_blocks - block);
+      for (long b = 0; b < blocks; ++b)
+        differentiate_block(0, image, block + b, map_gradient + b * size);
+      if (job.gradient) {
+        const Product<T> p = {
+            nullptr, column_stride(l), 1, 0,        nullptr,  L, 0,
+            size,    nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
+        multiply_last<0>(p, {columns, nullptr}, constant(map_gradient),
+                         job.gradient + l.gradient_weight + block * taps * L, taps, blocks);
+      }
+      if (job.image_gradient) differentiate_columns(block, blocks);
     }
-    if (job.image_gradient)
-      differentiate_image(constant(map), job.image_gradient + image * l.in * l.pixels);
+    if (job.image_gradient) fold(job.image_gradient + image * l.in * l.pixels);
   }
 }
 
-void differentiate_image(Ref<const T, D> map, T* out) {
+// The part of some channel blocks in the gradient of the unfolded image.
+void differentiate_columns(long block, long blocks) {
   const Layer& l = net.layers[0];
-  const Product<T> p = {nullptr,
-                        L,
-                        1,
-                        l.pixels * L,
-                        nullptr,
-                        L,
-                        L * L,
-                        l.out_blocks * L * L,
-                        nullptr,
-                        L,
-                        l.pixels * L,
-                        L,
-                        l.out_blocks,
-                        false};
-  multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
-                   swapped(weights(l.packed_transposed)), column_gradient, l.pixels,
+  const Product<T> p = {
+      nullptr,      L, 1,      l.pixels * L, nullptr, L, L * L, l.out_blocks * L * L, nullptr, L,
+      l.pixels * L, L, blocks, block > 0};
+  const Ref<const T, D> from = constant(map_gradient);
+  multiply_last<L>(p, {D ? from.d : from.v, D ? from.v : nullptr},
+                   swapped(weights(l.packed_transposed + block * L * L)), column_gradient, l.pixels,
                    column_blocks(l));
-  fold(out);
 }
 
 // The transpose of unfold, through an image with a margin of one pixel (in `columns`).

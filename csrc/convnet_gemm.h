@@ -13,7 +13,7 @@ struct Product {
   long c_row, c_vector;
   long inner, outer;
   bool accumulate;
-  long ahead = 0;  // vectors of b a column to prefetch
+  long ahead = 0;  // rows of b to prefetch
 };
 
 // Stride is a_row where it is known at compile time, 0 where it is not.
@@ -64,11 +64,12 @@ void product_panel(const Product<T>& p, long vector, long rows) {
   // The panel after this one follows it in memory (of weights, be it in the next frequency): asked
   // for a little at a time, it is there when its turn comes.
   const T* next = p.b + (vector + N) * p.b_vector;
-  const long lines = p.ahead * N;
+  constexpr long line = 64 / sizeof(T);  // elements of a cache line
+  const long lines = p.ahead * N * kLanes<T> / line;
   for (long i = 0; i < blocks; ++i) {
     const long begin = rows * i / blocks, end = rows * (i + 1) / blocks;
     for (long j = lines * i / blocks; j < lines * (i + 1) / blocks; ++j)
-      __builtin_prefetch(next + j * kLanes<T>);
+      __builtin_prefetch(next + j * line);
     product_rows<T, Stride, N>(p, begin, vector, end - begin);
   }
 }

@@ -19,6 +19,9 @@ void place_map(Layer& l, bool pool) {
   l.tile_rows = blocks(l.height, 4);
   l.tile_columns = blocks(l.width, 4);
   l.tiles = l.tile_rows * l.tile_columns;
+  l.whole = l.height % 4 == 0 && l.width % 4 == 0;
+  l.plane_row = 4 * l.tile_columns + 2;
+  l.plane = (4 * l.tile_rows + 2) * l.plane_row;
 }
 
 // Flat order of a block: weight (out, in, 3, 3), bias, then scale and shift of the norm.

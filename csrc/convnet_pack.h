@@ -68,11 +68,10 @@ struct Packer {
   }
 
   void store_filters(const Vec<T>* taps, T* to, long stride) const {
-    for (long row = 0; row < L; ++row) {
-      Vec<T> tile[kFrequencies];
-      transform<WeightTransform, T>(taps + row * 9, tile);
-      store_tile(to + row * L, stride, tile);
-    }
+    for (long row = 0; row < L; ++row)
+      transform<WeightTransform, T>([&](int r, int c)
+                                        INLINE_LAMBDA { return taps[row * 9 + r * 3 + c]; },
+                                    frequencies(to + row * L, stride));
   }
 
   void vectors(const Layer& l, long block) const {

@@ -7,9 +7,9 @@ struct Pass {
   static constexpr long L = kLanes<T>;
   const Job<T>& job;
   const Network& net;
-  Ref<T, D> maps[kMaxDepth], roots[kMaxDepth], inputs[kMaxDepth];
-  Ref<T, D> outputs, pooled, features, feature_gradient, logits, logit_gradient;
-  T *weight_gradient, *columns, *column_gradient;
+  Ref<T, D> maps[kMaxDepth], means[kMaxDepth], roots[kMaxDepth], inputs[kMaxDepth];
+  Ref<T, D> outputs, plane, map_gradient, features, feature_gradient, logits, logit_gradient;
+  T *weight_gradient, *columns, *column_gradient, *whole;
 
   explicit Pass(const Job<T>& job) : job(job), net(*job.network) {}
 
@@ -25,13 +25,17 @@ struct Pass {
       T* v = plain(size);
       return Ref<T, D>{v, D ? plain(size) : nullptr};
     };
-    long largest = 0, panel = 0, pixels = 0;
+    long largest = 0, panel = 0, pixels = 0, ragged = 0;
+    long map = first_panel(net.layers[0]) * net.layers[0].pixels;
     for (long i = 0; i < net.depth; ++i) {
       const Layer& l = net.layers[i];
       maps[i] = dual(count * l.out_blocks * l.pixels * L);
+      means[i] = dual(count * l.out_blocks * L);
       roots[i] = dual(count * l.out_blocks * L);
-      pixels = l.pooled > pixels ? l.pooled : pixels;
       if (i == 0) continue;
+      pixels = l.plane > pixels ? l.plane : pixels;
+      map = l.pixels > map ? l.pixels : map;
+      if (!l.whole && 16 * l.tiles > ragged) ragged = 16 * l.tiles;
       const long size = kFrequencies * net.frequency_maps(l.out_blocks, count * l.tiles);
       inputs[i] = dual(kFrequencies * net.frequency_maps(l.in_blocks, count * l.tiles));
       largest = size > largest ? size : largest;
@@ -40,7 +44,8 @@ struct Pass {
     }
     const Layer& first = net.layers[0];
     outputs = dual(largest);
-    pooled = dual(pixels * L);
+    plane = dual(pixels * L);
+    map_gradient = dual(map * L);
     features = dual(count * net.padded_features);
     feature_gradient = dual(count * net.padded_features);
     logits = dual(count * net.classes);
@@ -48,10 +53,14 @@ struct Pass {
     weight_gradient = plain(panel);
     columns = plain(9 * first.in * column_stride(first));
     column_gradient = plain(column_blocks(first) * L * first.pixels);
+    whole = plain(ragged * L);
     return used;
   }
 
-  static long panel_stride(const Layer& l) { return (kPanel * l.in_blocks * L + 1) * L; }
+  // Vectors of output channels that share a weight gradient in the Winograd domain.
+  static constexpr long kShare = kPanelChannels / L;
+  static long panel_stride(const Layer& l) { return (kShare * l.in_blocks * L + 1) * L; }
+  static long first_panel(const Layer& l) { return smaller(kPanel, l.out_blocks); }
   static long column_stride(const Layer& l) { return l.pixels + L; }
   static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
 
@@ -64,9 +73,14 @@ struct Pass {
     else
       return {load(job.weights + offset)};
   }
+  static INLINE Num<T, D> one() {
+    Num<T, D> x{};
+    x.v += T(1);
+    return x;
+  }
   Affine<T, D> affine(const Layer& l, long block) const {
-    if (!net.norm) return {Num<T, D>{}, Num<T, D>{}, false, net.relu};
-    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L), true, net.relu};
+    if (!net.norm) return Affine<T, D>{Num<T, D>{}, Num<T, D>{}};
+    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L)};
   }
 
   // c = a * b of arrays and of their derivatives, by the product rule.

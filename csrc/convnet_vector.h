@@ -31,6 +31,12 @@ INLINE void store(T* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// `size` is a multiple of a vector.
+template <class T>
+INLINE void clear(T* p, long size) {
+  for (long i = 0; i < size; i += kLanes<T>) store(p + i, Vec<T>{});
+}
+
 // One step of Eklundh's transpose: exchanges bit H of the row and of the lane.
 template <class T, int H, int... Lane>
 INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, Lane...>) {
