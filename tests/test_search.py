@@ -1,6 +1,7 @@
 """Search: resumes without losing a trial, survives a node, refuses nonsense in one line."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from iadd import results, stages
+from iadd import methods, results, stages
 from iadd.config import parse_config
 from iadd.files import canonical_json
 from iadd.plan import Plan
 from iadd.progress import Progress
 from iadd.ranking import ranked_rows
+from iadd.seeds import generator_for
 from iadd.space import space_of
 
 pytest.importorskip("ray")
@@ -27,8 +29,11 @@ pytest.importorskip("optuna")
 
 from iadd.search import contenders, importance, search
 from iadd.search.cluster import SOCKET_ROOT, cluster, temporary_root
+from iadd.search.figure import png
 from iadd.search.journal import Entry, Journal
-from iadd.search.trial import Task, attempt, settings_of
+from iadd.search.population import explore, founders, next_generation
+from iadd.search.stopping import Quota, milestones
+from iadd.search.trial import Task, advance, attempt, settings_of
 from iadd.search.tune import _follow, first_points
 
 MTT = {
@@ -241,6 +246,24 @@ def test_a_trial_that_ran_out_of_memory_is_recorded_and_counts(tmp_path: Path) -
     assert heard == [(1, 0.0)]  # a resumed search does not try it again
 
 
+def test_asha_decides_where_it_measures_first_and_then_ever_later() -> None:
+    assert milestones(300, 9, 4) == [33, 132]
+    assert milestones(18, 9, 4) == [2, 8]
+    assert milestones(4, 9, 4) == [1]  # the end is no rung: what comes there has run
+
+
+def test_no_more_than_the_quota_passes_a_rung_but_records() -> None:
+    """In whatever order they come: ties, and a searcher that learns, are not let through."""
+    quota = Quota(4)
+    assert [quota.admits(0.5, True) for _ in range(9)] == [True, *[False] * 3, True, *[False] * 3,
+                                                           True]  # fmt: skip
+    assert quota.admits(0.6, True)  # over the quota, but better than all before it
+    assert not quota.admits(0.6, True) and not quota.admits(0.1, False)
+    learns = Quota(4)
+    found = [learns.admits(0.9 + 0.001 * (k % 20) - (k % 4) / 100, k % 4 < 2) for k in range(32)]
+    assert sum(found) <= 32 / 4 + 2
+
+
 def test_importance_finds_the_parameter_that_matters() -> None:
     space: Any = {"lr_img": ("log", 1.0, 100.0), "unrolled_steps": ("int", 1, 9)}
     entries = []
@@ -268,6 +291,189 @@ def test_contenders_are_the_default_and_the_best_that_ran_to_their_end(tmp_path:
         entry.add(18, accuracy, 1.0)
         task.journal.write(entry)
     assert [entry.number for entry in contenders(task, task.journal)] == [0, 4, 3]
+
+
+# Populations.
+
+POPULATION = {"scheduler": "pbt", "trials": 5, "rungs": 4}
+
+
+def member(task: Task, number: int, accuracies: list[float], **changes: Any) -> Entry:
+    """A member that reached the rungs 4, 8, ... with these accuracies."""
+    default = first_points(task, task.plan.config.space("mtt", 1), task.plan.config.search)[0]
+    point = default | {"lr_img": 30.0 + number}
+    settings = settings_of(task, point)
+    entry = Entry(number, point, settings, parent=number, **changes)
+    for k, accuracy in enumerate(accuracies, 1):
+        entry.add(4 * k, accuracy, 1.0 * k)
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"methods": {"mtt": {"params": MTT | {"schedule": [[3, {"clip": 2}]]}}}},
+            "methods.mtt: schedule: search.scheduler pbt finds one, give none",
+        ),
+        (
+            {"methods": {"mtt": {"params": MTT | {"schedule": [[99, {"clip": 2}]]}}}},
+            r"methods.mtt: schedule at iteration 99: allowed are 0\.\.17, ascending",
+        ),
+    ],
+)
+def test_a_population_finds_the_schedule_by_itself(changes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_config(benchmark(**POPULATION) | changes, "x")
+
+
+def test_a_population_must_have_something_to_change() -> None:
+    nothing: Any = dict.fromkeys(methods.find("mtt").space) | {"init": ["real", "noise"]}
+    with pytest.raises(ValueError, match=r"space.mtt: pbt changes none of it; it may change batch"):
+        plan_of(**POPULATION, space={"mtt": nothing})
+    with pytest.raises(ValueError, match="schedule: unknown parameter"):
+        plan_of(space={"mtt": {"schedule": [[], [[1, {}]]]}})
+
+
+def test_steps_stay_in_the_space() -> None:
+    generator = generator_for("steps")
+    seen = {explore(10, ("int", 1, 20), generator) for _ in range(20)}
+    assert seen == {8, 12}
+    assert {explore(1, ("int", 1, 20), generator) for _ in range(20)} == {1, 2}
+    assert {explore(0.1, ("log", 1e-3, 0.11), generator) for _ in range(20)} == {0.08, 0.11}
+    assert {explore("a", ["a", "b", "c"], generator) for _ in range(40)} == {"a", "b", "c"}
+
+
+def test_the_worst_branch_off_from_the_best_and_so_do_the_lost(tmp_path: Path) -> None:
+    plan = plan_of(**POPULATION | {"trials": 8})
+    task = task_of(plan, tmp_path)
+    task.journal.claim({})
+    space = plan.config.space("mtt", 1)
+    population = [member(task, k, [0.1 * k]) for k in range(8)]
+    population[5].rows.clear()
+    population[5].status = "diverged"
+    for entry in population:
+        task.journal.write(entry)
+        if entry.rows:
+            checkpoint = task.journal.checkpoint(entry.key)
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.write_text(str(entry.number))
+    after = next_generation(task, space, population, 4)
+    assert [e.number for e in after] == list(range(8))
+    branches = [e for e in after if e.branched]
+    assert [e.number for e in branches] == [0, 5]
+    for branch in branches:
+        assert branch.parent in (6, 7)
+        parent = population[branch.parent]
+        ((start, changes),) = branch.settings["schedule"]
+        assert start == 4 and changes and "step_size" not in changes
+        plan.config.params("mtt", 1, branch.settings)  # a schedule that the method takes
+        assert branch.settings["lr_img"] == parent.settings["lr_img"]
+        assert task.journal.checkpoint(branch.key).read_text() == str(branch.parent)
+        assert branch.own_rows == [] and branch.best == parent.best
+    left = {e.number: e.status for e in task.journal.entries() if not e.branched}
+    assert left[0] == "stopped" and left[5] == "diverged" and left[1] == "running"
+    again = next_generation(task, space, population, 4)
+    assert [e.key for e in again] == [e.key for e in after]
+    everybody = [member(task, 0, []), member(task, 1, [])]
+    assert next_generation(task, space, everybody, 4) == everybody  # nobody to learn from
+
+
+def test_a_member_that_is_cut_off_goes_on_and_a_rest_is_no_retry(ready: Path) -> None:
+    task = task_of(plan_of(**POPULATION), ready)
+    task.journal.claim({})
+    (entry, *_) = founders(task, task.plan.config.space("mtt", 1), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iadd.search.trial.place", lambda entry: None)
+        rungs = [advance(task, entry, rung) for rung in (6, 10, 14, 18)]
+        assert [row["iteration"] for row in rungs[1].rows] == [6, 10]
+        assert [e.status for e in rungs] == ["running"] * 3 + ["ok"]
+        assert rungs[-1].attempts == 1
+        assert advance(task, entry, 18).rows == rungs[-1].rows  # a lost answer is given again
+        task.journal.claim({"again": 1})
+        task.journal.checkpoint(entry.key).unlink(missing_ok=True)
+        first = advance(task, entry, 6)
+        task.journal.write(dataclasses.replace(first, rows=[], rested=False))  # lost its report
+        second = advance(task, entry, 6)
+        assert second.attempts == 2
+        accuracies = [[row["accuracy"] for row in e.rows] for e in (first, second, rungs[0])]
+        assert accuracies[0] == accuracies[1] == accuracies[2]
+
+
+def test_a_population_survives_a_kill_and_its_winner_is_replayed(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iadd.plan.source_of", lambda *names: "the same")
+    keys = benchmark(**POPULATION)
+    plan = Plan(parse_config(keys, "x"))
+    (ready / "b.json").write_text(json.dumps(keys))
+    (ready / "go.py").write_text(DRIVER)
+    state = plan.search_state("blobs", "mtt", 1)
+    journal = Journal(state)
+    driver = subprocess.Popen([sys.executable, "go.py"], cwd=ready, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(e.branched and e.own_rows for e in journal.entries()):
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)  # its workers die with it
+    measured = {(e.key, r["iteration"]): r for e in journal.entries() for r in e.own_rows}
+    assert 5 < len(measured) < 20
+    winner = json.loads(search(plan, "blobs", "mtt", 1).read_text())
+    entries = journal.entries()
+    after = {(e.key, r["iteration"]): r for e in entries for r in e.own_rows}
+    assert {key: after[key] for key in measured} == measured  # no rung was measured again
+    rows = [row for row in table(plan) if row["seed"] == 0]
+    assert {(row["trial"], row["rung"]) for row in rows} == {
+        (number, rung) for number in range(5) for rung in range(4)
+    }
+    assert len(rows) == 20 and winner["evidence"]["trials"] == 5
+    assert winner["evidence"]["iterations_share"] == 1.0
+    assert {json.loads(row["config"]).get("schedule") is None for row in rows} == {True, False}
+    before = shape(table(plan))
+
+    # Not interrupted, with two workers: the same.
+    state.rename(state.with_name("old"))
+    search(plan, "blobs", "mtt", 1, workers=2)
+    assert shape(table(plan)) == before
+
+    # The schedule of a branch, from the start: the very measurements of its lineage.
+    task = task_of(plan, ready)
+    branch = max((e for e in journal.entries() if e.status == "ok"), key=lambda e: e.branched)
+    assert branch.settings["schedule"]
+    task.journal.claim({"elsewhere": True})
+    scratch = Entry(99, branch.point, branch.settings)
+    attempt(task, scratch, lambda *told: None)
+    assert [r["accuracy"] for r in scratch.rows] == [r["accuracy"] for r in branch.rows]
+
+    # What distills a winner replays its schedule.
+    spec = plan.search_spec("blobs", "mtt", 1)
+    params = plan.config.params("mtt", 1, branch.settings).model_dump(mode="json")
+    out = plan.winner("blobs", "mtt", 1)
+    out.write_text(json.dumps({"spec": spec, "params": params, "settings": branch.settings}))
+    stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
+    assert plan.distill_spec("blobs", "mtt+tuned", 1, 0)["params"]["schedule"]
+
+
+def test_a_population_whose_budget_ends_goes_on_with_a_larger_one(ready: Path) -> None:
+    small = plan_of(**POPULATION, seconds=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iadd.plan.source_of", lambda *names: "the same")
+        winner = json.loads(search(small, "blobs", "mtt", 1).read_text())
+        assert winner["evidence"]["iterations"] == 0  # the default alone is judged
+        large = plan_of(**POPULATION | {"trials": 3})
+        winner = json.loads(search(large, "blobs", "mtt", 1).read_text())
+        assert winner["evidence"]["iterations_share"] == 1.0
+
+
+def test_the_picture_shows_a_population_and_a_schedule(tmp_path: Path) -> None:
+    plan = plan_of(**POPULATION)
+    task = task_of(plan, tmp_path)
+    space = plan.config.space("mtt", 1)
+    entries = [member(task, k, [0.1 * k, 0.2 * k], status="ok") for k in range(4)]
+    winner = entries[3].settings | {"schedule": [[4, {"lr_img": 60.0}], [6, {"max_start": 1}]]}
+    assert png("x", entries, space, {}, winner).startswith(b"\x89PNG")
 
 
 # Ray.

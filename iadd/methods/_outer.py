@@ -30,7 +30,7 @@ class Hooks:
     progress: Callable[[int, int, str], None] | None = None
     """(iteration, iterations, a note with loss and step size)."""
     report: Callable[[int, float], None] | None = None
-    """(iteration, validation accuracy) at each rung; may raise to stop. A resumed run tells again."""
+    """(iteration, validation accuracy) a rung; a resumed run tells all again; may raise to stop."""
     checkpoint: Path | None = None
     """Where the loop keeps itself, to go on after being killed."""
     checkpoint_seconds: float = 20.0

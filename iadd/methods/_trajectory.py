@@ -63,7 +63,8 @@ class Trajectory(Matching):
                 when = f" (schedule at iteration {start})" * (start > 0)
                 raise ValueError(
                     f"method {self.name}: max_start {held.max_start} - 1 + expert_epochs "
-                    f"{held.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}{when}"
+                    f"{held.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
+                    f"{when}"
                 )
         self.gradients: tuple[Tensor, ...] = ()
         self.unweighted = torch.tensor(math.nan)
