@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -646,6 +648,75 @@ def test_a_search_on_two_nodes_survives_the_loss_of_one(ready: Path, two_nodes: 
     assert len(entries) == 10
     assert {entry.status for entry in entries} == {"ok"}
     assert len({entry.node for entry in entries}) == 2
+
+
+# A cluster that others started: in namespaces, so that nothing of it is left or met by others.
+
+CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-ec"]
+
+
+def contained(script: str, folder: Path, **variables: str) -> str:
+    """What a shell script says in a process tree and a /tmp/ray of its own; $PORT is free."""
+    probe = subprocess.run([*CONTAINER, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no namespaces here: {probe.stderr.strip()}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*CONTAINER, f"mkdir -p /tmp/ray; mount -t tmpfs none /tmp/ray\n{script}"],
+        cwd=folder, env=os.environ | {"PATH": path, "PORT": port} | variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_see_the_folder_is_named_in_one_line(ready: Path) -> None:
+    """A second raylet with an empty file system over the results."""
+    (ready / "b.yaml").write_text(json.dumps(benchmark()))
+    said = contained(
+        """
+        small="--num-cpus 1 --object-store-memory 80000000 --disable-usage-stats"
+        ray start --head --port $PORT --include-dashboard=false $small > /dev/null 2>&1
+        unshare --mount sh -c "mount -t tmpfs none results
+            exec ray start --address 127.0.0.1:$PORT $small" > /dev/null 2>&1
+        status=0
+        iadd search b.yaml --method mtt --ipc 1 --address 127.0.0.1:$PORT 2>&1 || status=$?
+        echo "status $status"
+        """,
+        ready,
+    ).splitlines()
+    assert said[-1] == "status 2", said
+    message = [line for line in said if line.startswith("iadd: ")]
+    assert len(message) == 1 and "does not see this folder; run from storage" in message[0]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_a_search_over_the_nodes_of_a_job(ready: Path) -> None:
+    """The profile's script under stand-ins for Slurm: the search joins what it started."""
+    (ready / "b.yaml").write_text(json.dumps(benchmark(trials=2, scheduler="none")))
+    for name, does in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+        (ready / name).write_text(f"#!/bin/sh\n{does}\n")
+        (ready / name).chmod(0o755)
+    recipe = Path(__file__).parent.parent / "workflow" / "profiles" / "slurm" / "search.sh"
+    said = contained(
+        f"""
+        export PATH=$PWD:$PATH SLURM_JOB_ID=$PORT
+        {recipe} iadd search b.yaml --method mtt --ipc 1 2>&1
+        ls -d /tmp/ray/session_2*
+        """,
+        ready,
+        SLURM_JOB_NODELIST="n",
+        SLURM_NNODES="1",
+        SLURM_CPUS_ON_NODE="1",
+    )
+    assert "blobs-mtt-ipc1.json: trial" in said, said[-3000:]
+    entries = Journal(plan_of().search_state("blobs", "mtt", 1)).entries()
+    assert len(entries) == 2 and {e.status for e in entries} == {"ok"}
+    head = re.search(r"--cluster-id=(\w+)", said)  # told by the end of the cluster
+    assert head and "Stopped all" in said
 
 
 # Tables.

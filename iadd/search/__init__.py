@@ -247,7 +247,7 @@ def _verdict(
             "retried": sum(max(0, entry.attempts - 1) for entry in entries),
             "iterations": spent,
             "iterations_full": full,
-            "iterations_share": spent / full,
+            "iterations_share": spent / max(1, full),
             "seconds": sum(entry.own_seconds for entry in entries),
             "confirm_seconds": sum(e.seconds for _, again in finalists for e in again),
             "source": source_hash(sorted(Path(__file__).parent.glob("*.py")))[:16],

@@ -55,8 +55,9 @@ def run_population(
                 population = next_generation(task, space, population, last)
             waiting = [entry for entry in population if _to_go(entry, rung)]
             for entry in waiting:
-                entry.status = RUNNING  # also where an earlier budget stopped it
-                journal.write(entry)
+                if entry.finished:  # an earlier budget stopped it
+                    entry.status = RUNNING
+                    journal.write(entry)
             done += len(population) - len(waiting)
             for entry in run_all(advance, task, waiting, resources, workers, rung, left=left):
                 done += 1

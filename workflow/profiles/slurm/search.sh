@@ -1,0 +1,11 @@
+#!/bin/sh
+# One search over all nodes of its job: export IADD_SEARCH_LAUNCH=workflow/profiles/slurm/search.sh
+# Ray is started on every node, the search runs on the first, and `ray stop` ends every Ray of yours
+# on these nodes afterwards: give the job whole nodes.
+set -e
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address="$head:$((20000 + SLURM_JOB_ID % 10000))"
+# Ray would count a node's cores, not the job's; RAY_ADDRESS is how `iadd search` joins.
+exec srun ray symmetric-run --address "$address" --min-nodes "$SLURM_NNODES" \
+    --num-cpus "$SLURM_CPUS_ON_NODE" --disable-usage-stats \
+    -- env RAY_ADDRESS="$address" "$@"
