@@ -678,6 +678,7 @@ def test_a_node_that_does_not_see_the_folder_is_named_in_one_line(ready: Path) -
     (ready / "b.yaml").write_text(json.dumps(benchmark()))
     said = contained(
         """
+        export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(ray get-auth-token --generate 2> /dev/null)
         small="--num-cpus 1 --object-store-memory 80000000 --disable-usage-stats"
         ray start --head --port $PORT --include-dashboard=false $small > /dev/null 2>&1
         unshare --mount sh -c "mount -t tmpfs none results

@@ -5,6 +5,9 @@
 set -e
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address="$head:$((20000 + SLURM_JOB_ID % 10000))"
+# Nobody but us may join: of itself, Ray asks for a token on the first node and sends none from others.
+RAY_AUTH_TOKEN=$(ray get-auth-token --generate)
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 # Ray would count a node's cores, not the job's; RAY_ADDRESS is how `iadd search` joins.
 exec srun ray symmetric-run --address "$address" --min-nodes "$SLURM_NNODES" \
     --num-cpus "$SLURM_CPUS_ON_NODE" --disable-usage-stats \
