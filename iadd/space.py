@@ -56,6 +56,15 @@ class SearchConfig(BaseModel):
         "a list of choices, or null to leave a parameter alone.",
     )
 
+    @property
+    def budget(self) -> str:
+        """What every tuned method was given, in words for tables; empty where none is tuned."""
+        if not self.methods:
+            return ""
+        limits = [f"at most {self.seconds:g} s"] if self.seconds else []
+        limits += [f"at most {self.gpu_hours:g} GPU hours"] if self.gpu_hours else []
+        return f"{self.trials} trials ({', '.join([self.searcher, self.scheduler, *limits])})"
+
     @field_validator("methods")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:

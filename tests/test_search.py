@@ -1,5 +1,6 @@
 """Search: resumes without losing a trial, survives a node, refuses nonsense in one line."""
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from iadd import methods, results, stages
 from iadd.config import parse_config
@@ -35,7 +37,7 @@ from iadd.search.figure import png
 from iadd.search.journal import Entry, Journal
 from iadd.search.population import explore, founders, next_generation
 from iadd.search.stopping import Quota, milestones
-from iadd.search.trial import Task, advance, attempt, settings_of
+from iadd.search.trial import Task, _problem, advance, attempt, settings_of
 from iadd.search.tune import _follow, first_points
 
 MTT = {
@@ -489,6 +491,97 @@ def test_rays_folder_is_short_wherever_the_job_is(
     assert temporary_root(tmp_path) == temporary_root(tmp_path) != temporary_root(tmp_path / "b")
 
 
+class Rays:
+    """Stands for ray: keeps how it was started."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, Any] = {}
+        self.shutdown = lambda: None
+
+    def init(self, **options: Any) -> None:
+        self.started = options
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+def test_our_own_runtime_is_small_and_joins_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    double = Rays()
+    monkeypatch.setitem(sys.modules, "ray", double)
+    with cluster(tmp_path, 3, 1, None):
+        started = double.started
+    assert started["address"] == "local" and not started["include_dashboard"]
+    assert (started["num_cpus"], started["num_gpus"]) == (3, 1)  # not all the machine has
+    assert started["object_store_memory"] < 200 * 2**20
+    assert len(started["_temp_dir"]) <= SOCKET_ROOT
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_driver_sends_the_token_that_ray_start_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", Rays())
+    monkeypatch.setattr("iadd.search.cluster._check_answers", lambda address: None)
+    monkeypatch.setattr("iadd.search.cluster._check_shared", lambda ray, state: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(given, "x")  # so that it is as before afterwards
+        monkeypatch.delenv(given)
+    with cluster(tmp_path, 1, 0, "head:1"):
+        assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    with cluster(tmp_path, 1, 0, "head:1"):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_trial_has_the_threads_that_ray_counts(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sets OMP_NUM_THREADS to a trial's cores; torch by itself would take all."""
+    task, before = task_of(plan_of(), ready), torch.get_num_threads()
+    try:
+        for given, expected in (("2", 2), (None, 1)):
+            _problem.cache_clear()
+            torch.set_num_threads(3)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if given:
+                monkeypatch.setenv("OMP_NUM_THREADS", given)
+            _problem(task)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+        _problem.cache_clear()
+
+
+def test_the_state_of_a_search_is_not_among_what_the_workflow_deletes() -> None:
+    """Snakemake removes a failed job's outputs; what a search goes on from must stay."""
+    plan = plan_of()
+    rules = (Path(__file__).parent.parent / "workflow" / "rules").glob("*.smk")
+    assert all("checkpoints" not in path.read_text() for path in rules)
+    state = plan.search_state("blobs", "mtt", 1)
+    assert state.is_relative_to(plan.root / "checkpoints")
+    assert not state.is_relative_to(plan.winner("blobs", "mtt", 1).parent)
+
+
+def test_the_clusters_address_may_come_from_the_environment(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from iadd import commands
+
+    (ready / "b.yaml").write_text(json.dumps(benchmark()))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("sys.argv", ["iadd", "search", "b.yaml", "--method", "mtt", "--ipc", "1"])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    assert said[-1].startswith("iadd: Ray address '127.0.0.1:1': does not answer")
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])
 def test_an_address_that_does_not_answer(tmp_path: Path, address: str) -> None:
     began = time.monotonic()
@@ -511,7 +604,7 @@ def test_what_is_missing_is_said_before_ray_starts(
 
 
 def test_a_search_ends_in_a_winner_and_distill_takes_it(
-    ready: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # another's cluster: never joined by itself
     plan = plan_of()
@@ -551,6 +644,15 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     assert set(tuned["method"]) == {"mtt", "random", "whole"}
     page = (plan.root / "site" / "index.html").read_text()
     assert "Searches on validation data" in page and "parallel coordinates" in page
+    assert "every trial is in trials.parquet" in page
+    assert base64.b64encode(out.with_suffix(".png").read_bytes()).decode() in page
+    captions = [c for c in re.findall(r"<caption>.*?</caption>", page) if "Searches" not in c]
+    told = ["searches of 6 trials (tpe, asha) each" in caption for caption in captions]
+    tuned = ["protocol mtt-v1+tuned" in caption for caption in captions]
+    assert told == tuned and any(tuned) and not all(tuned)
+    capsys.readouterr()
+    stages.show(plan)
+    assert "+tuned: settings found on validation data by searches of 6 " in capsys.readouterr().out
     other = plan_of(finalists=2)
     with pytest.raises(ValueError, match="was found under other settings"):
         stages.distill(other, "blobs", "mtt+tuned", 1, 0)
@@ -716,8 +818,8 @@ def test_the_recipe_for_a_search_over_the_nodes_of_a_job(ready: Path) -> None:
     assert "blobs-mtt-ipc1.json: trial" in said, said[-3000:]
     entries = Journal(plan_of().search_state("blobs", "mtt", 1)).entries()
     assert len(entries) == 2 and {e.status for e in entries} == {"ok"}
-    head = re.search(r"--cluster-id=(\w+)", said)  # told by the end of the cluster
-    assert head and "Stopped all" in said
+    node = re.search(r"--node_id=(\w+)", said)  # told when the cluster ends
+    assert node and {e.node for e in entries} == {node[1]}
 
 
 # Tables.
