@@ -524,8 +524,9 @@ def test_a_driver_sends_the_token_that_ray_start_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", Rays())
-    monkeypatch.setattr("iadd.search.cluster._check_answers", lambda address: None)
-    monkeypatch.setattr("iadd.search.cluster._check_shared", lambda ray, state: None)
+    room = sys.modules[cluster.__module__]
+    monkeypatch.setattr(room, "_check_answers", lambda address: None)
+    monkeypatch.setattr(room, "_check_shared", lambda ray, state: None)
     monkeypatch.setenv("HOME", str(tmp_path))
     for given in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.setenv(given, "x")  # so that it is as before afterwards
