@@ -178,12 +178,12 @@ class Config(Section):
     def _population(self, method: str, ipc: int) -> None:
         """Whether population-based training has something to change."""
         params: Any = self.params(method, ipc)
-        if params.schedule:
+        if getattr(params, "schedule", ()):
             raise ValueError(
                 f"methods.{method}: schedule: search.scheduler pbt finds one, give none"
             )
         if not params.changing & self.space(method, ipc).keys():
-            may = ", ".join(sorted(params.changing))
+            may = ", ".join(sorted(params.changing)) or "nothing"
             raise ValueError(f"search.space.{method}: pbt changes none of it; it may change {may}")
 
     def ipcs(self, method: str) -> tuple[int, ...]:

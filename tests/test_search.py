@@ -36,6 +36,7 @@ from iadd.search.cluster import SOCKET_ROOT, cluster, temporary_root
 from iadd.search.figure import png
 from iadd.search.journal import Entry, Journal
 from iadd.search.population import explore, founders, next_generation
+from iadd.search.remote import run_all
 from iadd.search.stopping import Quota, milestones
 from iadd.search.trial import Task, _problem, advance, attempt, settings_of
 from iadd.search.tune import _follow, first_points
@@ -469,6 +470,37 @@ def test_a_population_whose_budget_ends_goes_on_with_a_larger_one(ready: Path) -
         large = plan_of(**POPULATION | {"trials": 3})
         winner = json.loads(search(large, "blobs", "mtt", 1).read_text())
         assert winner["evidence"]["iterations_share"] == 1.0
+
+
+def test_tasks_are_tried_again_recorded_as_failed_and_cut_off(ready: Path) -> None:
+    task = task_of(plan_of(**POPULATION, retries=1), ready)
+    task.journal.claim({})
+
+    def work(task: Task, entry: Entry, seconds: float) -> Entry:
+        entry = task.journal.read(entry.key) or entry
+        entry.start()
+        task.journal.write(entry)
+        if entry.number == 0:
+            raise RuntimeError("out of memory")
+        if entry.number == 1 and entry.attempts == 1:
+            os._exit(1)  # a lost worker
+        time.sleep(seconds)
+        return entry
+
+    entries = [member(task, k, []) for k in range(3)]
+    with cluster(task.journal.folder.absolute(), 2, 0, None):
+        resources = {"cpu": 1.0, "memory": 1e8}
+        ended = list(run_all(work, task, entries, resources, 2, 0.0))
+        began = time.monotonic()
+        cut = run_all(work, task, [member(task, 7, [])], resources, 2, 60.0,
+                      left=lambda: began + 4 - time.monotonic())  # fmt: skip
+        assert list(cut) == [] and time.monotonic() - began < 40
+    assert {(e.number, e.attempts, e.status) for e in ended} == {
+        (0, 2, "failed"),
+        (1, 2, "running"),
+        (2, 1, "running"),
+    }
+    assert "out of memory" in next(e.reason for e in ended if e.number == 0)
 
 
 def test_the_picture_shows_a_population_and_a_schedule(tmp_path: Path) -> None:
