@@ -171,7 +171,12 @@ def _schedule(axes: Axes, winner: Mapping[str, Any], space: Space, end: int) -> 
     for k, name in enumerate(shown):
         heights = [state[name] / winner[name] for state in states]
         axes.step(
-            [*starts, end], [*heights, heights[-1]], where="post", color=colours(k), label=name
+            [*starts, end],
+            [*heights, heights[-1]],
+            where="post",
+            color=colours(k),
+            label=name,
+            lw=1 + 0.5 * (len(shown) - k),  # where lines meet, all of them show
         )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.3g}")
@@ -180,5 +185,11 @@ def _schedule(axes: Axes, winner: Mapping[str, Any], space: Space, end: int) -> 
     axes.set_ylabel("times the first value", color=MUTED)
     axes.grid(color=LINE, lw=0.6)
     if shown:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=len(shown),
+        )
     _plain(axes)
