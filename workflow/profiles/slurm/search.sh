@@ -2,6 +2,7 @@
 # One search over all nodes of its job: export IADD_SEARCH_LAUNCH=workflow/profiles/slurm/search.sh
 # Ray is started on every node, the search runs on the first, and `ray stop` ends every Ray of yours
 # on these nodes afterwards: give the job whole nodes.
+# Tried on one machine with stand-ins for Slurm (tests/test_search.py), not yet on several nodes.
 set -e
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address="$head:$((20000 + SLURM_JOB_ID % 10000))"
