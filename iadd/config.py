@@ -168,10 +168,23 @@ class Config(Section):
             if name not in self.methods:
                 raise ValueError(f"search.methods: {name} is not in methods: {list(self.methods)}")
             for ipc in self.ipcs(name):
+                if self.search.scheduler == "pbt":
+                    self._population(name, ipc)
                 self.space(name, ipc)
                 for point in (*self.search.points.get(name, ()), {}):
                     self.params(name, ipc, point)
         return self
+
+    def _population(self, method: str, ipc: int) -> None:
+        """Whether population-based training has something to change."""
+        params: Any = self.params(method, ipc)
+        if getattr(params, "schedule", ()):
+            raise ValueError(
+                f"methods.{method}: schedule: search.scheduler pbt finds one, give none"
+            )
+        if not params.changing & self.space(method, ipc).keys():
+            may = ", ".join(sorted(params.changing)) or "nothing"
+            raise ValueError(f"search.space.{method}: pbt changes none of it; it may change {may}")
 
     def ipcs(self, method: str) -> tuple[int, ...]:
         """The ipc values that a method runs at; `whole` has none and is filed under 0."""

@@ -52,10 +52,12 @@ class Plan:
 
     def _highest(self, method: str, ipc: int, name: str) -> int:
         """The highest value of a parameter that a run, or a trial of a search, may have."""
-        default = getattr(self.config.params(method, ipc), name)
-        tuned = method in self.config.search.methods
-        over = self.config.space(method, ipc).get(name) if tuned else None
-        return int(max(over if isinstance(over, list) else over[1:])) if over else int(default)
+        params: Any = self.config.params(method, ipc)
+        values = [getattr(held, name) for held in params.phases().values()]
+        if method in self.config.search.methods:
+            over = self.config.space(method, ipc).get(name, values)
+            values += over if isinstance(over, list) else over[1:]
+        return int(max(values))
 
     # Where files lie.
 

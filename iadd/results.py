@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iadd.files import SPEC_VERSION, atomic_write, canonical_json
-from iadd.ranking import CELL, WHOLE, is_null, rank_range, ranked_rows, remark
+from iadd.ranking import CELL, TUNED, WHOLE, is_null, rank_range, ranked_rows, remark
 from iadd.scores import augmentation_robust_score, label_robust_score
 
 if TYPE_CHECKING:  # jobs write their rows without paying for pandas
@@ -250,8 +250,11 @@ def rank(evaluations: pd.DataFrame, min_seeds: int = 3, resamples: int = 2000) -
     return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
 
 
-def leaderboard_text(leaderboard: pd.DataFrame) -> str:
-    """The leaderboard for a terminal of 100 columns: a table a cell, best first, percent."""
+def leaderboard_text(leaderboard: pd.DataFrame, budget: str = "") -> str:
+    """The leaderboard for a terminal of 100 columns: a table a cell, best first, percent.
+
+    budget: of the searches that tuned settings come from, in words.
+    """
     text = io.StringIO()
     console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
     rows = _records(leaderboard)
@@ -273,6 +276,8 @@ def leaderboard_text(leaderboard: pd.DataFrame) -> str:
     console.print(
         "Where rank ranges overlap, the difference may be chance: 95 % intervals, over seeds."
     )
+    if budget and any(row["protocol"].endswith(TUNED) for row in rows):
+        console.print(f"{TUNED}: settings found on validation data by searches of {budget} each.")
     return text.getvalue()
 
 

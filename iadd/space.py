@@ -21,14 +21,19 @@ class SearchConfig(BaseModel):
 
     methods: tuple[str, ...] = Field((), description="Methods that are tuned.")
     searcher: Literal["tpe", "random", "grid"] = Field("tpe", description="Who proposes settings.")
-    scheduler: Literal["asha", "median", "none"] = Field(
-        "asha", description="Who stops trials early."
+    scheduler: Literal["asha", "median", "pbt", "none"] = Field(
+        "asha",
+        description="Who stops trials early; `pbt` trains a population and finds a schedule.",
     )
-    trials: int = Field(32, ge=1, description="Budget: settings tried, the first the default.")
+    trials: int = Field(
+        32, ge=1, description="Budget: settings tried, the first the default; of pbt the members."
+    )
     seconds: float | None = Field(None, gt=0, description="Budget: wall time of the trials.")
     gpu_hours: float | None = Field(None, gt=0, description="Budget: trials' time on cards.")
     rungs: int = Field(9, ge=1, description="Validation measurements a trial, evenly spaced.")
-    reduction: int = Field(4, ge=2, description="ASHA goes on with one trial in so many.")
+    reduction: int = Field(
+        4, ge=2, description="ASHA goes on with one trial in so many, and with new records."
+    )
     workers: int = Field(
         1, ge=1, description="Trials side by side; with one, a search is deterministic."
     )
@@ -50,6 +55,15 @@ class SearchConfig(BaseModel):
         description="A method's ranges that differ from its own: {log|uniform|int: [low, high]}, "
         "a list of choices, or null to leave a parameter alone.",
     )
+
+    @property
+    def budget(self) -> str:
+        """What every tuned method was given, in words for tables; empty where none is tuned."""
+        if not self.methods:
+            return ""
+        limits = [f"at most {self.seconds:g} s"] if self.seconds else []
+        limits += [f"at most {self.gpu_hours:g} GPU hours"] if self.gpu_hours else []
+        return f"{self.trials} trials ({', '.join([self.searcher, self.scheduler, *limits])})"
 
     @field_validator("methods")
     @classmethod
@@ -96,7 +110,7 @@ def space_of(method: str, given: dict[str, Any], changes: Ranges) -> Space:
             method refuses.
     """
     kind = methods.find(method)
-    fields = kind.Params.model_fields
+    fields = [name for name in kind.Params.model_fields if name != "schedule"]
     space: Space = dict(kind.space)
     for name, change in changes.items():
         where = f"search.space.{method}.{name}"

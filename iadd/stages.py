@@ -269,7 +269,7 @@ def collect(plan: Plan) -> None:
     leaderboard = results.rank(evaluations)
     results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, {})
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
-    print(results.leaderboard_text(leaderboard))
+    print(results.leaderboard_text(leaderboard, plan.config.search.budget))
 
 
 def show(plan: Plan) -> None:
@@ -277,7 +277,8 @@ def show(plan: Plan) -> None:
     from iadd import results
 
     table = plan.table("leaderboard")
-    print(results.leaderboard_text(results.read_table(table, results.LEADERBOARD)))
+    board = results.read_table(table, results.LEADERBOARD)
+    print(results.leaderboard_text(board, plan.config.search.budget))
     print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
     print(f"Page:   {plan.root / 'site' / 'index.html'}")
 
@@ -300,6 +301,7 @@ def site(plan: Plan) -> None:
         out=out,
         title=plan.config.benchmark,
         trials=plan.table("trials") if plan.config.search.methods else None,
+        budget=plan.config.search.budget,
         searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
     )
     print(f"{out}: written")

@@ -75,7 +75,7 @@ def test_contract(name: str, task: methods.Problem) -> None:
     assert kind.__doc__ and len(kind.__doc__) > 60
     for key in kind.Params.model_fields:
         assert kind.Params.model_fields[key].description, f"{name}.{key} has no sentence"
-    assert set(kind.space) <= set(kind.Params.model_fields)
+    assert set(kind.space) | kind.Params.changing <= set(kind.Params.model_fields)
     state = torch.random.get_rng_state()
     before = task.dataset.train.images.clone()
     first = methods.distill(make(name, task), generator_for(name))
@@ -437,6 +437,115 @@ def test_an_exploding_loss_rolls_back_and_goes_on(task: methods.Problem) -> None
     result = methods.distill(method, generator_for("spike"))
     assert result.status == "ok"
     assert [row["iteration"] for row in result.trace if row["event"] == "rollback"] == [9]
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ([[3, {"lr_image": 1}]], "at iteration 3: lr_image: unknown parameter; what may change: "),
+        ([[3, {"iterations": 9}]], "iterations: cannot change during a run; what may change: batc"),
+        ([[3, {"step_size": 0.1}]], "step_size: cannot change during a run"),
+        ([[3, {"schedule": []}]], "schedule: cannot change during a run"),
+        ([[3, {"lr_img": -1}]], r"at iteration 3: lr_img: .*greater than 0 \(given: -1\)"),
+        ([[6, {"lr_img": 1}]], r"at iteration 6: allowed are 0\.\.5, ascending"),
+        ([[3, {"lr_img": 1}], [3, {"clip": 1}]], r"at iteration 3: allowed are 4\.\.5, ascending"),
+    ],
+)
+def test_a_schedule_that_cannot_be(schedule: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        methods.find("mtt").Params(**QUICK, schedule=schedule)
+    assert len(caught.value.errors()) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["granularity", "reading", "normalisation", "optimiser"])
+def test_what_the_weights_are_made_from_does_not_change(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: cannot change during a run"):
+        IADDParams(schedule=[[1, {name: "R1"}]])
+
+
+def test_experts_reach_as_far_as_the_schedule(task: methods.Problem) -> None:
+    with pytest.raises(
+        ValueError, match=r"reaches epoch 10, .* kept to 3 \(schedule at iteration 4"
+    ):
+        make("mtt", task, schedule=[[2, {"clip": 2.0}], [4, {"max_start": 10}]])
+
+
+OTHER = {
+    **{"lr_img": 2.0, "momentum": 0.2, "clip": 0.01, "unrolled_steps": 2, "expert_epochs": 2},
+    **{"max_start": 1, "batch_syn": 3, "lr_lr": 1e-3, "pruned": 0.4, "update": "off"},
+    **{"denominator": "weighted", "lr_w": 0.5, "w_max": 1.0001, "batch_real": 8},
+    **{"outer_steps": 2, "inner_epochs": 2, "lr_net": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(n, key) for n in methods.names() for key in sorted(methods.find(n).Params.changing)],
+)
+def test_what_may_change_is_read_anew_in_each_iteration(
+    name: str, key: str, task: methods.Problem
+) -> None:
+    """Changed before the first iteration is given from the start; changed later is neither."""
+    more = {"outer_steps": 3} if key in ("inner_epochs", "lr_net") else {}
+
+    def run(**changes: Any) -> list[dict[str, Any]]:
+        method = make(name, task, iterations=4, **more | changes)
+        trace = methods.distill(method, generator_for("schedule")).trace
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in trace]
+
+    plain, given = run(), run(**{key: OTHER[key]})
+    assert run(schedule=[[0, {key: OTHER[key]}]]) == given
+    late = run(schedule=[[2, {key: OTHER[key]}]])
+    assert late[:2] == plain[:2] and late != given
+    assert given != plain
+
+
+def test_a_copied_checkpoint_and_a_schedule_are_the_run_of_that_schedule(
+    task: methods.Problem, tmp_path: Path
+) -> None:
+    """A branch: one run's state, goes on under other settings; the same from scratch, by bits."""
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+
+    def validate(images: Tensor, labels: Tensor, step_size: float | None) -> float:
+        return 1 / (1 + float(images.square().mean()))
+
+    def stop(iteration: int, accuracy: float) -> None:
+        raise Killed
+
+    schedule = [[1, {"momentum": 0.3}], [3, {"lr_img": 50.0, "lr_w": 0.3, "max_start": 1}]]
+    common: dict[str, Any] = {"lr_w": 0.05}
+    parent = make("iadd", task, **common, schedule=schedule[:1])
+    hooks = methods.Hooks(validate=validate, report=stop, checkpoint=first)
+    with pytest.raises(Killed):
+        methods.distill(parent, generator_for("pbt"), hooks)
+    second.write_bytes(first.read_bytes())
+    branch = make("iadd", task, **common, schedule=schedule)
+    heard: list[int] = []
+    calls: list[int] = []
+    hooks = methods.Hooks(
+        validate=validate,
+        report=lambda iteration, accuracy: heard.append(iteration),
+        progress=lambda done, total, note: calls.append(done),
+        checkpoint=second,
+    )
+    branched = methods.distill(branch, generator_for("pbt"), hooks)
+    assert calls == [4, 5, 6]  # went on from the copy
+    assert heard == [3, 6]  # and told what its origin had measured
+    scratch = make("iadd", task, **common, schedule=schedule)
+    whole = methods.distill(scratch, generator_for("pbt"), methods.Hooks(validate=validate))
+    assert torch.equal(whole.images, branched.images) and whole.step_size == branched.step_size
+    assert [r["loss"] for r in whole.trace] == [r["loss"] for r in branched.trace]
+    assert torch.equal(scratch.v, branch.v)
+    # A run that was another one before the copy was made does not take it.
+    other = make("iadd", task, **common, schedule=[[2, {"momentum": 0.3}], *schedule[1:]])
+    calls.clear()
+    methods.distill(
+        other, generator_for("pbt"), methods.Hooks(checkpoint=first, progress=hooks.progress)
+    )
+    assert calls == [1, 2, 3, 4, 5, 6]
 
 
 def test_images_are_not_the_training_set_itself(task: methods.Problem) -> None:

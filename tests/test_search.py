@@ -1,9 +1,13 @@
 """Search: resumes without losing a trial, survives a node, refuses nonsense in one line."""
 
+import base64
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,13 +17,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from iadd import results, stages
+from iadd import methods, results, stages
 from iadd.config import parse_config
 from iadd.files import canonical_json
 from iadd.plan import Plan
 from iadd.progress import Progress
 from iadd.ranking import ranked_rows
+from iadd.seeds import generator_for
 from iadd.space import space_of
 
 pytest.importorskip("ray")
@@ -27,8 +33,12 @@ pytest.importorskip("optuna")
 
 from iadd.search import contenders, importance, search
 from iadd.search.cluster import SOCKET_ROOT, cluster, temporary_root
+from iadd.search.figure import png
 from iadd.search.journal import Entry, Journal
-from iadd.search.trial import Task, attempt, settings_of
+from iadd.search.population import explore, founders, next_generation
+from iadd.search.remote import run_all
+from iadd.search.stopping import Quota, milestones
+from iadd.search.trial import Task, _problem, advance, attempt, settings_of
 from iadd.search.tune import _follow, first_points
 
 MTT = {
@@ -241,6 +251,24 @@ def test_a_trial_that_ran_out_of_memory_is_recorded_and_counts(tmp_path: Path) -
     assert heard == [(1, 0.0)]  # a resumed search does not try it again
 
 
+def test_asha_decides_where_it_measures_first_and_then_ever_later() -> None:
+    assert milestones(300, 9, 4) == [33, 132]
+    assert milestones(18, 9, 4) == [2, 8]
+    assert milestones(4, 9, 4) == [1]  # the end is no rung: what comes there has run
+
+
+def test_no_more_than_the_quota_passes_a_rung_but_records() -> None:
+    """In whatever order they come: ties, and a searcher that learns, are not let through."""
+    quota = Quota(4)
+    assert [quota.admits(0.5, True) for _ in range(9)] == [True, *[False] * 3, True, *[False] * 3,
+                                                           True]  # fmt: skip
+    assert quota.admits(0.6, True)  # over the quota, but better than all before it
+    assert not quota.admits(0.6, True) and not quota.admits(0.1, False)
+    learns = Quota(4)
+    found = [learns.admits(0.9 + 0.001 * (k % 20) - (k % 4) / 100, k % 4 < 2) for k in range(32)]
+    assert sum(found) <= 32 / 4 + 2
+
+
 def test_importance_finds_the_parameter_that_matters() -> None:
     space: Any = {"lr_img": ("log", 1.0, 100.0), "unrolled_steps": ("int", 1, 9)}
     entries = []
@@ -270,6 +298,220 @@ def test_contenders_are_the_default_and_the_best_that_ran_to_their_end(tmp_path:
     assert [entry.number for entry in contenders(task, task.journal)] == [0, 4, 3]
 
 
+# Populations.
+
+POPULATION = {"scheduler": "pbt", "trials": 5, "rungs": 4}
+
+
+def member(task: Task, number: int, accuracies: list[float], **changes: Any) -> Entry:
+    """A member that reached the rungs 4, 8, ... with these accuracies."""
+    default = first_points(task, task.plan.config.space("mtt", 1), task.plan.config.search)[0]
+    point = default | {"lr_img": 30.0 + number}
+    settings = settings_of(task, point)
+    entry = Entry(number, point, settings, parent=number, **changes)
+    for k, accuracy in enumerate(accuracies, 1):
+        entry.add(4 * k, accuracy, 1.0 * k)
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"methods": {"mtt": {"params": MTT | {"schedule": [[3, {"clip": 2}]]}}}},
+            "methods.mtt: schedule: search.scheduler pbt finds one, give none",
+        ),
+        (
+            {"methods": {"mtt": {"params": MTT | {"schedule": [[99, {"clip": 2}]]}}}},
+            r"methods.mtt: schedule at iteration 99: allowed are 0\.\.17, ascending",
+        ),
+    ],
+)
+def test_a_population_finds_the_schedule_by_itself(changes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_config(benchmark(**POPULATION) | changes, "x")
+
+
+def test_a_population_must_have_something_to_change() -> None:
+    nothing: Any = dict.fromkeys(methods.find("mtt").space) | {"init": ["real", "noise"]}
+    with pytest.raises(ValueError, match=r"space.mtt: pbt changes none of it; it may change batch"):
+        plan_of(**POPULATION, space={"mtt": nothing})
+    with pytest.raises(ValueError, match="schedule: unknown parameter"):
+        plan_of(space={"mtt": {"schedule": [[], [[1, {}]]]}})
+
+
+def test_steps_stay_in_the_space() -> None:
+    generator = generator_for("steps")
+    seen = {explore(10, ("int", 1, 20), generator) for _ in range(20)}
+    assert seen == {8, 12}
+    assert {explore(1, ("int", 1, 20), generator) for _ in range(20)} == {1, 2}
+    assert {explore(0.1, ("log", 1e-3, 0.11), generator) for _ in range(20)} == {0.08, 0.11}
+    assert {explore("a", ["a", "b", "c"], generator) for _ in range(40)} == {"a", "b", "c"}
+
+
+def test_the_worst_branch_off_from_the_best_and_so_do_the_lost(tmp_path: Path) -> None:
+    plan = plan_of(**POPULATION | {"trials": 8})
+    task = task_of(plan, tmp_path)
+    task.journal.claim({})
+    space = plan.config.space("mtt", 1)
+    population = [member(task, k, [0.1 * k]) for k in range(8)]
+    population[5].rows.clear()
+    population[5].status = "diverged"
+    for entry in population:
+        task.journal.write(entry)
+        if entry.rows:
+            checkpoint = task.journal.checkpoint(entry.key)
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.write_text(str(entry.number))
+    after = next_generation(task, space, population, 4)
+    assert [e.number for e in after] == list(range(8))
+    branches = [e for e in after if e.branched]
+    assert [e.number for e in branches] == [0, 5]
+    for branch in branches:
+        assert branch.parent in (6, 7)
+        parent = population[branch.parent]
+        ((start, changes),) = branch.settings["schedule"]
+        assert start == 4 and changes and "step_size" not in changes
+        plan.config.params("mtt", 1, branch.settings)  # a schedule that the method takes
+        assert branch.settings["lr_img"] == parent.settings["lr_img"]
+        assert task.journal.checkpoint(branch.key).read_text() == str(branch.parent)
+        assert branch.own_rows == [] and branch.best == parent.best
+    left = {e.number: e.status for e in task.journal.entries() if not e.branched}
+    assert left[0] == "stopped" and left[5] == "diverged" and left[1] == "running"
+    again = next_generation(task, space, population, 4)
+    assert [e.key for e in again] == [e.key for e in after]
+    everybody = [member(task, 0, []), member(task, 1, [])]
+    assert next_generation(task, space, everybody, 4) == everybody  # nobody to learn from
+
+
+def test_a_member_that_is_cut_off_goes_on_and_a_rest_is_no_retry(ready: Path) -> None:
+    task = task_of(plan_of(**POPULATION), ready)
+    task.journal.claim({})
+    (entry, *_) = founders(task, task.plan.config.space("mtt", 1), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iadd.search.trial.place", lambda entry: None)
+        rungs = [advance(task, entry, rung) for rung in (6, 10, 14, 18)]
+        assert [row["iteration"] for row in rungs[1].rows] == [6, 10]
+        assert [e.status for e in rungs] == ["running"] * 3 + ["ok"]
+        assert rungs[-1].attempts == 1
+        assert advance(task, entry, 18).rows == rungs[-1].rows  # a lost answer is given again
+        task.journal.claim({"again": 1})
+        task.journal.checkpoint(entry.key).unlink(missing_ok=True)
+        first = advance(task, entry, 6)
+        task.journal.write(dataclasses.replace(first, rows=[], rested=False))  # lost its report
+        second = advance(task, entry, 6)
+        assert second.attempts == 2
+        accuracies = [[row["accuracy"] for row in e.rows] for e in (first, second, rungs[0])]
+        assert accuracies[0] == accuracies[1] == accuracies[2]
+
+
+def test_a_population_survives_a_kill_and_its_winner_is_replayed(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iadd.plan.source_of", lambda *names: "the same")
+    keys = benchmark(**POPULATION)
+    plan = Plan(parse_config(keys, "x"))
+    (ready / "b.json").write_text(json.dumps(keys))
+    (ready / "go.py").write_text(DRIVER)
+    state = plan.search_state("blobs", "mtt", 1)
+    journal = Journal(state)
+    driver = subprocess.Popen([sys.executable, "go.py"], cwd=ready, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(e.branched and e.own_rows for e in journal.entries()):
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)  # its workers die with it
+    measured = {(e.key, r["iteration"]): r for e in journal.entries() for r in e.own_rows}
+    assert 5 < len(measured) < 20
+    winner = json.loads(search(plan, "blobs", "mtt", 1).read_text())
+    entries = journal.entries()
+    after = {(e.key, r["iteration"]): r for e in entries for r in e.own_rows}
+    assert {key: after[key] for key in measured} == measured  # no rung was measured again
+    rows = [row for row in table(plan) if row["seed"] == 0]
+    assert {(row["trial"], row["rung"]) for row in rows} == {
+        (number, rung) for number in range(5) for rung in range(4)
+    }
+    assert len(rows) == 20 and winner["evidence"]["trials"] == 5
+    assert winner["evidence"]["iterations_share"] == 1.0
+    assert {json.loads(row["config"]).get("schedule") is None for row in rows} == {True, False}
+    before = shape(table(plan))
+
+    # Not interrupted, with two workers: the same.
+    state.rename(state.with_name("old"))
+    search(plan, "blobs", "mtt", 1, workers=2)
+    assert shape(table(plan)) == before
+
+    # The schedule of a branch, from the start: the very measurements of its lineage.
+    task = task_of(plan, ready)
+    branch = max((e for e in journal.entries() if e.status == "ok"), key=lambda e: e.branched)
+    assert branch.settings["schedule"]
+    task.journal.claim({"elsewhere": True})
+    scratch = Entry(99, branch.point, branch.settings)
+    attempt(task, scratch, lambda *told: None)
+    assert [r["accuracy"] for r in scratch.rows] == [r["accuracy"] for r in branch.rows]
+
+    # What distills a winner replays its schedule.
+    spec = plan.search_spec("blobs", "mtt", 1)
+    params = plan.config.params("mtt", 1, branch.settings).model_dump(mode="json")
+    out = plan.winner("blobs", "mtt", 1)
+    out.write_text(json.dumps({"spec": spec, "params": params, "settings": branch.settings}))
+    stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
+    assert plan.distill_spec("blobs", "mtt+tuned", 1, 0)["params"]["schedule"]
+
+
+def test_a_population_whose_budget_ends_goes_on_with_a_larger_one(ready: Path) -> None:
+    small = plan_of(**POPULATION, seconds=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iadd.plan.source_of", lambda *names: "the same")
+        winner = json.loads(search(small, "blobs", "mtt", 1).read_text())
+        assert winner["evidence"]["iterations"] == 0  # the default alone is judged
+        large = plan_of(**POPULATION | {"trials": 3})
+        winner = json.loads(search(large, "blobs", "mtt", 1).read_text())
+        assert winner["evidence"]["iterations_share"] == 1.0
+
+
+def test_tasks_are_tried_again_recorded_as_failed_and_cut_off(ready: Path) -> None:
+    task = task_of(plan_of(**POPULATION, retries=1), ready)
+    task.journal.claim({})
+
+    def work(task: Task, entry: Entry, seconds: float) -> Entry:
+        entry = task.journal.read(entry.key) or entry
+        entry.start()
+        task.journal.write(entry)
+        if entry.number == 0:
+            raise RuntimeError("out of memory")
+        if entry.number == 1 and entry.attempts == 1:
+            os._exit(1)  # a lost worker
+        time.sleep(seconds)
+        return entry
+
+    entries = [member(task, k, []) for k in range(3)]
+    with cluster(task.journal.folder.absolute(), 2, 0, None):
+        resources = {"cpu": 1.0, "memory": 1e8}
+        ended = list(run_all(work, task, entries, resources, 2, 0.0))
+        began = time.monotonic()
+        cut = run_all(work, task, [member(task, 7, [])], resources, 2, 60.0,
+                      left=lambda: began + 4 - time.monotonic())  # fmt: skip
+        assert list(cut) == [] and time.monotonic() - began < 40
+    assert {(e.number, e.attempts, e.status) for e in ended} == {
+        (0, 2, "failed"),
+        (1, 2, "running"),
+        (2, 1, "running"),
+    }
+    assert "out of memory" in next(e.reason for e in ended if e.number == 0)
+
+
+def test_the_picture_shows_a_population_and_a_schedule(tmp_path: Path) -> None:
+    plan = plan_of(**POPULATION)
+    task = task_of(plan, tmp_path)
+    space = plan.config.space("mtt", 1)
+    entries = [member(task, k, [0.1 * k, 0.2 * k], status="ok") for k in range(4)]
+    winner = entries[3].settings | {"schedule": [[4, {"lr_img": 60.0}], [6, {"max_start": 1}]]}
+    assert png("x", entries, space, {}, winner).startswith(b"\x89PNG")
+
+
 # Ray.
 
 
@@ -279,6 +521,98 @@ def test_rays_folder_is_short_wherever_the_job_is(
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long/" * 30)
     assert len(str(temporary_root(tmp_path))) <= SOCKET_ROOT
     assert temporary_root(tmp_path) == temporary_root(tmp_path) != temporary_root(tmp_path / "b")
+
+
+class Rays:
+    """Stands for ray: keeps how it was started."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, Any] = {}
+        self.shutdown = lambda: None
+
+    def init(self, **options: Any) -> None:
+        self.started = options
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+def test_our_own_runtime_is_small_and_joins_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    double = Rays()
+    monkeypatch.setitem(sys.modules, "ray", double)
+    with cluster(tmp_path, 3, 1, None):
+        started = double.started
+    assert started["address"] == "local" and not started["include_dashboard"]
+    assert (started["num_cpus"], started["num_gpus"]) == (3, 1)  # not all the machine has
+    assert started["object_store_memory"] < 200 * 2**20
+    assert len(started["_temp_dir"]) <= SOCKET_ROOT
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_driver_sends_the_token_that_ray_start_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", Rays())
+    room = sys.modules[cluster.__module__]
+    monkeypatch.setattr(room, "_check_answers", lambda address: None)
+    monkeypatch.setattr(room, "_check_shared", lambda ray, state: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(given, "x")  # so that it is as before afterwards
+        monkeypatch.delenv(given)
+    with cluster(tmp_path, 1, 0, "head:1"):
+        assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    with cluster(tmp_path, 1, 0, "head:1"):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_trial_has_the_threads_that_ray_counts(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sets OMP_NUM_THREADS to a trial's cores; torch by itself would take all."""
+    task, before = task_of(plan_of(), ready), torch.get_num_threads()
+    try:
+        for given, expected in (("2", 2), (None, 1)):
+            _problem.cache_clear()
+            torch.set_num_threads(3)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if given:
+                monkeypatch.setenv("OMP_NUM_THREADS", given)
+            _problem(task)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+        _problem.cache_clear()
+
+
+def test_the_state_of_a_search_is_not_among_what_the_workflow_deletes() -> None:
+    """Snakemake removes a failed job's outputs; what a search goes on from must stay."""
+    plan = plan_of()
+    rules = (Path(__file__).parent.parent / "workflow" / "rules").glob("*.smk")
+    assert all("checkpoints" not in path.read_text() for path in rules)
+    state = plan.search_state("blobs", "mtt", 1)
+    assert state.is_relative_to(plan.root / "checkpoints")
+    assert not state.is_relative_to(plan.winner("blobs", "mtt", 1).parent)
+
+
+def test_the_clusters_address_may_come_from_the_environment(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from iadd import commands
+
+    (ready / "b.yaml").write_text(json.dumps(benchmark()))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("sys.argv", ["iadd", "search", "b.yaml", "--method", "mtt", "--ipc", "1"])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    assert said[-1].startswith("iadd: Ray address '127.0.0.1:1': does not answer")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])
@@ -303,7 +637,7 @@ def test_what_is_missing_is_said_before_ray_starts(
 
 
 def test_a_search_ends_in_a_winner_and_distill_takes_it(
-    ready: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # another's cluster: never joined by itself
     plan = plan_of()
@@ -343,6 +677,15 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     assert set(tuned["method"]) == {"mtt", "random", "whole"}
     page = (plan.root / "site" / "index.html").read_text()
     assert "Searches on validation data" in page and "parallel coordinates" in page
+    assert "every trial is in trials.parquet" in page
+    assert base64.b64encode(out.with_suffix(".png").read_bytes()).decode() in page
+    captions = [c for c in re.findall(r"<caption>.*?</caption>", page) if "Searches" not in c]
+    told = ["searches of 6 trials (tpe, asha) each" in caption for caption in captions]
+    tuned = ["protocol mtt-v1+tuned" in caption for caption in captions]
+    assert told == tuned and any(tuned) and not all(tuned)
+    capsys.readouterr()
+    stages.show(plan)
+    assert "+tuned: settings found on validation data by searches of 6 " in capsys.readouterr().out
     other = plan_of(finalists=2)
     with pytest.raises(ValueError, match="was found under other settings"):
         stages.distill(other, "blobs", "mtt+tuned", 1, 0)
@@ -440,6 +783,76 @@ def test_a_search_on_two_nodes_survives_the_loss_of_one(ready: Path, two_nodes: 
     assert len(entries) == 10
     assert {entry.status for entry in entries} == {"ok"}
     assert len({entry.node for entry in entries}) == 2
+
+
+# A cluster that others started: in namespaces, so that nothing of it is left or met by others.
+
+CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-ec"]
+
+
+def contained(script: str, folder: Path, **variables: str) -> str:
+    """What a shell script says in a process tree and a /tmp/ray of its own; $PORT is free."""
+    probe = subprocess.run([*CONTAINER, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no namespaces here: {probe.stderr.strip()}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*CONTAINER, f"mkdir -p /tmp/ray; mount -t tmpfs none /tmp/ray\n{script}"],
+        cwd=folder, env=os.environ | {"PATH": path, "PORT": port} | variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_see_the_folder_is_named_in_one_line(ready: Path) -> None:
+    """A second raylet with an empty file system over the results."""
+    (ready / "b.yaml").write_text(json.dumps(benchmark()))
+    said = contained(
+        """
+        export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(ray get-auth-token --generate 2> /dev/null)
+        small="--num-cpus 1 --object-store-memory 80000000 --disable-usage-stats"
+        ray start --head --port $PORT --include-dashboard=false $small > /dev/null 2>&1
+        unshare --mount sh -c "mount -t tmpfs none results
+            exec ray start --address 127.0.0.1:$PORT $small" > /dev/null 2>&1
+        status=0
+        iadd search b.yaml --method mtt --ipc 1 --address 127.0.0.1:$PORT 2>&1 || status=$?
+        echo "status $status"
+        """,
+        ready,
+    ).splitlines()
+    assert said[-1] == "status 2", said
+    message = [line for line in said if line.startswith("iadd: ")]
+    assert len(message) == 1 and "does not see this folder; run from storage" in message[0]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_a_search_over_the_nodes_of_a_job(ready: Path) -> None:
+    """The profile's script under stand-ins for Slurm: the search joins what it started."""
+    (ready / "b.yaml").write_text(json.dumps(benchmark(trials=2, scheduler="none")))
+    for name, does in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+        (ready / name).write_text(f"#!/bin/sh\n{does}\n")
+        (ready / name).chmod(0o755)
+    recipe = Path(__file__).parent.parent / "workflow" / "profiles" / "slurm" / "search.sh"
+    said = contained(
+        f"""
+        export PATH=$PWD:$PATH SLURM_JOB_ID=$PORT
+        {recipe} iadd search b.yaml --method mtt --ipc 1 2>&1
+        ls -d /tmp/ray/session_2*
+        """,
+        ready,
+        SLURM_JOB_NODELIST="n",
+        SLURM_NNODES="1",
+        SLURM_CPUS_ON_NODE="1",
+    )
+    assert "blobs-mtt-ipc1.json: trial" in said, said[-3000:]
+    entries = Journal(plan_of().search_state("blobs", "mtt", 1)).entries()
+    assert len(entries) == 2 and {e.status for e in entries} == {"ok"}
+    node = re.search(r"--node_id=(\w+)", said)  # told when the cluster ends
+    assert node and {e.node for e in entries} == {node[1]}
 
 
 # Tables.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from iadd.augment import Augmentation
@@ -23,6 +23,8 @@ class MethodParams(BaseModel):
     """Base of every method's parameters: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    changing: ClassVar[frozenset[str]] = frozenset()
+    """What a schedule may change during a run: parameters that are read anew in each iteration."""
 
 
 class MatchingParams(MethodParams):
@@ -38,6 +40,56 @@ class MatchingParams(MethodParams):
     validations: int = Field(
         5, ge=0, description="Validation measurements, evenly spaced; the best set is kept."
     )
+    schedule: tuple[tuple[int, dict[str, Any]], ...] = Field(
+        (), description="Changes during a run: [[iteration, {parameter: value}], ...], from 0 on."
+    )
+
+    changing: ClassVar[frozenset[str]] = frozenset({"lr_img", "momentum", "clip"})
+
+    @model_validator(mode="after")
+    def _schedule_holds(self) -> Self:
+        last = -1
+        for start, changes in self.schedule:
+            where = f"schedule at iteration {start}"
+            if not last < start < self.iterations:
+                allowed = f"{last + 1}..{self.iterations - 1}, ascending"
+                raise ValueError(f"{where}: allowed are {allowed}")
+            for name in changes:
+                if name not in self.changing:
+                    may = ", ".join(sorted(self.changing)) or "nothing"
+                    reason = "cannot change during a run"
+                    if name not in type(self).model_fields:
+                        reason = "unknown parameter"
+                    raise ValueError(f"{where}: {name}: {reason}; what may change: {may}")
+            last = start
+        self.phases()
+        return self
+
+    def phases(self) -> dict[int, Self]:
+        """First outer iteration -> the parameters that hold from there on, 0 the first key.
+
+        Raises:
+            ValueError: one line for a scheduled value that the method refuses.
+        """
+        held = self.model_dump(exclude={"schedule"})
+        found = {0: self}
+        for start, changes in self.schedule:
+            held |= changes
+            try:
+                found[start] = type(self)(**held)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                name = ".".join(map(str, problem["loc"]))
+                reason = f"{name}: {problem['msg']} (given: {problem['input']!r})"
+                raise ValueError(f"schedule at iteration {start}: {reason}") from None
+        return found
+
+    @property
+    def rungs(self) -> list[int]:
+        """The iterations after which validation accuracy is measured, ascending, evenly spaced."""
+        every = max(1, self.iterations // max(1, self.validations))
+        found = (self.iterations - every * k for k in range(self.validations))
+        return sorted(iteration for iteration in found if iteration > 0)
 
 
 @dataclass(frozen=True)

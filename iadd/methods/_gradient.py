@@ -30,6 +30,10 @@ class GradientParams(MatchingParams):
     )
     lr_net: float = Field(0.01, gt=0, description="Learning rate of that training.")
 
+    changing: ClassVar[frozenset[str]] = MatchingParams.changing | {
+        *("batch_real", "outer_steps", "inner_epochs", "lr_net")
+    }
+
 
 class GradientMatching(Matching):
     """Match, class by class, the gradients of real and synthetic batches on fresh networks.

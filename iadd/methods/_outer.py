@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iadd.devices import synchronize
-from iadd.files import load_tensors, save_tensors
+from iadd.files import canonical_json, load_tensors, save_tensors
 from iadd.methods._base import Matching, Method, Outer
 
 MAX_ROLLBACKS = 6
@@ -30,7 +30,7 @@ class Hooks:
     progress: Callable[[int, int, str], None] | None = None
     """(iteration, iterations, a note with loss and step size)."""
     report: Callable[[int, float], None] | None = None
-    """(iteration, validation accuracy) at each rung; may raise to stop."""
+    """(iteration, validation accuracy) a rung; a resumed run tells all again; may raise to stop."""
     checkpoint: Path | None = None
     """Where the loop keeps itself, to go on after being killed."""
     checkpoint_seconds: float = 20.0
@@ -91,19 +91,22 @@ class _Run:
         self.trace: list[dict[str, Any]] = []
         self.seconds, self.clock = 0.0, time.perf_counter()
         self.saved_at = self.clock
-        every = max(1, method.params.iterations // max(1, method.params.validations))
-        self.rungs = {
-            method.params.iterations - every * k for k in range(method.params.validations)
-        } - {0}
+        self.params = method.params  # the whole schedule; the method sees the phase that holds
+        self.phases, self.rungs = self.params.phases(), set(self.params.rungs)
         self.safe = self._tensors()
         if hooks.checkpoint and hooks.checkpoint.exists():
             self._load(hooks.checkpoint)
+        method.params = self.phases[max(k for k in self.phases if k <= self.iteration)]
+        for row in self.trace:
+            if hooks.report and row["validation_accuracy"] is not None:
+                hooks.report(row["iteration"], row["validation_accuracy"])
 
     @property
     def step_size(self) -> float | None:
         return math.exp(self.log_step[0]) if self.method.step_size else None
 
     def iterate(self) -> None:
+        self.method.params = self.phases.get(self.iteration, self.method.params)
         outer = self.method.outer(self.images, self.step_size or 0.0, self.generator)
         event = "" if self._sound(outer) else self._roll_back()
         if not event:
@@ -213,10 +216,13 @@ class _Run:
             {k.removeprefix("method."): v.clone() for k, v in tensors.items() if k[:7] == "method."}
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self, iteration: int) -> dict[str, Any]:
+        """What a state depends on: a checkpoint belongs to every run that was the same so far."""
+        params = self.params.model_dump(mode="json")
+        params["schedule"] = [entry for entry in params["schedule"] if entry[0] < iteration]
         return {
             "method": self.method.name,
-            "params": self.method.params.model_dump(mode="json"),
+            "params": params,
             "dataset": self.method.problem.dataset.fingerprint,
             "network": self.method.problem.network.name,
             "ipc": self.method.problem.ipc,
@@ -232,13 +238,16 @@ class _Run:
         tensors |= {"best.images": self.best_images, "best.log_step": self.best_step}
         tensors |= {"generator": self.generator.get_state()}
         progress = {key: getattr(self, key) for key in (*_PROGRESS, "seconds", "trace")}
-        save_tensors(self.hooks.checkpoint, tensors, self._identity(), progress)
+        save_tensors(self.hooks.checkpoint, tensors, self._identity(self.iteration), progress)
 
     def _load(self, path: Path) -> None:
         """Go on from a checkpoint of this very run; another run's, or a broken one, is ignored."""
         try:
-            stored = load_tensors(path, self._identity())
+            stored = load_tensors(path)
         except ValueError:
+            return
+        expected = self._identity(stored.attributes.get("iteration", 0))
+        if canonical_json(stored.spec) != canonical_json(expected):
             return
         tensors = stored.tensors
         for key in tensors.keys() - _ON_CPU:

@@ -32,6 +32,10 @@ class TrajectoryParams(MatchingParams):
     step_size: float = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
     lr_lr: float = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
 
+    changing: ClassVar[frozenset[str]] = MatchingParams.changing | {
+        *("unrolled_steps", "expert_epochs", "max_start", "batch_syn", "lr_lr")
+    }
+
 
 class Trajectory(Matching):
     """Base of mtt, ddpp, iadd: one outer iteration through the unrolled engine."""
@@ -52,12 +56,16 @@ class Trajectory(Matching):
         self.step_size = params.step_size
         if problem.experts is None:
             raise ValueError(f"method {self.name} needs expert trajectories; none were given")
-        reach, epochs = params.max_start - 1 + params.expert_epochs, problem.experts.epochs
-        if reach > epochs:
-            raise ValueError(
-                f"method {self.name}: max_start {params.max_start} - 1 + expert_epochs "
-                f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
-            )
+        epochs = problem.experts.epochs
+        for start, held in params.phases().items():
+            reach = held.max_start - 1 + held.expert_epochs
+            if reach > epochs:
+                when = f" (schedule at iteration {start})" * (start > 0)
+                raise ValueError(
+                    f"method {self.name}: max_start {held.max_start} - 1 + expert_epochs "
+                    f"{held.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
+                    f"{when}"
+                )
         self.gradients: tuple[Tensor, ...] = ()
         self.unweighted = torch.tensor(math.nan)
 

@@ -18,6 +18,8 @@ class DDPPParams(TrajectoryParams):
         0.1, ge=0, lt=1, description="Share q of parameters, the hardest to match, left out."
     )
 
+    changing: ClassVar[frozenset[str]] = TrajectoryParams.changing | {"pruned"}
+
 
 class DDPP(Trajectory):
     """Dataset Distillation Using Parameter Pruning: MTT without the hard-to-match parameters.

@@ -18,6 +18,8 @@ class DMParams(MatchingParams):
     lr_img: float = Field(1.0, gt=0, description="Learning rate of the pixels (SGD).")
     batch_real: int = Field(256, ge=1, description="Real images a class and update.")
 
+    changing: ClassVar[frozenset[str]] = MatchingParams.changing | {"batch_real"}
+
 
 class DM(Matching):
     """Dataset Condensation with Distribution Matching: class-mean embeddings on random networks.

@@ -41,6 +41,10 @@ class IADDParams(TrajectoryParams):
     lr_w: float = Field(1e-3, ge=0, description="Learning rate of the weights.")
     w_max: float = Field(10.0, gt=1, description="Weights are clamped to [0, w_max].")
 
+    changing: ClassVar[frozenset[str]] = TrajectoryParams.changing | {
+        *("update", "denominator", "lr_w", "w_max")
+    }
+
     @model_validator(mode="before")
     @classmethod
     def _fill_reading(cls, given: Any) -> Any:
@@ -69,7 +73,6 @@ class IADD(Trajectory):
 
     def __init__(self, params: Any, problem: Problem) -> None:
         super().__init__(params, problem)
-        self.frozen = params.update == "off" or params.lr_w == 0
         self.offsets = (
             None
             if params.granularity == "scalar"
@@ -83,6 +86,11 @@ class IADD(Trajectory):
         self.time = 0
         # The fused step has the normalisation's derivative inside: it takes the gradient by w.
         self.fused = params.optimiser == "adam" and params.normalisation == "mean1"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights stay as they are."""
+        return bool(self.params.update == "off" or self.params.lr_w == 0)
 
     def weights(self) -> Tensor:
         """The importance weights (P,) or (S,) as the loss sees them; differentiable."""

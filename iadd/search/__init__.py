@@ -24,6 +24,8 @@ from iadd.progress import Progress
 from iadd.search.cluster import cluster
 from iadd.search.figure import importance, png
 from iadd.search.journal import Entry, Journal
+from iadd.search.population import run_population
+from iadd.search.remote import run_all
 from iadd.search.trial import CONFIRMED, Task, confirm, settings_of
 from iadd.search.tune import first_points, run_trials
 
@@ -69,7 +71,7 @@ def search(
     text = canonical_json(config.model_dump(mode="json"))
     task = Task(text, str(Path.cwd()), dataset, method, ipc)
     journal, space = task.journal, config.space(method, ipc)
-    first_points(task, space, wanted)
+    points = first_points(task, space, wanted)
     plain = config.model_copy(update={"precision": Config.model_fields["precision"].default})
     problem = stages.problem(Plan(plain), dataset, method, ipc)  # what is missing shows in one line
     methods.find(method)(config.params(method, ipc), problem)
@@ -81,8 +83,11 @@ def search(
         devices = torch.cuda.device_count() if cards is None else cards
         with cluster(journal.folder, own, devices, address) as there:
             _check_room(resources, there)
-            run_trials(task, space, resources, workers)
-            finalists = _confirm(task, journal, resources)
+            if wanted.scheduler == "pbt":
+                run_population(task, space, points, resources, workers)
+            else:
+                run_trials(task, space, resources, workers)
+            finalists = _confirm(task, journal, resources, workers)
         return _write(plan, task, journal, finalists)
 
 
@@ -123,16 +128,17 @@ def contenders(task: Task, journal: Journal) -> list[Entry]:
     first = settings_of(task, default)
     able = [e for e in journal.entries() if e.rows and e.status != "failed" and e.settings != first]
     able.sort(key=lambda e: (e.status != "ok", -e.best, e.number))
+    distinct: dict[str, Entry] = {}  # two members may have come to the same settings
+    for entry in able:
+        distinct.setdefault(canonical_json(entry.settings), entry)
     number = next((e.number for e in journal.entries() if e.settings == first), 0)
-    return [Entry(number, default, first), *able[: wanted.finalists]]
+    return [Entry(number, default, first), *list(distinct.values())[: wanted.finalists]]
 
 
 def _confirm(
-    task: Task, journal: Journal, resources: dict[str, float]
+    task: Task, journal: Journal, resources: dict[str, float], workers: int
 ) -> list[tuple[Entry, list[Entry]]]:
-    """Each contender with its fresh distillations, judged; Ray tries one that is lost again."""
-    import ray
-
+    """Each contender with its fresh distillations, judged."""
     wanted = task.plan.config.search
     finalists: list[tuple[Entry, list[Entry]]] = []
     for contender in contenders(task, journal):
@@ -140,25 +146,10 @@ def _confirm(
         seeds = range(1, wanted.confirm_seeds + 1)
         again = [Entry(number, point, settings, seed) for seed in seeds]
         finalists.append((contender, [journal.read(entry.key) or entry for entry in again]))
-    remote = ray.remote(confirm).options(
-        num_cpus=resources["cpu"],
-        num_gpus=resources.get("gpu", 0),
-        memory=resources["memory"],
-        max_retries=wanted.retries,
-        retry_exceptions=True,
-    )
     jobs = [entry for _, again in finalists for entry in again if not entry.finished]
-    waiting = {remote.remote(task, entry): entry for entry in jobs}
-    total = len(waiting)
     with Progress(f"confirm {task.method} {task.dataset} ipc {task.ipc}") as progress:
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting))
-            entry = waiting.pop(ready)
-            try:
-                entry.__dict__ |= vars(ray.get(ready))
-            except ray.exceptions.RayError as error:
-                journal.close(entry, "failed", str(error).strip().splitlines()[-1])
-            progress(total - len(waiting), total, f"{entry.best:.3f}")
+        for done, entry in enumerate(run_all(confirm, task, jobs, resources, workers), 1):
+            progress(done, len(jobs), f"{entry.best:.3f}")
     return finalists
 
 
@@ -203,7 +194,8 @@ def _rows(plan: Plan, task: Task, entry: Entry) -> list[dict[str, Any]]:
         "seed": entry.seed,
         "spec_version": SPEC_VERSION,
     }
-    rows = entry.rows or [{"iteration": 0, "accuracy": None, "seconds": 0.0}]
+    rows = entry.own_rows or [{"iteration": 0, "accuracy": None, "seconds": 0.0}]
+    inherited = len(entry.rows) - len(entry.own_rows)
     return [
         same
         | {
@@ -212,7 +204,7 @@ def _rows(plan: Plan, task: Task, entry: Entry) -> list[dict[str, Any]]:
             "validation_accuracy": row["accuracy"],
             "seconds": row["seconds"],
         }
-        for rung, row in enumerate(rows)
+        for rung, row in enumerate(rows, inherited)
     ]
 
 
@@ -236,8 +228,9 @@ def _verdict(
     best = max(range(len(judgements)), key=lambda k: (judgements[k]["mean"], -k))
     settings = judgements[best]["settings"]
     params = plan.config.params(task.method, task.ipc, settings)
-    full = len(entries) * int(params.iterations)  # type: ignore[attr-defined]
-    spent = sum(entry.iteration for entry in entries)
+    trials = len({entry.number for entry in entries})  # a member's branches are one
+    full = trials * int(params.iterations)  # type: ignore[attr-defined]
+    spent = sum(entry.own_iterations for entry in entries)
     statuses = sorted({entry.status for entry in entries})
     return {
         "trial": judgements[best]["trial"],
@@ -249,13 +242,13 @@ def _verdict(
             "finalists": judgements,
         },
         "evidence": {
-            "trials": len(entries),
+            "trials": trials,
             "statuses": {s: sum(e.status == s for e in entries) for s in statuses},
             "retried": sum(max(0, entry.attempts - 1) for entry in entries),
             "iterations": spent,
             "iterations_full": full,
-            "iterations_share": spent / full,
-            "seconds": sum(entry.seconds for entry in entries),
+            "iterations_share": spent / max(1, full),
+            "seconds": sum(entry.own_seconds for entry in entries),
             "confirm_seconds": sum(e.seconds for _, again in finalists for e in again),
             "source": source_hash(sorted(Path(__file__).parent.glob("*.py")))[:16],
         },

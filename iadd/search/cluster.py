@@ -26,6 +26,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our journal is the record
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+ANSWER_SECONDS = 120
 OBJECT_STORE = 100 * 2**20  # settings and small results only; experts are memory-mapped
 
 
@@ -42,6 +43,9 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
         ValueError: the address does not answer; a node does not see the folder.
     """
     os.environ |= QUIET
+    if address is not None and _has_token():
+        # `ray start` asks for the user's token where there is one; a driver sends it if told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
@@ -78,6 +82,12 @@ def temporary_root(state: Path) -> Path:
     return root if len(str(root)) <= SOCKET_ROOT else Path("/tmp") / root.name
 
 
+def _has_token() -> bool:
+    """Whether this user has a token for Ray clusters; a runtime of our own leaves one."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
+
+
 def _check_answers(address: str) -> None:
     """A wrong address would keep Ray trying for a minute, and end in pages of text."""
     if address == "auto":
@@ -97,15 +107,24 @@ def _check_shared(ray: Any, state: Path) -> None:
 
     mark = state / "spec.json"
 
-    def visible(path: str) -> str | None:
-        return Path(path).read_text() if Path(path).exists() else None
+    def seen(path: str) -> str | None:
+        try:
+            return Path(path).read_text()
+        except OSError:
+            return None
 
     for node in ray.nodes():
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            look = ray.remote(visible).options(num_cpus=0, scheduling_strategy=there)
-            if ray.get(look.remote(str(mark)), timeout=120) != mark.read_text():
-                raise ValueError(
-                    f"{state}: node {node['NodeManagerAddress']} does not see this folder; "
-                    "run from storage that all nodes share"
-                )
+        if not node["Alive"]:
+            continue
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        look = ray.remote(seen).options(num_cpus=0, scheduling_strategy=there)
+        name = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+        try:
+            found = ray.get(look.remote(str(mark)), timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"Ray {name} runs no worker: {reason}") from None
+        if found != mark.read_text():
+            raise ValueError(
+                f"{state}: {name} does not see this folder; run from storage that all nodes share"
+            )

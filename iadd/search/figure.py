@@ -29,7 +29,8 @@ def importance(entries: Sequence[Entry], space: Space) -> dict[str, float]:
 
     from iadd.search.tune import distributions
 
-    known = [entry for entry in entries if entry.rows]
+    # What a population's branch reached, it owes to more settings than its first ones.
+    known = [entry for entry in entries if entry.rows and not entry.branched]
     if len(known) < 8 or len({entry.best for entry in known}) < 2:
         return {}
     over = distributions(space)
@@ -56,13 +57,17 @@ def png(
 ) -> bytes:
     """Best so far, importance, parallel coordinates of one search: on white, 150 dots an inch."""
     shown = [entry for entry in entries if entry.rows]
+    scheduled = bool(winner.get("schedule"))
     with matplotlib.rc_context({"font.size": 9, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(9.0, 6.2), layout="constrained")
+        figure = Figure(figsize=(9.0, 6.2 + 2.6 * scheduled), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
-        grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.2))
+        grid = figure.add_gridspec(2 + scheduled, 2, height_ratios=(1, 1.2, 0.9)[: 2 + scheduled])
         _best_so_far(figure.add_subplot(grid[0, 0]), shown)
         _importance(figure.add_subplot(grid[0, 1]), weights)
         _parallel(figure.add_subplot(grid[1, :]), shown, space, winner)
+        if scheduled:
+            end = max(entry.iteration for entry in shown)
+            _schedule(figure.add_subplot(grid[2, :]), winner, space, end)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
     return image.getvalue()
@@ -76,20 +81,35 @@ def _plain(axes: Axes) -> None:
 
 def _best_so_far(axes: Axes, entries: Sequence[Entry]) -> None:
     """Across: iterations spent in all; stops and failures cost what they cost."""
-    spent, best, across, up, line = 0, 0.0, [], [], []
-    for entry in entries:
-        spent += entry.iteration
-        best = max(best, entry.best)
+    spent, best, across, up, line, ended = 0, 0.0, [], [], [], []
+    for iterations, accuracy, whole in _history(entries):
+        spent += iterations
+        best = max(best, accuracy)
         across.append(spent)
-        up.append(100 * entry.best)
+        up.append(100 * accuracy)
         line.append(100 * best)
-    ended = [BEST if entry.status == "ok" else MUTED for entry in entries]
+        ended.append(BEST if whole else MUTED)
     axes.scatter(across, up, c=ended, s=14, linewidths=0)
     axes.step(across, line, where="post", color=BEST, lw=1.5)
     axes.set_xlabel("iterations spent (coloured: ran to the end)", color=MUTED)
     axes.set_ylabel("validation accuracy, %", color=MUTED)
     axes.grid(color=LINE, lw=0.6)
     _plain(axes)
+
+
+def _history(entries: Sequence[Entry]) -> list[tuple[int, float, bool]]:
+    """Iterations, best accuracy, whether to the end: a trial each, of a population a rung each."""
+    if not any(entry.parent is not None for entry in entries):
+        return [(entry.iteration, entry.best, entry.status == "ok") for entry in entries]
+    steps = []
+    for entry in entries:
+        before = entry.branched
+        for row in entry.own_rows:
+            last = entry.status == "ok" and row["iteration"] == entry.iteration
+            iterations = row["iteration"] - before
+            steps.append((row["iteration"], entry.number, iterations, row["accuracy"], last))
+            before = row["iteration"]
+    return [step[2:] for step in sorted(steps)]  # all members reach a rung before the next
 
 
 def _importance(axes: Axes, weights: Mapping[str, float]) -> None:
@@ -134,4 +154,42 @@ def _parallel(
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
+    _plain(axes)
+
+
+def _schedule(axes: Axes, winner: Mapping[str, Any], space: Space, end: int) -> None:
+    """The winner's numbers over its iterations, as multiples of what it began with."""
+    held = {name: value for name, value in winner.items() if name in space}
+    starts, states = [0], [dict(held)]
+    for start, changes in winner["schedule"]:
+        held |= changes
+        starts.append(start)
+        states.append(dict(held))
+    colours = matplotlib.colormaps["tab10"]
+    shown = sorted({name for _, changes in winner["schedule"] for name in changes})
+    shown = [name for name in shown if not isinstance(space[name], list) and winner[name] > 0]
+    for k, name in enumerate(shown):
+        heights = [state[name] / winner[name] for state in states]
+        axes.step(
+            [*starts, end],
+            [*heights, heights[-1]],
+            where="post",
+            color=colours(k),
+            label=name,
+            lw=1 + 0.5 * (len(shown) - k),  # where lines meet, all of them show
+        )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    axes.set_xlabel("the winner's schedule: iteration", color=MUTED)
+    axes.set_ylabel("times the first value", color=MUTED)
+    axes.grid(color=LINE, lw=0.6)
+    if shown:
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=len(shown),
+        )
     _plain(axes)

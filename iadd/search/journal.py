@@ -43,10 +43,17 @@ class Entry:
     """Clock time of the first attempt; `ended`: of what was last heard."""
     ended: float = 0.0
     reason: str = ""
+    parent: int | None = None
+    """Of a population's member: the member whose run it took over; its own number at first."""
+    branched: int = 0
+    """The iteration at which it did so; the rows up to there are the parent's measurements."""
+    rested: bool = False
+    """Whether it stopped at a rung of its own accord, so that going on is no further attempt."""
 
     @property
     def key(self) -> str:
-        return spec_hash({"settings": self.settings, "seed": self.seed})[:16]
+        member = {} if self.parent is None else {"member": self.number}  # two may branch alike
+        return spec_hash({"settings": self.settings, "seed": self.seed} | member)[:16]
 
     @property
     def finished(self) -> bool:
@@ -62,13 +69,34 @@ class Entry:
         return max((row["seconds"] for row in self.rows), default=0.0)
 
     @property
+    def own_rows(self) -> list[dict[str, Any]]:
+        """What it measured itself."""
+        return [row for row in self.rows if row["iteration"] > self.branched]
+
+    @property
+    def own_iterations(self) -> int:
+        return max(0, self.iteration - self.branched)
+
+    @property
+    def own_seconds(self) -> float:
+        """What it cost: `seconds` of a member go on from one branch to the next."""
+        before = [row["seconds"] for row in self.rows if row["iteration"] <= self.branched]
+        return self.seconds - max(before, default=0.0)
+
+    def at(self, iteration: int) -> float | None:
+        """The accuracy of one rung, None if it did not come there."""
+        found = (row["accuracy"] for row in self.rows if row["iteration"] == iteration)
+        return next(found, None)
+
+    @property
     def best(self) -> float:
         """The best validation accuracy so far: that of the images that the run would keep."""
         return max((row["accuracy"] for row in self.rows), default=0.0)
 
     def start(self) -> None:
         """Note an attempt."""
-        self.attempts += 1
+        self.attempts += not self.rested
+        self.rested = False
         self.began = self.began or time.time()
 
     def add(self, iteration: int, accuracy: float, seconds: float) -> None:
@@ -130,10 +158,13 @@ class Journal:
         return None
 
     def entries(self, seed: int | None = 0) -> list[Entry]:
-        """Trials in their order; seed None: also the finalists' further distillations."""
+        """Trials in their order, with a member's branches.
+
+        seed None: also the finalists' further distillations.
+        """
         found = (self.read(path.stem) for path in sorted((self.folder / "trials").glob("*.json")))
         known = [entry for entry in found if entry and seed in (None, entry.seed)]
-        return sorted(known, key=lambda entry: (entry.number, entry.seed))
+        return sorted(known, key=lambda entry: (entry.number, entry.branched, entry.seed))
 
     def close(self, entry: Entry, status: str, reason: str = "") -> None:
         """A trial that will not go on: note why, drop its checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -98,20 +99,47 @@ def attempt(task: Task, entry: Entry, report: Report) -> None:
         report(iteration, entry.best)
 
     result = _distill(task, entry, params, "search", rung)
-    for row in result.trace:  # a rung whose report died with the process
-        if row["validation_accuracy"] is not None:
-            entry.add(row["iteration"], row["validation_accuracy"], row["seconds"])
     if entry.status != "ok":
         entry.status = result.status
+        journal.write(entry)
         report(max(entry.iteration, 1), entry.best)
-    journal.write(entry)
+
+
+class _Reached(Exception):
+    """A member is where the others are waited for."""
+
+
+def advance(task: Task, entry: Entry, rung: int) -> Entry:
+    """Take a member of a population to a rung, from wherever its checkpoint is."""
+    entry = task.journal.read(entry.key) or entry  # a lost attempt came further than we know
+
+    def tell(iteration: int, accuracy: float) -> None:
+        if iteration >= rung:
+            raise _Reached
+
+    place(entry)
+    with contextlib.suppress(_Reached):
+        attempt(task, entry, tell)
+    entry.rested = True
+    task.journal.write(entry)
+    return entry
+
+
+def place(entry: Entry) -> None:
+    """Note where Ray has put a trial."""
+    from ray import get_gpu_ids, get_runtime_context
+
+    cards = ",".join(map(str, get_gpu_ids()))
+    entry.device = f"cuda:{cards}" if cards else "cpu"
+    entry.node = str(get_runtime_context().get_node_id())
 
 
 def confirm(task: Task, entry: Entry) -> Entry:
     """Distill a finalist's settings anew, judge the result by many validation networks."""
+    journal, config = task.journal, task.plan.config
+    entry = journal.read(entry.key) or entry
     if entry.finished:
         return entry
-    journal, config = task.journal, task.plan.config
     entry.start()
     journal.write(entry)
     began = time.perf_counter()

@@ -8,13 +8,13 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from iadd.methods import Space
 from iadd.progress import Progress
 from iadd.search.journal import RUNNING, Entry
-from iadd.search.trial import Task, attempt, settings_of
+from iadd.search.stopping import scheduler_of
+from iadd.search.trial import Task, attempt, place, settings_of
 from iadd.seeds import seed_for
 from iadd.space import SearchConfig
 
@@ -23,16 +23,13 @@ METRIC = "accuracy"
 
 def trainable(proposal: dict[str, Any], task: Task) -> None:
     """What Ray runs: one trial; a module-level function of plain data."""
-    from ray import get_gpu_ids, get_runtime_context
     from ray.tune import report
 
     os.chdir(task.folder)
     entry = entry_of(task, proposal)
     entry = task.journal.read(entry.key) or entry
-    cards = ",".join(map(str, get_gpu_ids()))
     if not entry.finished:
-        entry.device = f"cuda:{cards}" if cards else "cpu"
-        entry.node = str(get_runtime_context().get_node_id())
+        place(entry)
 
     def tell(iteration: int, accuracy: float) -> None:
         spent = {"seconds": entry.seconds, "iteration": iteration}
@@ -125,7 +122,7 @@ def run_trials(task: Task, space: Space, resources: dict[str, float], workers: i
                 metric=METRIC,
                 mode="max",
                 search_alg=_searcher(task, space, points, known),
-                scheduler=_scheduler(task, search),
+                scheduler=scheduler_of(task),
                 num_samples=trials,
                 max_concurrent_trials=workers,
                 reuse_actors=True,  # a worker imports torch and opens the data once
@@ -182,24 +179,6 @@ def _searcher(task: Task, space: Space, points: list[dict[str, Any]], known: lis
     numbers = [entry.number for entry in known]
     searcher.numbers = itertools.chain(numbers, itertools.count(max(numbers, default=-1) + 1))
     return searcher
-
-
-def _scheduler(task: Task, search: SearchConfig) -> Any:
-    schedulers: Any = import_module("ray.tune.schedulers")
-    iterations: int = task.plan.config.params(task.method, task.ipc).iterations  # type: ignore[attr-defined]
-    first = max(1, iterations // search.rungs)
-    if search.scheduler == "asha":
-        return schedulers.ASHAScheduler(
-            time_attr="iteration",
-            max_t=iterations + 1,  # the last rung ends a trial by itself
-            grace_period=first,
-            reduction_factor=search.reduction,
-        )
-    if search.scheduler == "median":
-        return schedulers.MedianStoppingRule(
-            time_attr="iteration", grace_period=first, min_samples_required=3
-        )
-    return schedulers.FIFOScheduler()
 
 
 def _budget(search: SearchConfig, gpus: float) -> Any:

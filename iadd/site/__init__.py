@@ -32,11 +32,13 @@ def build_site(
     title: str,
     trials: Path | None = None,
     searches: Mapping[tuple[str, str, int], Path] | None = None,
+    budget: str = "",
 ) -> None:
     """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
 
     leaderboard, evaluations, traces: tables of `iadd.results`. pictures: PNG files of distilled
-    images by (dataset, method, ipc); searches: those of searches, told of by the table trials.
+    images by (dataset, method, ipc); searches: those of searches, told of by the table trials, each
+    of the same budget.
     Same tables, same bytes. Raises ValueError naming the file
     that is missing or of the wrong kind.
     """
@@ -62,6 +64,7 @@ def build_site(
     page = _render(
         title=title,
         colours=COLOURS,
+        budget=budget,
         datasets=datasets,
         facts=_facts(networks),
         reconstructions=[n for m, n in RECONSTRUCTIONS.items() if m in set(networks["method"])],
@@ -171,6 +174,7 @@ def _table(members: list[Record]) -> Record:
         "ipc": ipc,
         "images": _per_class(ipc),
         "place": (network, protocol),
+        "tuned": protocol.endswith(TUNED),
         "scale": (low, max(high, low + 5)),
         "rows": rows,
         "best": [row for row in rows if row["rank_low"] == 1],
@@ -239,7 +243,8 @@ def _searches(name: str, trials: pd.DataFrame, plots: Pictures) -> list[Record]:
             (trials["dataset"] == dataset) & (trials["method"] == method) & (trials["ipc"] == ipc)
         ]
         searched = rows[rows["seed"] == 0].groupby("trial").last()
-        judged = rows[rows["status"] == "confirmed"].groupby("trial")["validation_accuracy"].mean()
+        judged = rows[rows["status"] == "confirmed"].groupby("config")["validation_accuracy"].mean()
+        first = rows.sort_values(["trial", "seed", "rung"])["config"].tolist()[:1]  # the default
         found.append(
             {
                 "method": method,
@@ -250,7 +255,7 @@ def _searches(name: str, trials: pd.DataFrame, plots: Pictures) -> list[Record]:
                 "failed": int((searched["status"] == "failed").sum()),
                 "iterations": int(searched["iteration"].sum()),
                 "seconds": float(searched["seconds"].sum()),
-                "default": float(judged[0]) if 0 in judged.index else None,
+                "default": _mean(judged[judged.index.isin(first)]),
                 "best": float(judged.max()) if len(judged) else None,
             }
         )
