@@ -8,12 +8,16 @@ tuned and nothing is slowed down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Apply = Callable[[Tensor, Tensor], Tensor]
+"""Maps flat parameters (P,) and images (B, C, H, W) to logits (B, K)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ def shapes(setting: Setting) -> list[torch.Size]:
     return [p.shape for p in ConvNet(setting).parameters()]
 
 
+def functional(setting: Setting) -> Apply:
+    """The setting's ConvNet as a function of flat parameters and images."""
+    return partial(apply, setting, shapes(setting))
+
+
 def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor) -> Tensor:
     """Logits (B, K) of images (B, C, H, W) under the flat parameters (P,)."""
     tensors = iter(
@@ -88,8 +97,8 @@ def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor
 
 
 def outer_iteration(
-    setting: Setting,
-    parts: Sequence[torch.Size],
+    apply: Apply,
+    steps: int,
     start: Tensor,
     target: Tensor,
     images: Tensor,
@@ -99,14 +108,15 @@ def outer_iteration(
     """Loss and its gradients by images (B, C, H, W) and step size through all student steps.
 
     Args:
+        apply: the functional network.
         start, target: the expert's parameters (P,) at the two ends.
         labels: class indices (B,).
     """
     images = images.detach().requires_grad_()
     step_size = step_size.detach().requires_grad_()
     student = start.detach().clone().requires_grad_()
-    for _ in range(setting.steps):
-        loss = F.cross_entropy(apply(setting, parts, student, images), labels)
+    for _ in range(steps):
+        loss = F.cross_entropy(apply(student, images), labels)
         (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
         student = student - step_size * gradient
     distance = F.mse_loss(student, target, reduction="sum")
