@@ -102,13 +102,13 @@ def ours(p: Problem) -> tuple[Tensor, Tensor, Tensor, str]:
 def plain(
     p: Problem, layout: torch.memory_format = torch.contiguous_format
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same three by autograd through the whole unroll, images in `layout`."""
-    network = p.network.apply
+    """The same three by autograd through the whole unroll, in `layout`."""
     if isinstance(p.setting, Setting):
-        network = reference.functional(p.setting)
+        apply = reference.functional(p.setting, layout)
+    else:
 
-    def apply(params: Tensor, images: Tensor) -> Tensor:
-        return network(params, images.contiguous(memory_format=layout))
+        def apply(params: Tensor, images: Tensor) -> Tensor:
+            return p.network.apply(params, images.contiguous(memory_format=layout))
 
     alpha = torch.tensor(STEP_SIZE, dtype=p.start.dtype)
     return reference.outer_iteration(

@@ -77,16 +77,24 @@ def shapes(setting: Setting) -> list[torch.Size]:
     return [p.shape for p in ConvNet(setting).parameters()]
 
 
-def functional(setting: Setting) -> Apply:
-    """The setting's ConvNet as a function of flat parameters and images."""
-    return partial(apply, setting, shapes(setting))
+def functional(setting: Setting, layout: torch.memory_format = torch.contiguous_format) -> Apply:
+    """The setting's ConvNet as a function of flat parameters and images, computed in `layout`."""
+    return partial(apply, setting, shapes(setting), layout)
 
 
-def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor) -> Tensor:
+def apply(
+    setting: Setting,
+    parts: Sequence[torch.Size],
+    layout: torch.memory_format,
+    flat: Tensor,
+    x: Tensor,
+) -> Tensor:
     """Logits (B, K) of images (B, C, H, W) under the flat parameters (P,)."""
+    x = x.contiguous(memory_format=layout)
+    pieces = zip(flat.split([s.numel() for s in parts]), parts, strict=True)
     tensors = iter(
-        piece.view(shape)
-        for piece, shape in zip(flat.split([s.numel() for s in parts]), parts, strict=True)
+        piece.view(shape).contiguous(memory_format=layout) if len(shape) == 4 else piece.view(shape)
+        for piece, shape in pieces
     )
     for _ in range(setting.depth):
         x = F.conv2d(x, next(tensors), next(tensors), padding=1)
