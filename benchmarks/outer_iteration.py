@@ -54,9 +54,10 @@ class Generic:
 GENERIC = {
     "convnet-batchnorm": Generic("convnet-d3-w128-batchnorm", 3, 32, 10, 20),
     "alexnet": Generic("alexnet", 3, 32, 10, 20),
+    "alexnet-50": Generic("alexnet", 3, 32, 10, 50),
     "vgg11": Generic("vgg11", 3, 32, 10, 15),
-    "resnet18": Generic("resnet18", 3, 32, 10, 15),
-    "resnet18-batchnorm": Generic("resnet18-batchnorm", 3, 32, 10, 15),
+    "resnet18": Generic("resnet18", 3, 32, 10, 10),
+    "resnet18-batchnorm": Generic("resnet18-batchnorm", 3, 32, 10, 10),
 }
 KNOWN: dict[str, Setting | Generic] = {**SETTINGS, **GENERIC}
 

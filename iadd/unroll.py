@@ -36,7 +36,7 @@ FREE_BYTES = 32 << 20
 """What mode `auto` keeps without asking: as nothing beside a process with PyTorch in it."""
 SHARE = 1 / 6
 """The part of the whole graph's memory that mode `auto` takes where it is more than that."""
-WORKING_THETAS, WORKING_TAPES = 4, 0.5
+WORKING_THETAS, WORKING_TAPES = 3, 1
 """Room that a step by autograd takes while it runs, in thetas and tapes: measured."""
 
 
@@ -163,7 +163,7 @@ def _schedule(mode: str, network: Network, start: Tensor, images: Tensor, count:
     if not taped:
         return sparse if (count + 1) * start.nbytes > REPLAY_BYTES else Schedule(1, 0)
     tape = passes.tape_bytes(network, tuple(images.shape), start.dtype, start.device)
-    budget = min(max(SHARE * count * (tape + start.nbytes), FREE_BYTES), REPLAY_BYTES)
+    budget = min(max(SHARE * count * tape, FREE_BYTES), REPLAY_BYTES)
 
     def bytes_kept(s: Schedule) -> float:
         thetas = -(-count // s.stride) + s.stride - s.tapes
