@@ -75,7 +75,7 @@ class Problem:
         )
         self.labels = labels.to(DEVICE)
         self.targets = F.one_hot(self.labels, setting.classes).to(self.start)
-        self.parts = reference.shapes(setting)
+        self.apply = reference.functional(setting)
         self.alpha = torch.tensor(STEP_SIZE, dtype=dtype, device=DEVICE)
 
     def endpoint(self, student: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class Problem:
 
     def plain(self) -> tuple[Tensor, ...]:
         given = (self.start, self.target, self.images, self.labels, self.alpha)
-        return reference.outer_iteration(self.setting, self.parts, *given)
+        return reference.outer_iteration(self.apply, self.setting.steps, *given)
 
 
 def validate(setting: Setting) -> float:

@@ -1,10 +1,15 @@
 """One outer iteration of trajectory matching: the engine against the plain unroll.
 
     python benchmarks/outer_iteration.py [--settings a,b,c,d] [--rounds 5] [--threads 2] [--json]
+    python benchmarks/outer_iteration.py --settings generic         # networks without a native pass
+    python benchmarks/outer_iteration.py --precision [--settings a,c] [--seeds 9] [--steps 20]
 
 Validates in float64, then times both in turn in one process, here as shipped and in a child process
 whose allocator keeps its memory (what tuning alone gives the plain way), and takes each one's
 peak memory in a process of its own. Prints medians and the range of the ratios.
+
+`--precision` measures float32 instead: how far the engine's image gradient, and that of the plain
+way merely put into channels_last, are from the plain way's and from float64, over several seeds.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +39,33 @@ TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 STEP_SIZE = 0.02
 
 
+@dataclass(frozen=True)
+class Generic:
+    """A network of the house without a native pass; the plain way takes the same function."""
+
+    name: str
+    channels: int
+    resolution: int
+    batch: int
+    steps: int
+    classes: int = 10
+
+
+GENERIC = {
+    "convnet-batchnorm": Generic("convnet-d3-w128-batchnorm", 3, 32, 10, 20),
+    "alexnet": Generic("alexnet", 3, 32, 10, 20),
+    "alexnet-50": Generic("alexnet", 3, 32, 10, 50),
+    "vgg11": Generic("vgg11", 3, 32, 10, 15),
+    "resnet18": Generic("resnet18", 3, 32, 10, 10),
+    "resnet18-batchnorm": Generic("resnet18-batchnorm", 3, 32, 10, 10),
+}
+KNOWN: dict[str, Setting | Generic] = {**SETTINGS, **GENERIC}
+
+
 class Problem(NamedTuple):
     """An expert's two ends (P,) and a synthetic set (B, C, H, W), (B,)."""
 
-    setting: Setting
+    setting: Setting | Generic
     network: Network
     start: Tensor
     target: Tensor
@@ -44,8 +73,10 @@ class Problem(NamedTuple):
     labels: Tensor
 
 
-def problem(setting: Setting, dtype: torch.dtype = torch.float32) -> Problem:
-    g = torch.Generator().manual_seed(0)
+def problem(
+    setting: Setting | Generic, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Problem:
+    g = torch.Generator().manual_seed(seed)
     side = setting.resolution
     network = build_network(setting.name, setting.channels, side, setting.classes)
     start = network.init(g)
@@ -69,18 +100,26 @@ def ours(p: Problem) -> tuple[Tensor, Tensor, Tensor, str]:
     return result.loss, result.images, result.step_size, result.path
 
 
-def plain(p: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    parts = reference.shapes(p.setting)
+def plain(
+    p: Problem, layout: torch.memory_format = torch.contiguous_format
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same three by autograd through the whole unroll, in `layout`."""
+    if isinstance(p.setting, Setting):
+        apply = reference.functional(p.setting, layout)
+    else:
+
+        def apply(params: Tensor, images: Tensor) -> Tensor:
+            return p.network.apply(params, images.contiguous(memory_format=layout))
+
     alpha = torch.tensor(STEP_SIZE, dtype=p.start.dtype)
-    return reference.outer_iteration(p.setting, parts, p.start, p.target, p.images, p.labels, alpha)
-
-
-def validate(setting: Setting) -> float:
-    """Largest relative difference of a shortened problem's results in float64; must be rounding."""
-    short = Setting(
-        setting.channels, setting.resolution, setting.depth, setting.width, 10, 3, setting.classes
+    return reference.outer_iteration(
+        apply, p.setting.steps, p.start, p.target, p.images, p.labels, alpha
     )
-    p = problem(short, torch.float64)
+
+
+def validate(setting: Setting | Generic) -> float:
+    """Largest relative difference of a shortened problem's results in float64; must be rounding."""
+    p = problem(replace(setting, batch=min(setting.batch, 10), steps=3), torch.float64)
     errors = [
         float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours(p), plain(p), strict=False)
     ]
@@ -111,7 +150,8 @@ def status_bytes(field: str) -> int:
 
 def extra_peak(p: Problem, way: Callable[[Problem], object]) -> int:
     """Bytes that one iteration adds to a process which has everything loaded."""
-    way(problem(Setting(1, 8, 1, 4, 4, 2)))
+    native = isinstance(p.setting, Setting)
+    way(problem(Setting(1, 8, 1, 4, 4, 2) if native else Generic("lenet", 1, 8, 4, 2)))
     before = status_bytes("VmRSS")
     way(p)
     return max(status_bytes("VmHWM") - before, 4096)  # a page: the finest there is
@@ -135,8 +175,8 @@ def ratio(seconds: tuple[list[float], list[float]] | object) -> tuple[float, flo
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
-    p = problem(SETTINGS[name])
-    error = validate(SETTINGS[name])
+    p = problem(KNOWN[name])
+    error = validate(KNOWN[name])
     seconds = interleaved(p, options.rounds)
     tuned = child("time", name, options, TUNED)
     memory = [int(str(child(task, name, options, {}))) for task in ("ours", "plain")]
@@ -148,18 +188,62 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
         "speedup_allocator_tuned": round(ratio(tuned)[1], 2),
         "memory_ratio": round(memory[1] / memory[0], 1),
         "memory_bytes": memory,
+        "time_ratio": round(1 / middle, 2),
         "seconds": round(statistics.median(seconds[0]), 5),
         "seconds_plain": round(statistics.median(seconds[1]), 5),
         "float64_error": error,
-        "path": ours(problem(SETTINGS["digits-1"]))[3],
+        "path": ours(p)[3],
         "threads": options.threads,
     }
+
+
+def precision(name: str, options: argparse.Namespace) -> dict[str, object]:
+    """Quartiles over seeds of relative L2 errors of the float32 image gradient.
+
+    `plain`: against the contiguous plain way; `float64`: against the engine in float64, which
+    equals the plain way to rounding there.
+    """
+    setting = KNOWN[name]
+    setting = replace(setting, steps=options.steps or setting.steps)
+    error = validate(setting)
+    errors: dict[str, list[float]] = {}
+    for seed in range(options.seeds):
+        p = problem(setting, seed=seed)
+        contiguous = plain(p)[1].double()
+        exact = ours(problem(setting, torch.float64, seed))[1]
+        found = {"engine": ours(p)[1], "channels_last": plain(p, torch.channels_last)[1]}
+        for way, image in found.items():
+            errors.setdefault(f"{way}_plain", []).append(apart(image, contiguous))
+            errors.setdefault(f"{way}_float64", []).append(apart(image, exact))
+        errors.setdefault("contiguous_float64", []).append(apart(contiguous, exact))
+    quartiles = {
+        key: [float(f"{q:.2g}") for q in statistics.quantiles(e, n=4, method="inclusive")]
+        for key, e in errors.items()
+    }
+    path = ours(p)[3]
+    about = {"setting": name, "steps": setting.steps, "seeds": options.seeds, "path": path}
+    return about | {"float64_error": error} | quartiles
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """Relative L2 distance of `a` from `b`."""
+    return float((a.double() - b).norm() / b.norm())
+
+
+def show_precision(row: dict[str, object]) -> None:
+    print(f"{row['setting']:>18}  J = {row['steps']}, {row['seeds']} seeds, {row['path']}")
+    for against in ("plain", "float64"):
+        for way in ("engine", "channels_last", "contiguous"):
+            if quartiles := row.get(f"{way}_{against}"):
+                low, middle, high = quartiles  # type: ignore[misc]
+                print(f"{way:>20} - {against:<7}  median {middle:.1e} ({low:.1e} to {high:.1e})")
+    sys.stdout.flush()
 
 
 def show(row: dict[str, object]) -> None:
     low, high = row["speedup_range"]  # type: ignore[misc]
     print(
-        f"{row['setting']:>9}  {row['seconds']:8.4f} s  plain {row['seconds_plain']:8.4f} s  "
+        f"{row['setting']:>18}  {row['seconds']:8.4f} s  plain {row['seconds_plain']:8.4f} s  "
         f"{row['speedup']:5.1f}x ({low}-{high})  tuned allocator "
         f"{row['speedup_allocator_tuned']:4.1f}x  memory 1/{row['memory_ratio']}  {row['path']}",
         flush=True,
@@ -168,18 +252,25 @@ def show(row: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", default=",".join(SETTINGS), help="of " + ", ".join(SETTINGS))
+    names = ", ".join(KNOWN)
+    parser.add_argument("--settings", default=",".join(SETTINGS), help=f"of generic, {names}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--precision", action="store_true", help="float32 errors, not times")
+    parser.add_argument("--seeds", type=int, default=9, help="of --precision")
+    parser.add_argument(
+        "--steps", type=int, help="student steps of --precision in place of a setting's own"
+    )
     parser.add_argument("--task", choices=("time", "ours", "plain"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for name in options.settings.split(","):
-        if name not in SETTINGS:
-            raise SystemExit(f"setting {name!r}: allowed are {', '.join(SETTINGS)}")
+    wanted = options.settings.replace("generic", ",".join(GENERIC)).split(",")
+    for name in wanted:
+        if name not in KNOWN:
+            raise SystemExit(f"setting {name!r}: allowed are generic, {names}")
         if options.task:
-            p = problem(SETTINGS[name])
+            p = problem(KNOWN[name])
             ways = {"ours": ours, "plain": plain}
             timed = options.task == "time"
             print(
@@ -187,10 +278,12 @@ def main() -> None:
                     interleaved(p, options.rounds) if timed else extra_peak(p, ways[options.task])
                 )
             )
-        elif options.json:
-            print(json.dumps(measure(name, options)), flush=True)
+            continue
+        row = precision(name, options) if options.precision else measure(name, options)
+        if options.json:
+            print(json.dumps(row), flush=True)
         else:
-            show(measure(name, options))
+            (show_precision if options.precision else show)(row)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,16 @@ tuned and nothing is slowed down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Apply = Callable[[Tensor, Tensor], Tensor]
+"""Maps flat parameters (P,) and images (B, C, H, W) to logits (B, K)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,24 @@ def shapes(setting: Setting) -> list[torch.Size]:
     return [p.shape for p in ConvNet(setting).parameters()]
 
 
-def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor) -> Tensor:
+def functional(setting: Setting, layout: torch.memory_format = torch.contiguous_format) -> Apply:
+    """The setting's ConvNet as a function of flat parameters and images, computed in `layout`."""
+    return partial(apply, setting, shapes(setting), layout)
+
+
+def apply(
+    setting: Setting,
+    parts: Sequence[torch.Size],
+    layout: torch.memory_format,
+    flat: Tensor,
+    x: Tensor,
+) -> Tensor:
     """Logits (B, K) of images (B, C, H, W) under the flat parameters (P,)."""
+    x = x.contiguous(memory_format=layout)
+    pieces = zip(flat.split([s.numel() for s in parts]), parts, strict=True)
     tensors = iter(
-        piece.view(shape)
-        for piece, shape in zip(flat.split([s.numel() for s in parts]), parts, strict=True)
+        piece.view(shape).contiguous(memory_format=layout) if len(shape) == 4 else piece.view(shape)
+        for piece, shape in pieces
     )
     for _ in range(setting.depth):
         x = F.conv2d(x, next(tensors), next(tensors), padding=1)
@@ -88,8 +105,8 @@ def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor
 
 
 def outer_iteration(
-    setting: Setting,
-    parts: Sequence[torch.Size],
+    apply: Apply,
+    steps: int,
     start: Tensor,
     target: Tensor,
     images: Tensor,
@@ -99,14 +116,15 @@ def outer_iteration(
     """Loss and its gradients by images (B, C, H, W) and step size through all student steps.
 
     Args:
+        apply: the functional network.
         start, target: the expert's parameters (P,) at the two ends.
         labels: class indices (B,).
     """
     images = images.detach().requires_grad_()
     step_size = step_size.detach().requires_grad_()
     student = start.detach().clone().requires_grad_()
-    for _ in range(setting.steps):
-        loss = F.cross_entropy(apply(setting, parts, student, images), labels)
+    for _ in range(steps):
+        loss = F.cross_entropy(apply(student, images), labels)
         (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
         student = student - step_size * gradient
     distance = F.mse_loss(student, target, reduction="sum")

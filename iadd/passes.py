@@ -10,6 +10,7 @@ GPUs (`tangents`), both checked against it.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,13 @@ class Tangent(NamedTuple):
     images: Tensor
     targets: Tensor
     slope: Tensor
+
+
+class Tape(NamedTuple):
+    """A first-order pass whose graph is kept: the gradient (P,), and theta, x and y under it."""
+
+    gradient: Tensor
+    leaves: list[Tensor]
 
 
 def path(network: Network, params: Tensor) -> str:
@@ -136,10 +144,54 @@ def tangent_reference(
     network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
 ) -> Tangent:
     """`tangent` by reverse over reverse, for any network, dtype and device."""
+    return _pull(_record(network, params, images, targets), direction)
+
+
+def taped(network: Network, params: Tensor) -> bool:
+    """Whether the passes are autograd's, so that a `Tape` saves `tangent` its first-order pass."""
+    return native.path(network, params) is None and not _by_hand(network, params)
+
+
+def record(network: Network, params: Tensor, images: Tensor, targets: Tensor) -> Tape:
+    """`gradient` with its graph, by autograd."""
+    with _arithmetic(network, params):
+        return _record(network, params, images, targets)
+
+
+def pull(network: Network, tape: Tape, direction: Tensor) -> Tangent:
+    """`tangent` in `direction` (P,) where `tape` was recorded; frees the tape's graph."""
+    with _arithmetic(network, direction):
+        return _pull(tape, direction)
+
+
+def _record(network: Network, params: Tensor, images: Tensor, targets: Tensor) -> Tape:
     with torch.enable_grad():
         leaves = [z.detach().requires_grad_() for z in (params, images, targets)]
         loss = cross_entropy(network.apply(leaves[0], leaves[1]), leaves[2])
         (grad,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
-        slope = torch.dot(grad.detach(), direction)
-        by_params, by_images, by_targets = torch.autograd.grad(grad, leaves, direction.detach())
-        return Tangent(by_params, by_images, by_targets, slope)
+    return Tape(grad, leaves)
+
+
+def _pull(tape: Tape, direction: Tensor) -> Tangent:
+    slope = torch.dot(tape.gradient.detach(), direction)
+    h, h_images, h_targets = torch.autograd.grad(tape.gradient, tape.leaves, direction.detach())
+    return Tangent(h, h_images, h_targets, slope)
+
+
+@lru_cache(maxsize=64)
+def tape_bytes(
+    network: Network, images: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> int:
+    """What a `Tape` on images of shape (B, C, H, W) keeps: found by recording one on blanks."""
+    kept: dict[int, int] = {}
+
+    def weigh(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return saved.detach()  # the tensor itself would keep its own node alive, for ever
+
+    params = torch.zeros(network.num_parameters, dtype=dtype, device=device)
+    targets = params.new_zeros(images[0], network.classes)
+    with torch.autograd.graph.saved_tensors_hooks(weigh, lambda saved: saved):
+        tape = record(network, params, params.new_zeros(images), targets)
+    return sum(kept.values()) + tape.gradient.nbytes

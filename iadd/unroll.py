@@ -31,7 +31,13 @@ Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 MODES = ("auto", "replay", "captured", "checkpoint", "graph")
 REPLAY_BYTES = 2 << 30
-"""Trajectories of students larger than this are checkpointed in mode `auto`."""
+"""What mode `auto` keeps of a student at most, as far as checkpoints can help it."""
+FREE_BYTES = 32 << 20
+"""What mode `auto` keeps without asking: as nothing beside a process with PyTorch in it."""
+SHARE = 1 / 6
+"""The part of the whole graph's memory that mode `auto` takes where it is more than that."""
+WORKING_THETAS, WORKING_TAPES = 3, 1
+"""Room that a step by autograd takes while it runs, in thetas and tapes: measured."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,22 @@ class Step:
 
     rows: Tensor | None
     draw: Draw | None
+
+
+class Schedule(NamedTuple):
+    """What the way back finds kept: theta at every `stride`-th step, from which the segment up to
+    the next is walked again, and the graphs of a segment's last `tapes` steps as it is.
+
+    A graph kept saves the step's first-order pass its repetition.
+    """
+
+    stride: int
+    tapes: int
+
+    def __str__(self) -> str:
+        """`replay`, `replay/<stride>` or `replay/<stride>/<tapes>`."""
+        numbers = [self.stride, self.tapes] if self.tapes > 1 else [self.stride]
+        return "/".join(["replay", *(str(n) for n in numbers if n > 1)])
 
 
 class Unrolled(NamedTuple):
@@ -121,11 +143,9 @@ def unroll(
         if found:
             return Unrolled(*found)
         mode = "auto"
-    trajectory_bytes = (len(steps) + 1) * start.numel() * start.element_size()
-    if mode == "auto":
-        mode = "checkpoint" if trajectory_bytes > REPLAY_BYTES else "replay"
-    stride = math.isqrt(len(steps) - 1) + 1 if mode == "checkpoint" else 1
-    return _replay(network, start, images, targets, rate, steps, endpoint, stride)
+    rows = steps[0].rows
+    schedule = _schedule(mode, network, start, images if rows is None else images[rows], len(steps))
+    return _replay(network, start, images, targets, rate, steps, endpoint, schedule)
 
 
 def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -134,13 +154,78 @@ def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     return augment(images, step.draw), targets
 
 
-def _advance(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, step: Step
-) -> Tensor:
-    with torch.no_grad():
-        seen, labels = _see(images, targets, step)
-        _, grad = passes.gradient(network, params, seen, labels)
-        return torch.sub(params, grad, alpha=rate)  # one pass over memory
+def _schedule(mode: str, network: Network, start: Tensor, images: Tensor, count: int) -> Schedule:
+    """What to keep in `count` steps that see `images` (B, C, H, W)."""
+    taped = passes.taped(network, start)
+    sparse = Schedule(math.isqrt(count - 1) + 1, int(taped))
+    if mode != "auto":
+        return sparse if mode == "checkpoint" else Schedule(1, int(taped))
+    if not taped:
+        return sparse if (count + 1) * start.nbytes > REPLAY_BYTES else Schedule(1, 0)
+    tape = passes.tape_bytes(network, tuple(images.shape), start.dtype, start.device)
+    budget = min(max(SHARE * count * tape, FREE_BYTES), REPLAY_BYTES)
+
+    def bytes_kept(s: Schedule) -> float:
+        thetas = -(-count // s.stride) + s.stride - s.tapes
+        return (thetas + WORKING_THETAS) * start.nbytes + (s.tapes + WORKING_TAPES) * tape
+
+    def repeated(s: Schedule) -> float:
+        """First-order passes that are done over again."""
+        return (count - s.stride) * (2 - s.tapes / s.stride) + s.stride - s.tapes
+
+    choices = [Schedule(k, m) for k in range(1, count + 1) for m in range(1, k + 1)]
+    fitting = [s for s in choices if bytes_kept(s) <= budget]
+    return min(fitting, key=repeated) if fitting else min(choices, key=bytes_kept)
+
+
+_Stop = tuple[Tensor, passes.Tape | None]
+"""Where the walk is at step t: theta_t (P,), and the step's tape if it keeps one."""
+
+
+class _Walk:
+    """The student's steps, forwards and back."""
+
+    def __init__(
+        self,
+        network: Network,
+        images: Tensor,
+        targets: Tensor,
+        rate: float,
+        steps: Sequence[Step],
+    ) -> None:
+        self.network, self.images, self.targets = network, images.detach(), targets.detach()
+        self.rate, self.steps = rate, steps
+
+    def seen(self, t: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return _see(self.images, self.targets, self.steps[t])
+
+    def after(self, t: int, params: Tensor, tape: passes.Tape | None = None) -> Tensor:
+        """theta_{t+1}."""
+        with torch.no_grad():
+            if tape:
+                grad = tape.gradient
+            else:
+                _, grad = passes.gradient(self.network, params, *self.seen(t))
+            return torch.sub(params, grad, alpha=self.rate)  # one pass over memory
+
+    def segment(self, steps: range, params: Tensor, tapes: int) -> list[_Stop]:
+        """From theta at the first of `steps`: theta at every one, with a tape at the last few."""
+        stops: list[_Stop] = []
+        for t in steps:
+            if stops:
+                params = self.after(t - 1, *stops[-1])
+            tape = None
+            if steps.stop - t <= tapes:
+                tape = passes.record(self.network, params, *self.seen(t))
+            stops.append((params, tape))
+        return stops
+
+    def tangent(self, t: int, stop: _Stop, direction: Tensor) -> passes.Tangent:
+        params, tape = stop
+        if tape:
+            return passes.pull(self.network, tape, direction)
+        return passes.tangent(self.network, params, *self.seen(t), direction)
 
 
 def _replay(
@@ -151,42 +236,34 @@ def _replay(
     rate: float,
     steps: Sequence[Step],
     endpoint: Endpoint,
-    stride: int,
+    schedule: Schedule,
 ) -> Unrolled:
     """Forward keeping every `stride`-th theta, then backwards segment by segment."""
-    images, targets, params = images.detach(), targets.detach(), start.detach()
+    walk, params = _Walk(network, images, targets, rate, steps), start.detach()
+    count, stride = len(steps), schedule.stride
+    segments = [range(t, min(t + stride, count)) for t in range(0, count, stride)]
     kept = []
-    for t, step in enumerate(steps):
-        if t % stride == 0:
-            kept.append(params)
-        params = _advance(network, params, images, targets, rate, step)
-    end = params
+    for segment in segments[:-1]:
+        kept.append(params)
+        for t in segment:
+            params = walk.after(t, params)
+    stops = walk.segment(segments[-1], params, schedule.tapes)
+    end = walk.after(count - 1, *stops[-1])
     loss, adjoint = endpoint(end)
     adjoint = adjoint.clone()  # updated in place below
     grad_images, grad_targets = torch.zeros_like(images), torch.zeros_like(targets)
     grad_alpha = start.new_zeros(())
-    for segment in range(len(kept) - 1, -1, -1):
-        first = segment * stride
-        last = min(first + stride, len(steps))
-        trajectory = [kept.pop()]
-        for step in steps[first : last - 1]:
-            trajectory.append(_advance(network, trajectory[-1], images, targets, rate, step))
-        for step in reversed(steps[first:last]):
-            params = trajectory.pop()
-            seen, labels = _see(images, targets, step)
-            h = passes.tangent(network, params, seen, labels, adjoint)
-            _accumulate(grad_images, grad_targets, images, step, h, rate)
+    for segment in reversed(segments):
+        if not stops:
+            stops = walk.segment(segment, kept.pop(), schedule.tapes)
+        for t in reversed(segment):
+            h = walk.tangent(t, stops.pop(), adjoint)
+            _accumulate(grad_images, grad_targets, walk.images, steps[t], h, rate)
             grad_alpha -= h.slope
             adjoint.sub_(h.params, alpha=rate)
-    path = f"replay/{stride} " if stride > 1 else "replay "
-    return Unrolled(
-        loss.detach(),
-        grad_images,
-        grad_targets,
-        grad_alpha,
-        end,
-        path + passes.path(network, start),
-    )
+            del h  # before the next step's graph
+    ran = passes.path(network, start)
+    return Unrolled(loss.detach(), grad_images, grad_targets, grad_alpha, end, f"{schedule} {ran}")
 
 
 def _accumulate(
