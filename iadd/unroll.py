@@ -200,14 +200,16 @@ class _Walk:
         with torch.no_grad():
             return _see(self.images, self.targets, self.steps[t])
 
-    def after(self, t: int, params: Tensor, tape: passes.Tape | None = None) -> Tensor:
-        """theta_{t+1}."""
+    def after(
+        self, t: int, params: Tensor, tape: passes.Tape | None = None, into: Tensor | None = None
+    ) -> Tensor:
+        """theta_{t+1}, in `into` if given."""
         with torch.no_grad():
             if tape:
                 grad = tape.gradient
             else:
                 _, grad = passes.gradient(self.network, params, *self.seen(t))
-            return torch.sub(params, grad, alpha=self.rate)  # one pass over memory
+            return torch.sub(params, grad, alpha=self.rate, out=into)  # one pass over memory
 
     def segment(self, steps: range, params: Tensor, tapes: int) -> list[_Stop]:
         """From theta at the first of `steps`: theta at every one, with a tape at the last few."""
@@ -242,12 +244,12 @@ def _replay(
     walk, params = _Walk(network, images, targets, rate, steps), start.detach()
     count, stride = len(steps), schedule.stride
     segments = [range(t, min(t + stride, count)) for t in range(0, count, stride)]
-    kept = []
-    for segment in segments[:-1]:
-        kept.append(params)
+    # One block: thetas that came and stayed among each step's scraps would keep these from reuse.
+    kept = [params, *start.new_empty(len(segments) - 1, len(start))]
+    for segment, following in zip(segments[:-1], kept[1:], strict=True):
         for t in segment:
-            params = walk.after(t, params)
-    stops = walk.segment(segments[-1], params, schedule.tapes)
+            params = walk.after(t, params, into=following if t == segment[-1] else None)
+    stops = walk.segment(segments[-1], kept.pop(), schedule.tapes)
     end = walk.after(count - 1, *stops[-1])
     loss, adjoint = endpoint(end)
     adjoint = adjoint.clone()  # updated in place below
