@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -124,16 +125,22 @@ Tensor from_doubles(const std::vector<double>& values, const Students& s) {
   return t;
 }
 
+void check_kept(const char* name, const Tensor& t, const Students& s) {
+  check(name, t, s.parameters.sizes(), s.parameters.scalar_type());
+  TORCH_CHECK_VALUE(t.is_contiguous(), name, " must be contiguous");
+}
+
+// The gradient; with a rate, the parameters after a step of it.
 Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                     at::IntArrayRef config, Tensor& gradient) {
+                     at::IntArrayRef config, std::optional<double> rate, Tensor& out) {
   const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
-  check("gradient", gradient, s.parameters.sizes(), s.parameters.scalar_type());
-  TORCH_CHECK_VALUE(gradient.is_contiguous(), "gradient must be contiguous");
+  check_kept("out", out, s);
   std::vector<double> losses(s.count);
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
     r.kind = Seed::cross_entropy;
-    r.gradient = row<T>(gradient, m, s.many);
+    r.gradient = row<T>(out, m, s.many);
+    if (rate) r.base = r.parameters, r.rate = T(*rate);
     r.loss = &losses[m];
     execute(s.net, r, parallel);
   });)
@@ -143,32 +150,55 @@ Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tenso
 std::tuple<Tensor, Tensor> gradient(const Tensor& parameters, const Tensor& images,
                                     const Tensor& targets, at::IntArrayRef config) {
   Tensor out = at::empty_like(parameters, at::MemoryFormat::Contiguous);
-  return {gradient_into(parameters, images, targets, config, out), out};
+  return {gradient_into(parameters, images, targets, config, std::nullopt, out), out};
 }
 
-using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+Tensor step(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
+            at::IntArrayRef config, Tensor next) {
+  return gradient_into(parameters, images, targets, config, rate, next);
+}
 
-Five tangent(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-             const Tensor& direction_, at::IntArrayRef config) {
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// The tangent along `direction` in `out`; with a rate, the direction after a step of it.
+Four tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
+                  const Tensor& direction, at::IntArrayRef config, std::optional<double> rate,
+                  Tensor& out) {
   const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
-  const Tensor direction = direction_.contiguous();
-  check("direction", direction, s.parameters.sizes(), s.parameters.scalar_type());
+  check_kept("direction", direction, s);
   const Network& n = s.net;
-  Tensor h = s.empty({n.parameters}), h_images = s.empty({s.batch, n.channels, n.height, n.width});
+  Tensor h_images = s.empty({s.batch, n.channels, n.height, n.width});
   Tensor h_targets = s.empty({s.batch, n.classes});
   std::vector<double> losses(s.count), slopes(s.count);
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
     r.kind = Seed::cross_entropy;
     r.direction = direction.const_data_ptr<T>() + m * n.parameters;
-    r.gradient = row<T>(h, m, s.many);
+    r.gradient = row<T>(out, m, s.many);
+    if (rate) r.base = r.direction, r.rate = T(*rate);
     r.image_gradient = row<T>(h_images, m, s.many);
     r.target_gradient = row<T>(h_targets, m, s.many);
     r.loss = &losses[m];
     r.slope = &slopes[m];
     execute(n, r, parallel);
   });)
-  return {h, h_images, h_targets, from_doubles(slopes, s), from_doubles(losses, s)};
+  return {h_images, h_targets, from_doubles(slopes, s), from_doubles(losses, s)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> tangent(const Tensor& parameters,
+                                                           const Tensor& images,
+                                                           const Tensor& targets,
+                                                           const Tensor& direction,
+                                                           at::IntArrayRef config) {
+  Tensor h = at::empty_like(direction, at::MemoryFormat::Contiguous);
+  auto [h_images, h_targets, slope, loss] =
+      tangent_into(parameters, images, targets, direction.contiguous(), config, std::nullopt, h);
+  return {h, h_images, h_targets, slope, loss};
+}
+
+Four pull(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
+          at::IntArrayRef config, Tensor direction) {
+  return tangent_into(parameters, images, targets, direction, config, rate, direction);
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& parameters, const Tensor& images, int64_t classes,
@@ -209,8 +239,11 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
       "convnet_gradient(Tensor parameters, Tensor images, Tensor targets, int[] config) -> "
       "(Tensor loss, Tensor gradient)");
   m.def(
-      "convnet_gradient_into(Tensor parameters, Tensor images, Tensor targets, int[] config, "
-      "Tensor(a!) gradient) -> Tensor");
+      "convnet_step(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
+      "Tensor(a!) next) -> Tensor loss");
+  m.def(
+      "convnet_pull(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
+      "Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope, Tensor loss)");
   m.def(
       "convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
       "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope, "
@@ -227,10 +260,8 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) {
   m.impl("convnet_gradient", gradient);
-  m.impl("convnet_gradient_into",
-         [](const Tensor& p, const Tensor& x, const Tensor& t, at::IntArrayRef c, Tensor g) {
-           return gradient_into(p, x, t, c, g);
-         });
+  m.impl("convnet_step", step);
+  m.impl("convnet_pull", pull);
   m.impl("convnet_tangent", tangent);
   m.impl("convnet_forward", forward);
   m.impl("convnet_backward", backward);

@@ -10,8 +10,7 @@ namespace iadd::convnet {
 
 constexpr int kMaxDepth = 8;
 constexpr long kFrequencies = 36;
-constexpr long kPanel = 4;           // vectors of output channels that the first layer does at once
-constexpr long kPanelChannels = 64;  // output channels in one panel of the weight gradient
+constexpr long kPanel = 4;  // vectors of output channels that the first layer does at once
 
 struct Layer {
   long in, out;                // channels
@@ -80,8 +79,9 @@ struct Kernels {
   long (*arena)(const Network&, long count, bool tangent);
   void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
   void (*run)(const Job<T>&);
-  void (*collect)(const Network&, const T* partials, long slots, long stride, T* gradient,
-                  long begin, long end);
+  // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.
+  void (*collect)(const Network&, const T* partials, long slots, long stride, const T* base, T rate,
+                  T* out, long begin, long end);
 };
 
 namespace avx512 {

@@ -124,7 +124,7 @@ struct BlockGradient {
 };
 
 // x becomes the gradient of the convolution's output y, given that of the pool's, which lies `row`
-// vectors a row.
+// vectors a row. In place where x is y.
 template <class F, class T, bool D>
 BlockGradient<T, D> differentiate(const Layer& l, const Affine<T, D> affine, const Moments<T, D> m,
                                   Ref<T, D> y, Ref<T, D> out_gradient, long row, Ref<T, D> x) {

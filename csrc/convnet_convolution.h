@@ -165,7 +165,8 @@ INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
   store(at, accumulate ? load(at) + g : g);
 }
 
-// From the gradient of a block's output to that of its convolution's output, in `to`.
+// From the gradient of a block's output to that of its convolution's output, in `to`, which may be
+// the block's own map.
 void differentiate_block(long i, long image, long block, Ref<T, D> to) {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
@@ -238,9 +239,9 @@ void differentiate_weights(long i) {
       for (long c = 0; c < l.in_blocks; ++c) {
         const Product<T> p = {nullptr,   1,       L, 0,        nullptr, L, 0,
                               tiles * L, nullptr, L, rows * L, tiles,   1, false};
-        multiply_last<1>(p, constant(inputs[i] + f * from + c * tiles * L),
-                         constant(outputs + f * to + block * tiles * L),
-                         weight_gradient + f * panel_stride(l) + c * L * L, L, blocks);
+        multiply_last<1, kWide>(p, constant(inputs[i] + f * from + c * tiles * L),
+                                constant(outputs + f * to + block * tiles * L),
+                                weight_gradient + f * panel_stride(l) + c * L * L, L, blocks);
       }
     for (long b = 0; b < blocks; ++b)
       for (long c = 0; c < l.in; ++c) {
@@ -254,39 +255,46 @@ void differentiate_weights(long i) {
   }
 }
 
-// A few channel blocks at a time, so that their gradients are still in the cache for the products.
 void first_backward() {
   const Layer& l = net.layers[0];
-  const long taps = 9 * l.in, size = l.pixels * L;
+  const long taps = 9 * l.in;
   for (long image = 0; image < job.count; ++image) {
-    if (job.gradient) unfold(job.images + image * l.in * l.pixels);
-    for (long block = 0; block < l.out_blocks; block += kPanel) {
-      const long blocks = smaller(kPanel, l.out_blocks - block);
-      for (long b = 0; b < blocks; ++b)
-        differentiate_block(0, image, block + b, map_gradient + b * size);
-      if (job.gradient) {
-        const Product<T> p = {
-            nullptr, column_stride(l), 1, 0,        nullptr,  L, 0,
-            size,    nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
-        multiply_last<0>(p, {columns, nullptr}, constant(map_gradient),
-                         job.gradient + l.gradient_weight + block * taps * L, taps, blocks);
-      }
-      if (job.image_gradient) differentiate_columns(block, blocks);
+    const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
+    for (long block = 0; block < l.out_blocks; ++block)
+      differentiate_block(0, image, block, map + block * l.pixels * L);
+    if (job.gradient) {
+      unfold(job.images + image * l.in * l.pixels);
+      const Product<T> p = {
+          nullptr,      column_stride(l), 1, 0,        nullptr,  L, 0,
+          l.pixels * L, nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
+      multiply_last<0>(p, {columns, nullptr}, constant(map), job.gradient + l.gradient_weight, taps,
+                       l.out_blocks);
     }
-    if (job.image_gradient) fold(job.image_gradient + image * l.in * l.pixels);
+    if (job.image_gradient)
+      differentiate_image(constant(map), job.image_gradient + image * l.in * l.pixels);
   }
 }
 
-// The part of some channel blocks in the gradient of the unfolded image.
-void differentiate_columns(long block, long blocks) {
+void differentiate_image(Ref<const T, D> map, T* out) {
   const Layer& l = net.layers[0];
-  const Product<T> p = {
-      nullptr,      L, 1,      l.pixels * L, nullptr, L, L * L, l.out_blocks * L * L, nullptr, L,
-      l.pixels * L, L, blocks, block > 0};
-  const Ref<const T, D> from = constant(map_gradient);
-  multiply_last<L>(p, {D ? from.d : from.v, D ? from.v : nullptr},
-                   swapped(weights(l.packed_transposed + block * L * L)), column_gradient, l.pixels,
+  const Product<T> p = {nullptr,
+                        L,
+                        1,
+                        l.pixels * L,
+                        nullptr,
+                        L,
+                        L * L,
+                        l.out_blocks * L * L,
+                        nullptr,
+                        L,
+                        l.pixels * L,
+                        L,
+                        l.out_blocks,
+                        false};
+  multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
+                   swapped(weights(l.packed_transposed)), column_gradient, l.pixels,
                    column_blocks(l));
+  fold(out);
 }
 
 // The transpose of unfold, through an image with a margin of one pixel (in `columns`).

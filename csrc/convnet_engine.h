@@ -17,7 +17,9 @@ struct Request {
   const T* seed = nullptr;
   Seed kind = Seed::none;
   long batch = 0;
-  T* gradient = nullptr;  // (parameters,)
+  T* gradient = nullptr;    // (parameters,)
+  const T* base = nullptr;  // with it `gradient` is base - rate * gradient; may be the same memory
+  T rate = 0;
   T* image_gradient = nullptr;
   T* target_gradient = nullptr;
   T* logits = nullptr;

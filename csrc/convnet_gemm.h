@@ -74,10 +74,11 @@ void product_panel(const Product<T>& p, long vector, long rows) {
   }
 }
 
-template <class T, long Stride = 0>
+// Columns in panels of `Wide` vectors, the rest in narrower ones.
+template <class T, long Stride = 0, int Wide = 4>
 void multiply(const Product<T>& p, long rows, long vectors) {
   long v = 0;
-  for (; v + 4 <= vectors; v += 4) product_panel<T, Stride, 4>(p, v, rows);
+  for (; v + Wide <= vectors; v += Wide) product_panel<T, Stride, Wide>(p, v, rows);
   for (; v + 2 <= vectors; v += 2) product_panel<T, Stride, 2>(p, v, rows);
   if (v < vectors) product_panel<T, Stride, 1>(p, v, rows);
 }

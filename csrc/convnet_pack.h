@@ -114,14 +114,17 @@ void pack(const Network& net, const T* parameters, T* packed, long begin, long e
   for (long i = begin; i < end; ++i) Packer<T>{net, parameters, packed}.unit(i);
 }
 
-// Adds the partial gradients up in order and returns them to the flat order.
+// Adds the partial gradients up in order and returns them to the flat order; with a base, as a step
+// from it.
 template <class T>
 struct Collector {
   static constexpr long L = kLanes<T>;
   const Network& net;
   const T* partials;
   long slots, stride;
-  T* gradient;
+  const T* base;
+  T rate;
+  T* out;
 
   INLINE Vec<T> sum(long offset) const {
     Vec<T> v = load(partials + offset);
@@ -134,27 +137,32 @@ struct Collector {
     return v;
   }
 
+  INLINE void put(long at, Vec<T> v) const {
+    store(out + at, base ? load(base + at) - v * rate : v);
+  }
+  INLINE void put_one(long at, T v) const { out[at] = base ? base[at] - v * rate : v; }
+
   void block(const Layer& l, long block) const {
     const long taps = 9 * l.in, lanes = smaller(L, l.out - block * L);
     const long from = l.gradient_weight + block * L * taps;
-    T* to = gradient + l.weight + block * L * taps;
+    const long to = l.weight + block * L * taps;
     long k = 0;
     for (; k + L <= taps; k += L) {
       Vec<T> square[L];
       for (long i = 0; i < L; ++i) square[i] = sum(from + (k + i) * L);
       transpose<T>(square);
-      for (long o = 0; o < lanes; ++o) store(to + o * taps + k, square[o]);
+      for (long o = 0; o < lanes; ++o) put(to + o * taps + k, square[o]);
     }
     for (; k < taps; ++k) vector(from + k * L, to + k, taps, lanes);
-    vector(l.gradient_bias + block * L, gradient + l.bias + block * L, 1, lanes);
+    vector(l.gradient_bias + block * L, l.bias + block * L, 1, lanes);
     if (!net.norm) return;
-    vector(l.gradient_scale + block * L, gradient + l.scale + block * L, 1, lanes);
-    vector(l.gradient_shift + block * L, gradient + l.shift + block * L, 1, lanes);
+    vector(l.gradient_scale + block * L, l.scale + block * L, 1, lanes);
+    vector(l.gradient_shift + block * L, l.shift + block * L, 1, lanes);
   }
 
-  void vector(long from, T* to, long step, long lanes) const {
+  void vector(long from, long to, long step, long lanes) const {
     const Vec<T> v = sum(from);
-    for (long o = 0; o < lanes; ++o) to[o * step] = v[o];
+    for (long o = 0; o < lanes; ++o) put_one(to + o * step, v[o]);
   }
 
   void head() const {
@@ -163,10 +171,10 @@ struct Collector {
       for (long b = 0; b < l.out_blocks; ++b)
         for (long i = 0; i < l.pooled; ++i)
           vector(net.gradient_head + k * net.padded_features + (b * l.pooled + i) * L,
-                 gradient + net.head_weight + k * net.features + b * L * l.pooled + i, l.pooled,
+                 net.head_weight + k * net.features + b * L * l.pooled + i, l.pooled,
                  smaller(L, l.out - b * L));
     for (long k = 0; k < net.classes; ++k)
-      gradient[net.head_bias + k] = sum_one(net.gradient_head_bias + k);
+      put_one(net.head_bias + k, sum_one(net.gradient_head_bias + k));
   }
 
   void unit(long index) const {
@@ -180,8 +188,8 @@ struct Collector {
 };
 
 template <class T>
-void collect(const Network& net, const T* partials, long slots, long stride, T* gradient,
-             long begin, long end) {
-  const Collector<T> collector{net, partials, slots, stride, gradient};
+void collect(const Network& net, const T* partials, long slots, long stride, const T* base, T rate,
+             T* out, long begin, long end) {
+  const Collector<T> collector{net, partials, slots, stride, base, rate, out};
   for (long i = begin; i < end; ++i) collector.unit(i);
 }

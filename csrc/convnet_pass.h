@@ -25,8 +25,7 @@ struct Pass {
       T* v = plain(size);
       return Ref<T, D>{v, D ? plain(size) : nullptr};
     };
-    long largest = 0, panel = 0, pixels = 0, ragged = 0;
-    long map = first_panel(net.layers[0]) * net.layers[0].pixels;
+    long largest = 0, panel = 0, pixels = 0, ragged = 0, map = 0;
     for (long i = 0; i < net.depth; ++i) {
       const Layer& l = net.layers[i];
       maps[i] = dual(count * l.out_blocks * l.pixels * L);
@@ -57,10 +56,13 @@ struct Pass {
     return used;
   }
 
-  // Vectors of output channels that share a weight gradient in the Winograd domain.
-  static constexpr long kShare = kPanelChannels / L;
+  // Rows of a weight gradient come a channel block at a time: where registers are few, 4 rows of 3
+  // vectors leave no thin remainder of 8. `kShare` vectors of output channels are transformed back
+  // together.
+  static constexpr bool kFew = CONVNET_ACCUMULATORS < 24;
+  static constexpr int kWide = kFew ? 3 : 4;
+  static constexpr long kShare = kFew ? 6 : 4;
   static long panel_stride(const Layer& l) { return (kShare * l.in_blocks * L + 1) * L; }
-  static long first_panel(const Layer& l) { return smaller(kPanel, l.out_blocks); }
   static long column_stride(const Layer& l) { return l.pixels + L; }
   static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
 
@@ -98,7 +100,7 @@ struct Pass {
   }
 
   // Only the derivative of a * b, or the product itself without a direction: gradients of weights.
-  template <long Stride>
+  template <long Stride, int Wide = 4>
   void multiply_last(Product<T> p, Ref<const T, D> a, Ref<const T, D> b, T* c, long rows,
                      long vectors) const {
     p.c = c;
@@ -106,14 +108,14 @@ struct Pass {
     if constexpr (D) {
       if (a.d && p.outer == 1) {  // both terms in one sum over k, as two runs of it
         p.outer = 2, p.a_outer = a.d - a.v, p.b_outer = b.v - b.d;
-        return multiply<T, Stride>(p, rows, vectors);
+        return multiply<T, Stride, Wide>(p, rows, vectors);
       }
     }
-    multiply<T, Stride>(p, rows, vectors);
+    multiply<T, Stride, Wide>(p, rows, vectors);
     if constexpr (D) {
       if (!a.d) return;  // images do not move
       p.a = a.d, p.b = b.v, p.accumulate = true;
-      multiply<T, Stride>(p, rows, vectors);
+      multiply<T, Stride, Wide>(p, rows, vectors);
     }
   }
 

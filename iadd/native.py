@@ -104,6 +104,25 @@ def tangent(
     return h, h_images, h_targets, slope
 
 
+def step(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, into: Tensor
+) -> None:
+    """Parameters after a step, params - rate * gradient, in `into` (P,), which may be `params`."""
+    config = _known(network)
+    torch.ops.iadd.convnet_step(params, images, targets, rate, config, into)
+
+
+def pull(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, adjoint: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`tangent` along `adjoint` (P,), which moves by -rate times the first part, in place."""
+    config = _known(network)
+    h_images, h_targets, slope, _ = torch.ops.iadd.convnet_pull(
+        params, images, targets, rate, config, adjoint
+    )
+    return h_images, h_targets, slope
+
+
 def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
     config = _known(network)

@@ -93,6 +93,37 @@ def tangent(
         return tangent_reference(network, params, images, targets, direction)
 
 
+def step(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    rate: float,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Parameters (P,) after a step of SGD, in `into` if given."""
+    if native.path(network, params):
+        into = torch.empty_like(params) if into is None else into
+        native.step(network, params, images, targets, rate, into)
+        return into
+    _, grad = gradient(network, params, images, targets)
+    return torch.sub(params, grad, alpha=rate, out=into)  # one pass over memory
+
+
+def pull(
+    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, adjoint: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take `adjoint` (P,) back through a step: it moves by -rate times its tangent, in place.
+
+    Returns the tangent's other parts: by images, by targets, and the slope.
+    """
+    if native.path(network, params):
+        return native.pull(network, params, images, targets, rate, adjoint)
+    h = tangent(network, params, images, targets, adjoint)
+    adjoint.sub_(h.params, alpha=rate)
+    return h.images, h.targets, h.slope
+
+
 def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Logits (B, K), outside autograd."""
     if native.path(network, params):
@@ -158,10 +189,14 @@ def record(network: Network, params: Tensor, images: Tensor, targets: Tensor) ->
         return _record(network, params, images, targets)
 
 
-def pull(network: Network, tape: Tape, direction: Tensor) -> Tangent:
-    """`tangent` in `direction` (P,) where `tape` was recorded; frees the tape's graph."""
-    with _arithmetic(network, direction):
-        return _pull(tape, direction)
+def pull_tape(
+    network: Network, tape: Tape, rate: float, adjoint: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`pull` through the step where `tape` was recorded; frees the tape's graph."""
+    with _arithmetic(network, adjoint):
+        h = _pull(tape, adjoint)
+    adjoint.sub_(h.params, alpha=rate)
+    return h.images, h.targets, h.slope
 
 
 def _record(network: Network, params: Tensor, images: Tensor, targets: Tensor) -> Tape:

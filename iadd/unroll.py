@@ -206,10 +206,8 @@ class _Walk:
         """theta_{t+1}, in `into` if given."""
         with torch.no_grad():
             if tape:
-                grad = tape.gradient
-            else:
-                _, grad = passes.gradient(self.network, params, *self.seen(t))
-            return torch.sub(params, grad, alpha=self.rate, out=into)  # one pass over memory
+                return torch.sub(params, tape.gradient, alpha=self.rate, out=into)
+            return passes.step(self.network, params, *self.seen(t), self.rate, into)
 
     def segment(self, steps: range, params: Tensor, tapes: int) -> list[_Stop]:
         """From theta at the first of `steps`: theta at every one, with a tape at the last few."""
@@ -223,11 +221,12 @@ class _Walk:
             stops.append((params, tape))
         return stops
 
-    def tangent(self, t: int, stop: _Stop, direction: Tensor) -> passes.Tangent:
+    def before(self, t: int, stop: _Stop, adjoint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take lambda_{t+1} to lambda_t in place; derivatives by what step t saw, and its slope."""
         params, tape = stop
         if tape:
-            return passes.pull(self.network, tape, direction)
-        return passes.tangent(self.network, params, *self.seen(t), direction)
+            return passes.pull_tape(self.network, tape, self.rate, adjoint)
+        return passes.pull(self.network, params, *self.seen(t), self.rate, adjoint)
 
 
 def _replay(
@@ -259,11 +258,9 @@ def _replay(
         if not stops:
             stops = walk.segment(segment, kept.pop(), schedule.tapes)
         for t in reversed(segment):
-            h = walk.tangent(t, stops.pop(), adjoint)
-            _accumulate(grad_images, grad_targets, walk.images, steps[t], h, rate)
-            grad_alpha -= h.slope
-            adjoint.sub_(h.params, alpha=rate)
-            del h  # before the next step's graph
+            h_images, h_targets, slope = walk.before(t, stops.pop(), adjoint)
+            _accumulate(grad_images, grad_targets, walk.images, steps[t], h_images, h_targets, rate)
+            grad_alpha -= slope
     ran = passes.path(network, start)
     return Unrolled(loss.detach(), grad_images, grad_targets, grad_alpha, end, f"{schedule} {ran}")
 
@@ -273,11 +270,11 @@ def _accumulate(
     grad_targets: Tensor,
     images: Tensor,
     step: Step,
-    h: passes.Tangent,
+    h_images: Tensor,
+    h_targets: Tensor,
     rate: float,
 ) -> None:
     """Pull one step's derivatives back through its augmentation and rows, and add them."""
-    h_images = h.images
     source = images if step.rows is None else images[step.rows]
     if step.draw is not None:
         with torch.enable_grad():
@@ -285,10 +282,10 @@ def _accumulate(
             (h_images,) = torch.autograd.grad(augment(leaf, step.draw), leaf, h_images)
     if step.rows is None:
         grad_images.sub_(h_images, alpha=rate)
-        grad_targets.sub_(h.targets, alpha=rate)
+        grad_targets.sub_(h_targets, alpha=rate)
     else:
         grad_images.index_add_(0, step.rows, h_images, alpha=-rate)
-        grad_targets.index_add_(0, step.rows, h.targets, alpha=-rate)
+        grad_targets.index_add_(0, step.rows, h_targets, alpha=-rate)
 
 
 def _graph(

@@ -202,6 +202,23 @@ def test_forward_and_pull_back(name: str) -> None:
         assert torch.equal(only[1], pulled[1])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("students", [None, 3])
+def test_step_and_pull_are_gradient_and_tangent_taken_in_place(students: int | None) -> None:
+    network = build_network("convnet-d2-w17", 3, 11, 4)
+    case = draw(network, 6)
+    params, adjoint = case.params, case.direction
+    if students:
+        params, adjoint = (torch.stack([z * (1 + 0.1 * k) for k in range(3)]) for z in case[::3])
+    _, grad = native.gradient(network, params, case.images, case.targets)
+    h, *others = native.tangent(network, params, case.images, case.targets, adjoint)
+    moved, kept = adjoint.clone(), params.clone()
+    pulled = native.pull(network, params, case.images, case.targets, 0.3, moved)
+    native.step(network, kept, case.images, case.targets, 0.3, kept)
+    assert far(kept, params - 0.3 * grad) < 1e-15
+    assert far(moved, adjoint - 0.3 * h) < 1e-15
+    assert all(torch.equal(a, b) for a, b in zip(pulled, others, strict=True))
+
+
 def test_students_at_once_are_students_one_by_one() -> None:
     network = build_network("convnet-d2-w32", 1, 8, 10)
     cases = [draw(network, 7, seed) for seed in range(3)]
