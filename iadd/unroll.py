@@ -8,8 +8,9 @@ the steps are replayed backwards with one mixed Hessian-vector product each:
     dL/dx_t = -alpha h_x,   dL/dy_t = -alpha h_y,   dL/dalpha -= <g_t, lambda_{t+1}>
     lambda_t = lambda_{t+1} - alpha h_theta
 
-This is the exact gradient, for any network and any
-differentiable augmentation, in memory O(J P) plus one step; O(sqrt(J) P) with checkpoints.
+This is the exact gradient, for any network and any differentiable augmentation, in memory O(J P)
+plus one step; O(sqrt(J) P) with checkpoints. Where the passes are autograd's, a segment walked
+again may keep its graphs, which saves those steps a third walk.
 """
 
 from __future__ import annotations
@@ -121,8 +122,10 @@ def unroll(
         endpoint: the loss at theta_J with its gradient; called once.
         mode: `replay` keeps theta_t for all t; `checkpoint` every sqrt(J)-th and recomputes the
             rest; `graph` is plain autograd through the unroll; `captured` is `replay` over fixed
-            buffers, on a GPU as CUDA graphs; `auto` is `captured` on a GPU and `replay` elsewhere,
-            with checkpoints where the trajectory would not fit in `REPLAY_BYTES`.
+            buffers, on a GPU as CUDA graphs; `auto` is `captured` on a GPU. Elsewhere, and where
+            that would not fit in `REPLAY_BYTES`, it is `replay` for the networks with a pass of
+            their own, with checkpoints above `REPLAY_BYTES`; for those by autograd it repeats the
+            fewest passes that a `SHARE` of the whole graph's memory allows, else keeps the least.
 
     Raises:
         ValueError: an unknown mode, or no steps.
