@@ -23,29 +23,33 @@ void product_block(const Product<T>& p, long row, long vector) {
   const T* a = p.a + row * a_row;
   const T* b = p.b + vector * p.b_vector;
   T* c = p.c + row * p.c_row + vector * p.c_vector;
-  Vec<T> sum[R][N];
+  // Sums over channel blocks in two halves, added up in c: rounding errors grow with a sum's
+  // length.
+  const long half = Stride == kLanes<T> ? (p.outer + 1) / 2 : p.outer;
+  for (long from = 0; from < p.outer; from += half) {
+    Vec<T> sum[R][N] = {};
+    for (long o = from; o < smaller(from + half, p.outer); ++o) {
+      const T* x = a + o * p.a_outer;
+      const T* y = b + o * p.b_outer;
+      for (long k = 0; k < p.inner; ++k, x += p.a_inner, y += p.b_inner) {
+        Vec<T> w[N];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) w[n] = load(y + n * p.b_vector);
 #pragma GCC unroll 16
-    for (int n = 0; n < N; ++n)
-      sum[r][n] = p.accumulate ? load(c + r * p.c_row + n * p.c_vector) : Vec<T>{};
-  for (long o = 0; o < p.outer; ++o) {
-    const T* x = a + o * p.a_outer;
-    const T* y = b + o * p.b_outer;
-    for (long k = 0; k < p.inner; ++k, x += p.a_inner, y += p.b_inner) {
-      Vec<T> w[N];
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-      for (int n = 0; n < N; ++n) w[n] = load(y + n * p.b_vector);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-        for (int n = 0; n < N; ++n) sum[r][n] += w[n] * x[r * a_row];
+          for (int n = 0; n < N; ++n) sum[r][n] += w[n] * x[r * a_row];
+      }
     }
+    const bool add = p.accumulate || from > 0;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) {
+        T* at = c + r * p.c_row + n * p.c_vector;
+        store(at, add ? load(at) + sum[r][n] : sum[r][n]);
+      }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) store(c + r * p.c_row + n * p.c_vector, sum[r][n]);
 }
 
 template <int N>
