@@ -1,6 +1,7 @@
 """What the CUDA path must show on one card, one JSON object a line; see gpu.sh, which calls it.
 
-    python benchmarks/gpu.py [--tasks kernels,outer,memory,experts,precision] [--rounds 5] [--dry]
+    python benchmarks/gpu.py [--tasks kernels,outer,memory,experts,precision,packing]
+        [--rounds 5] [--dry]
 
 Everything is validated before it is timed. `floor_seconds` is what arithmetic and memory traffic
 alone would take at the rates that this card reached in a large matrix product and a large copy.
@@ -317,6 +318,43 @@ def experts() -> None:
         )
 
 
+def packing() -> None:
+    """A search's trials an hour, 1, 2, 4, 8 of them on the card: setting a, 5,000 iterations."""
+    for many in (1, 2, 4, 8):
+        command = [sys.executable, __file__, "--tasks", "trial", *["--dry"] * DRY]
+        trials = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(many)
+        ]
+        for trial in trials:  # all have warmed up before any is counted
+            assert trial.stdout is not None
+            trial.stdout.readline()
+        for trial in trials:
+            assert trial.stdin is not None
+            trial.stdin.write("go\n")
+            trial.stdin.flush()
+        counts = [float(trial.communicate()[0] or 0) for trial in trials]
+        say(
+            setting=f"packing-{many}-a-card",
+            trials_an_hour=sum(counts) * 3600 / 5000,
+            failed=sum(trial.returncode != 0 for trial in trials),
+        )
+
+
+def trial() -> None:
+    """Outer iterations a second of setting a, from a line on standard input on."""
+    p = Problem(OUTER["a"][0], torch.float32)
+    p.ours()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < size(8, 1):
+        p.ours()
+        devices.synchronize(DEVICE)
+        count += 1
+    print(count / (time.perf_counter() - began))
+
+
 # ------------------------------------------------------------------------------------ The kernels
 
 
@@ -379,7 +417,7 @@ def _block(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", default="kernels,outer,memory,experts,precision")
+    parser.add_argument("--tasks", default="kernels,outer,memory,experts,precision,packing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
     parser.add_argument("--setting", default="a", help=argparse.SUPPRESS)
@@ -394,6 +432,8 @@ def main() -> None:
         "memory": memory,
         "experts": experts,
         "kernels": kernels,
+        "packing": packing,
+        "trial": trial,
         "ratio": lambda: ratio(options.setting),
     }
     assert tangents.fits(build_network("convnet", 3, 32, 10))

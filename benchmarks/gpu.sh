@@ -57,6 +57,7 @@ export PYTHON
   step 60 memory "$PYTHON" benchmarks/gpu.py --tasks memory
   step 90 experts "$PYTHON" benchmarks/gpu.py --tasks experts
   step 60 precision "$PYTHON" benchmarks/gpu.py --tasks precision
+  step 90 packing "$PYTHON" benchmarks/gpu.py --tasks packing
   step 60 distance "$PYTHON" benchmarks/weighted_distance.py --json --device cuda --seconds 3 \
     --sizes 20000 320010 11000000 100000000
   if command -v compute-sanitizer >/dev/null; then

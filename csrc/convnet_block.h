@@ -24,7 +24,7 @@ template <int P>
 struct Pixels {};
 
 // Visits a map as visit(Pixels<P>, pixel, window): P pixels from `pixel` on are the pooling window
-// that lies at `window` in an array of `row` a row: 4 (see Corners), or 1 without a pool. A last
+// that lies at `window` in an array of `row` a row: 4 (see corner), or 1 without a pool. A last
 // odd row or column, which the pool drops, as drop(pixel).
 template <class Visit, class Drop>
 INLINE void each_window(const Layer& l, long row, Visit visit, Drop drop) {
