@@ -322,22 +322,22 @@ def packing() -> None:
     """A search's trials an hour, 1, 2, 4, 8 of them on the card: setting a, 5,000 iterations."""
     for many in (1, 2, 4, 8):
         command = [sys.executable, __file__, "--tasks", "trial", *["--dry"] * DRY]
-        trials = [
+        children = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(many)
         ]
-        for trial in trials:  # all have warmed up before any is counted
-            assert trial.stdout is not None
-            trial.stdout.readline()
-        for trial in trials:
-            assert trial.stdin is not None
-            trial.stdin.write("go\n")
-            trial.stdin.flush()
-        counts = [float(trial.communicate()[0] or 0) for trial in trials]
+        for child in children:  # all have warmed up before any is counted
+            assert child.stdout is not None
+            child.stdout.readline()
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        counts = [float(child.communicate()[0] or 0) for child in children]
         say(
             setting=f"packing-{many}-a-card",
             trials_an_hour=sum(counts) * 3600 / 5000,
-            failed=sum(trial.returncode != 0 for trial in trials),
+            failed=sum(child.returncode != 0 for child in children),
         )
 
 

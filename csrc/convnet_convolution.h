@@ -146,7 +146,7 @@ void first_convolution() {
                     1,
                     false};
     for (long block = 0; block < l.out_blocks; block += kPanel) {
-      const long blocks = l.out_blocks - block < kPanel ? l.out_blocks - block : kPanel;
+      const long blocks = smaller(kPanel, l.out_blocks - block);
       p.b = job.weights + l.packed_forward + block * taps * L;
       p.c = map.v + block * l.pixels * L;
       multiply<T, 1>(p, l.pixels, blocks);
@@ -234,7 +234,7 @@ void differentiate_weights(long i) {
   const long from = net.frequency_maps(l.in_blocks, tiles);
   const long to = net.frequency_maps(l.out_blocks, tiles);
   for (long block = 0; block < l.out_blocks; block += kShare) {
-    const long blocks = l.out_blocks - block < kShare ? l.out_blocks - block : kShare;
+    const long blocks = smaller(kShare, l.out_blocks - block);
     for (long f = 0; f < kFrequencies; ++f)
       for (long c = 0; c < l.in_blocks; ++c) {
         const Product<T> p = {nullptr,   1,       L, 0,        nullptr, L, 0,

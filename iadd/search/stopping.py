@@ -34,9 +34,14 @@ class Quota:
         return admitted
 
 
+def first_rung(iterations: int, rungs: int) -> int:
+    """The iteration of the first measurement: no trial is stopped before."""
+    return max(1, iterations // rungs)
+
+
 def milestones(iterations: int, rungs: int, reduction: int) -> list[int]:
     """The iterations at which ASHA decides: the first measurement's, then times `reduction`."""
-    first = max(1, iterations // rungs)
+    first = first_rung(iterations, rungs)
     count = int(math.log(iterations / first, reduction) + 1e-9) + 1
     return [first * reduction**k for k in range(count) if first * reduction**k < iterations]
 
@@ -46,12 +51,13 @@ def scheduler_of(task: Task) -> Any:
     schedulers: Any = import_module("ray.tune.schedulers")
     search = task.plan.config.search
     iterations: int = task.plan.config.params(task.method, task.ipc).iterations  # type: ignore[attr-defined]
-    first = max(1, iterations // search.rungs)
     if search.scheduler == "asha":
         return _asha(schedulers, iterations, search.rungs, search.reduction)
     if search.scheduler == "median":
         return schedulers.MedianStoppingRule(
-            time_attr="iteration", grace_period=first, min_samples_required=3
+            time_attr="iteration",
+            grace_period=first_rung(iterations, search.rungs),
+            min_samples_required=3,
         )
     return schedulers.FIFOScheduler()
 
@@ -64,7 +70,7 @@ def _asha(schedulers: Any, iterations: int, rungs: int, reduction: int) -> Any:
             super().__init__(
                 time_attr="iteration",
                 max_t=iterations + 1,  # the last rung ends a trial by itself
-                grace_period=max(1, iterations // rungs),
+                grace_period=first_rung(iterations, rungs),
                 reduction_factor=reduction,
             )
             self.quotas = {k: Quota(reduction) for k in milestones(iterations, rungs, reduction)}
