@@ -746,9 +746,11 @@ def test_fractions_of_a_declared_card_limit_what_runs_side_by_side(
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[Any]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
+    # Unlike `ray start`, it asks for no token, be there one of an earlier Ray or not.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
     small.pop("include_dashboard")
@@ -760,25 +762,22 @@ def two_nodes() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_search_on_two_nodes_survives_the_loss_of_one(ready: Path, two_nodes: Any) -> None:
-    import threading
-
-    plan = plan_of(trials=10, scheduler="none", retries=3, memory_mb=100)
-    journal = Journal(plan.search_state("blobs", "mtt", 1))
+    """In a process of its own: one that has had a Ray with a token sends it to every other."""
+    keys = benchmark(trials=10, scheduler="none", retries=3, memory_mb=100)
+    # Long enough that one node cannot have done them all before the other is there.
+    keys["methods"]["mtt"] = {"params": MTT | {"iterations": 500}}
+    (ready / "b.yaml").write_text(json.dumps(keys))
+    journal = Journal(Plan(parse_config(keys, "x")).search_state("blobs", "mtt", 1))
     lost = sorted(two_nodes.worker_nodes, key=str)[0]
-
-    def kill() -> None:
-        deadline = time.monotonic() + 90
-        while (
-            len({e.node for e in journal.entries() if e.finished}) < 2
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
-        two_nodes.remove_node(lost, allow_graceful=False)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    search(plan, "blobs", "mtt", 1, workers=2, address=two_nodes.address)
-    killer.join()
+    command = [sys.executable, "-m", "iadd", "search", "b.yaml", "--method", "mtt", "--ipc", "1"]
+    searching = subprocess.Popen([*command, "--workers", "2", "--address", two_nodes.address])
+    deadline = time.monotonic() + 90
+    while (
+        len({e.node for e in journal.entries() if e.finished}) < 2 and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    two_nodes.remove_node(lost, allow_graceful=False)
+    assert searching.wait(timeout=240) == 0
     entries = journal.entries()
     assert len(entries) == 10
     assert {entry.status for entry in entries} == {"ok"}
