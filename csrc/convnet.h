@@ -10,7 +10,7 @@ namespace iadd::convnet {
 
 constexpr int kMaxDepth = 8;
 constexpr long kFrequencies = 36;
-constexpr long kPanel = 4;  // vectors of output channels that the first layer does at once
+constexpr long kPanel = 4;  // vectors of channels of which a panel of weights consists
 
 struct Layer {
   long in, out;                // channels
@@ -24,8 +24,8 @@ struct Layer {
   // The map with the margin of zeros that its tiles reach into.
   long plane_row, plane;
   long frequency_weights;  // stride between frequencies of the transformed weights
-  // Offsets in the packed weights: forward and transposed operand, then the vectors.
-  long packed_forward, packed_transposed, packed_bias, packed_scale, packed_shift;
+  // Offsets in the packed weights: the first layer's also transposed, then the vectors.
+  long packed_weight, packed_transposed, packed_bias, packed_scale, packed_shift;
   // Offsets in the packed gradient: [out block][(input channel, tap)][lane], then the vectors.
   long gradient_weight, gradient_bias, gradient_scale, gradient_shift;
 };
@@ -40,9 +40,12 @@ struct Network {
   long packed_head, packed_head_bias, packed_size;
   long gradient_head, gradient_head_bias, gradient_size;
   long pack_units, collect_units;  // independent pieces of work before and after the passes
-
-  long frequency_maps(long blocks, long tiles) const { return (blocks * tiles + 1) * lanes; }
 };
+
+// Calls task(context, index, thread) for every index below `count`, on several threads at once.
+// Which thread takes which index is chance, so results must not depend on it.
+using Task = void (*)(void* context, long index, long thread);
+using Spread = void (*)(long count, void* context, Task task);
 
 enum class Seed { cross_entropy, logits, features, none };  // where the backward pass begins
 
@@ -59,6 +62,7 @@ struct Job {
   long count = 0;
   T mean = 0;  // 1 / batch
   T* arena = nullptr;
+  Spread spread = nullptr;       // null: the calling thread does it all
   T* gradient = nullptr;         // packed
   bool accumulate = false;       // add to `gradient` instead of overwriting it
   T* image_gradient = nullptr;   // (count, channels, height, width)
@@ -76,7 +80,8 @@ Network network(long channels, long height, long width, long classes, long filte
 template <class T>
 struct Kernels {
   long lanes;
-  long (*arena)(const Network&, long count, bool tangent);
+  // Elements that a micro-batch of `count` images needs when `threads` work on it.
+  long (*arena)(const Network&, long count, bool tangent, long threads);
   void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
   void (*run)(const Job<T>&);
   // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.

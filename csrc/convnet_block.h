@@ -15,11 +15,6 @@ INLINE void with_form(bool norm, bool relu, Body body) {
   body(Form<false, false>{});
 }
 
-template <class T, bool D>
-struct Affine {  // of the norm; unused without one
-  Num<T, D> scale, shift;
-};
-
 template <int P>
 struct Pixels {};
 
@@ -66,12 +61,9 @@ INLINE Num<T, D> sum_over(long count, Term term) {
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-// From a convolution's output to what the affine map sees.
 template <class T, bool D>
 struct Moments {
-  Num<T, D> mean, root;  // root: 1 / deviation; without a norm 1, and mean the negative bias
-
-  INLINE Num<T, D> operator()(Num<T, D> y) const { return (y - mean) * root; }
+  Num<T, D> mean, root;  // root: 1 / deviation
 };
 
 // Of one map, read once: mean and squared deviations a chunk that stays in the cache, then merged
@@ -100,17 +92,26 @@ Moments<T, D> moments(long pixels, Ref<T, D> y) {
   return {mean, reciprocal_root<T>(variance)};
 }
 
-// out = pool(relu(affine(m(y)))), `row` vectors a row.
+// What the ReLU sees of a convolution's output y, slope y + offset: the norm with its affine map,
+// or the bias, which has slope 1.
 template <class F, class T, bool D>
-void activate(const Layer& l, const Affine<T, D> affine, const Moments<T, D> m, Ref<T, D> y,
-              Ref<T, D> out, long row) {
+struct Line {
+  Num<T, D> slope, offset;
+
+  INLINE Num<T, D> operator()(Num<T, D> y) const {
+    return F::norm ? multiply_add(y, slope, offset) : y + offset;
+  }
+};
+
+// out = pool(relu(line(y))), `row` vectors a row.
+template <class F, class T, bool D>
+void activate(const Layer& l, const Line<F, T, D> line, Ref<T, D> y, Ref<T, D> out, long row) {
   const long width = l.width;
   auto visit = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
     Num<T, D> z[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const Num<T, D> x = m(y.get(first + corner(width, p)));
-      z[p] = F::norm ? affine.scale * x + affine.shift : x;
+      z[p] = line(y.get(first + corner(width, p)));
       if (F::relu) z[p] = zero_unless(z[p], z[p]);
     }
     out.put(window, P == 1 ? z[0] : total(z) * T(0.25));
@@ -126,43 +127,43 @@ struct BlockGradient {
 // x becomes the gradient of the convolution's output y, given that of the pool's, which lies `row`
 // vectors a row. In place where x is y.
 template <class F, class T, bool D>
-BlockGradient<T, D> differentiate(const Layer& l, const Affine<T, D> affine, const Moments<T, D> m,
+BlockGradient<T, D> differentiate(const Layer& l, const Line<F, T, D> line, const Moments<T, D> m,
                                   Ref<T, D> y, Ref<T, D> out_gradient, long row, Ref<T, D> x) {
   const long width = l.width;
   const T part = l.pool ? T(0.25) : T(1), share = T(1) / T(l.pixels);
-  auto before_relu = [&](Num<T, D> g, Num<T, D> at) INLINE_LAMBDA {
-    if (!F::relu) return g;
-    return zero_unless(g, F::norm ? affine.scale * at + affine.shift : at);
-  };
+  auto before_relu = [&](Num<T, D> g, Num<T, D> at)
+                         INLINE_LAMBDA { return F::relu ? zero_unless(g, line(at)) : g; };
   BlockGradient<T, D> sum{};
   auto add = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
     const Num<T, D> g = out_gradient.get(window) * part;
     Num<T, D> shift[P], scale[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const Num<T, D> at = m(y.get(first + corner(width, p)));
+      const Num<T, D> at = y.get(first + corner(width, p));
       shift[p] = before_relu(g, at);
-      if (F::norm) scale[p] = shift[p] * at;
-      x.put(first + corner(width, p), F::norm ? at : shift[p]);
+      if (F::norm) scale[p] = shift[p] * (at - m.mean);
+      if (!F::norm) x.put(first + corner(width, p), shift[p]);
     }
     sum.shift = sum.shift + total(shift);
     if (F::norm) sum.scale = sum.scale + total(scale);
   };
-  each_window(l, row, add,
-              [&](long i) INLINE_LAMBDA { x.put(i, F::norm ? m(y.get(i)) : Num<T, D>{}); });
+  each_window(l, row, add, [&](long i) INLINE_LAMBDA {
+    if (!F::norm) x.put(i, Num<T, D>{});
+  });
   if (!F::norm) return sum;
-  // k (g - mean(g) - x mean(g x)), with k taken into every term.
-  const Num<T, D> k = affine.scale * m.root;
-  const Num<T, D> a = k * (sum.shift * share), b = k * (sum.scale * share);
+  sum.scale = sum.scale * m.root;
+  // With u = (y - mean) root: slope (g - mean(g) - u mean(g u)), with slope taken into every term.
+  const Num<T, D> b = line.slope * (sum.scale * share) * m.root;
+  const Num<T, D> a = line.slope * (sum.shift * share) - m.mean * b;
   auto pull_back = [&]<int P>(Pixels<P>, long first, long window) INLINE_LAMBDA {
-    const Num<T, D> g = k * (out_gradient.get(window) * part);
+    const Num<T, D> g = line.slope * (out_gradient.get(window) * part);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const Num<T, D> at = x.get(first + corner(width, p));
-      x.put(first + corner(width, p), before_relu(g, at) - a - at * b);
+      const Num<T, D> at = y.get(first + corner(width, p));
+      x.put(first + corner(width, p), before_relu(g, at) - multiply_add(at, b, a));
     }
   };
   each_window(l, row, pull_back,
-              [&](long i) INLINE_LAMBDA { x.put(i, Num<T, D>{} - a - x.get(i) * b); });
+              [&](long i) INLINE_LAMBDA { x.put(i, Num<T, D>{} - multiply_add(y.get(i), b, a)); });
   return sum;
 }

@@ -10,82 +10,92 @@ struct Place {
 Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const {
   return {all + image * net.padded_features + block * l.pooled * L, l.pooled_width};
 }
-Place inside(const Layer& l) const { return {plane + (l.plane_row + 1) * L, l.plane_row}; }
+static Place inside(const Layer& l, Ref<T, D> plane) {
+  return {plane + (l.plane_row + 1) * L, l.plane_row};
+}
 
 // The tiles of one channel block of one image in the transformed input of layer i.
 Ref<T, D> tiles_of(long i, long image, long block) const {
   const Layer& l = net.layers[i];
-  return inputs[i] + (block * job.count + image) * l.tiles * L;
+  return inputs[i] + (block * block_stride(l) + image * l.tiles * L);
 }
 
-// Planes keep their margins of zeros while their insides are written again and again.
-void clear_plane(long i) const {
-  if (i == net.depth) return;
-  clear(plane.v, net.layers[i].plane * L);
-  if constexpr (D) clear(plane.d, net.layers[i].plane * L);
+// Zeros around the inside of a plane.
+static void clear_margin(const Layer& l, T* plane) {
+  const long right = l.plane_row - l.width - 1;
+  clear(plane, (l.plane_row + 1) * L);
+  for (long y = 1; y <= l.height; ++y)
+    clear(plane + (y * l.plane_row + l.width + 1) * L, (right + 1) * L);
+  const long done = (l.height + 1) * l.plane_row + 1;
+  clear(plane + done * L, (l.plane - done) * L);
 }
 
 // From a convolution's output map to the next layer's transformed input, or to the features.
-void finish_block(long i, long image, long block) {
+void finish_block(long i, long image, long block, const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Ref<T, D> map = maps[i] + at * l.pixels * L;
   const bool last = i + 1 == net.depth;
-  const Place out = last ? features_of(features, l, image, block) : inside(net.layers[i + 1]);
-  const Num<T, D> bias = weight(l.packed_bias + block * L);
-  Moments<T, D> m{bias * T(-1), one()};
+  const Place out =
+      last ? features_of(features, l, image, block) : inside(net.layers[i + 1], s.plane);
+  Moments<T, D> m{};
   if (net.norm) {
     m = moments<T, D>(l.pixels, map);
     // The norm takes the bias off again, so it is left out but for a NaN or infinity it may hold.
-    m.mean = m.mean + bias * T(0);
+    m.mean = m.mean + weight(l.packed_bias + block * L) * T(0);
+    means[i].put(at, m.mean);
+    roots[i].put(at, m.root);
   }
-  means[i].put(at, m.mean);
-  roots[i].put(at, m.root);
-  with_form(net.norm, net.relu, [&](auto form) INLINE_LAMBDA {
-    activate<decltype(form), T, D>(l, affine(l, block), m, map, out.at, out.row);
+  with_form(net.norm, net.relu, [&]<class F>(F) INLINE_LAMBDA {
+    activate<F, T, D>(l, line<F>(l, block, m), map, out.at, out.row);
   });
   if (last) return;
   const Layer& next = net.layers[i + 1];
   const Ref<T, D> to = tiles_of(i + 1, image, block);
-  const long stride = net.frequency_maps(next.in_blocks, job.count * next.tiles);
-  auto transformed = [&](const T* from, T* tiles) INLINE_LAMBDA {
+  const long stride = frequency_stride(next, next.in_blocks);
+  auto transformed = [&](T* from, T* tiles) INLINE_LAMBDA {
+    clear_margin(next, from);
     map_to_frequencies<InputTransform, T>(from, next.plane_row, next.tile_rows, next.tile_columns,
                                           tiles, stride);
   };
-  transformed(plane.v, to.v);
-  if constexpr (D) transformed(plane.d, to.d);
+  transformed(s.plane.v, to.v);
+  if constexpr (D) transformed(s.plane.d, to.d);
 }
 
-// Small operands stay in the cache anyhow.
-static long ahead(long depth) { return depth < 64 ? 0 : depth; }
+// Products with one frequency's weights: rows are tiles, sums run over `blocks` blocks of channels.
+Product<T> over_channels(const Layer& l, long blocks) const {
+  Product<T> p{};
+  p.a_row = L, p.a_inner = 1, p.a_outer = block_stride(l);
+  p.b_inner = L, p.b_outer = L * L, p.b_vector = blocks * L * L;
+  p.c_row = L, p.c_vector = block_stride(l);
+  p.inner = L, p.outer = blocks;
+  return p;
+}
 
-void convolution(long i) {
+void convolution(long i) const {
   const Layer& l = net.layers[i];
   const long tiles = job.count * l.tiles;
-  const long from = net.frequency_maps(l.in_blocks, tiles);
-  const long to = net.frequency_maps(l.out_blocks, tiles);
-  const long depth = l.in_blocks * L;
-  for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr,   L,     1,           tiles * L, nullptr,
-                          L,         L * L, depth * L,   nullptr,   L,
-                          tiles * L, L,     l.in_blocks, false,     ahead(depth)};
+  const long from = frequency_stride(l, l.in_blocks);
+  const long to = frequency_stride(l, l.out_blocks);
+  each(kFrequencies, [&](long f, const Scratch&) {
+    Product<T> p = over_channels(l, l.in_blocks);
+    if (l.in >= 64) p.ahead = l.in_blocks * L;  // less stays in the cache anyhow
     multiply_dual<L>(p, constant(inputs[i] + f * from),
-                     weights(l.packed_forward + f * l.frequency_weights), outputs + f * to, tiles,
+                     weights(l.packed_weight + f * l.frequency_weights), outputs + f * to, tiles,
                      l.out_blocks);
-  }
-  clear_plane(i + 1);
-  for (long image = 0; image < job.count; ++image)
-    for (long block = 0; block < l.out_blocks; ++block) {
-      const Ref<T, D> map = maps[i] + (image * l.out_blocks + block) * l.pixels * L;
-      const Ref<T, D> in = outputs + (block * tiles + image * l.tiles) * L;
-      write_map(l, in.v, to, map.v);
-      if constexpr (D) write_map(l, in.d, to, map.d);
-      finish_block(i, image, block);
-    }
+  });
+  each(job.count * l.out_blocks, [&](long unit, const Scratch& s) {
+    const long image = unit / l.out_blocks, block = unit % l.out_blocks;
+    const Ref<T, D> map = maps[i] + unit * l.pixels * L;
+    const Ref<T, D> in = outputs + (block * block_stride(l) + image * l.tiles * L);
+    write_map(l, in.v, to, map.v, s.whole);
+    if constexpr (D) write_map(l, in.d, to, map.d, s.whole);
+    finish_block(i, image, block, s);
+  });
 }
 
 // A map that ends inside its last tiles goes through an array that does not.
-void write_map(const Layer& l, const T* in, long stride, T* map) const {
+static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole) {
   const long row = 4 * l.tile_columns;
   frequencies_to_map<T>(in, stride, l.tile_rows, l.tile_columns, l.whole ? map : whole, row);
   if (l.whole) return;
@@ -93,7 +103,7 @@ void write_map(const Layer& l, const T* in, long stride, T* map) const {
     for (long i = 0; i < l.width * L; ++i) map[y * l.width * L + i] = whole[y * row * L + i];
 }
 
-void read_map(const Layer& l, const T* map, T* out, long stride) const {
+static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole) {
   const long row = 4 * l.tile_columns;
   if (!l.whole) {
     clear(whole, 16 * l.tiles * L);
@@ -107,12 +117,11 @@ void read_map(const Layer& l, const T* map, T* out, long stride) const {
 static Ref<const T, D> constant(Ref<T, D> r) { return {r.v, r.d}; }
 
 // The nine shifted copies of each channel, [(channel, tap)][pixel].
-void unfold(const T* image) {
+void unfold(const T* image, T* row) const {
   const Layer& l = net.layers[0];
   for (long c = 0; c < l.in; ++c)
     for (long tap = 0; tap < 9; ++tap) {
       const long dy = tap / 3 - 1, dx = tap % 3 - 1;
-      T* row = columns + (c * 9 + tap) * column_stride(l);
       for (long y = 0; y < l.height; ++y, row += l.width) {
         const bool inside = y + dy >= 0 && y + dy < l.height;
         const T* from = image + (c * l.height + y + dy) * l.width + dx;
@@ -121,21 +130,31 @@ void unfold(const T* image) {
         if (inside)
           for (long x = begin; x < end; ++x) row[x] = from[x];
       }
+      row += column_stride(l) - l.pixels;
     }
 }
 
-void first_convolution() {
+T* columns_of(long image) const {
   const Layer& l = net.layers[0];
-  const long taps = 9 * l.in;
-  clear_plane(1);
-  for (long image = 0; image < job.count; ++image) {
-    unfold(job.images + image * l.in * l.pixels);
-    const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
-    Product<T> p = {columns,
+  return columns + image * 9 * l.in * column_stride(l);
+}
+
+void first_convolution() const {
+  const Layer& l = net.layers[0];
+  const long taps = 9 * l.in, panels = (l.out_blocks + kPanel - 1) / kPanel;
+  each(job.count, [&](long image, const Scratch&) {
+    unfold(job.images + image * l.in * l.pixels, columns_of(image));
+  });
+  each(job.count * panels, [&](long unit, const Scratch& s) {
+    const long image = unit / panels, block = unit % panels * kPanel;
+    const long blocks = smaller(kPanel, l.out_blocks - block);
+    const Ref<T, D> map = maps[0] + (image * l.out_blocks + block) * l.pixels * L;
+    const Ref<const T, D> weight = weights(l.packed_weight + block * taps * L);
+    Product<T> p = {columns_of(image),
                     1,
                     column_stride(l),
                     0,
-                    job.weights + l.packed_forward,
+                    weight.v,
                     L,
                     0,
                     taps * L,
@@ -145,19 +164,13 @@ void first_convolution() {
                     taps,
                     1,
                     false};
-    for (long block = 0; block < l.out_blocks; block += kPanel) {
-      const long blocks = smaller(kPanel, l.out_blocks - block);
-      p.b = job.weights + l.packed_forward + block * taps * L;
-      p.c = map.v + block * l.pixels * L;
+    multiply<T, 1>(p, l.pixels, blocks);
+    if constexpr (D) {
+      p.b = weight.d, p.c = map.d;
       multiply<T, 1>(p, l.pixels, blocks);
-      if constexpr (D) {
-        p.b = job.direction + l.packed_forward + block * taps * L;
-        p.c = map.d + block * l.pixels * L;
-        multiply<T, 1>(p, l.pixels, blocks);
-      }
-      for (long b = block; b < block + blocks; ++b) finish_block(0, image, b);
     }
-  }
+    for (long b = block; b < block + blocks; ++b) finish_block(0, image, b, s);
+  });
 }
 
 INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
@@ -167,15 +180,16 @@ INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
 
 // From the gradient of a block's output to that of its convolution's output, in `to`, which may be
 // the block's own map.
-void differentiate_block(long i, long image, long block, Ref<T, D> to) {
+void differentiate_block(long i, long image, long block, Ref<T, D> to, const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
-  const Place out = output_gradient(i, image, block);
-  const Moments<T, D> m{means[i].get(at), roots[i].get(at)};
+  const Place out = output_gradient(i, image, block, s.plane);
+  Moments<T, D> m{};
+  if (net.norm) m = {means[i].get(at), roots[i].get(at)};
   BlockGradient<T, D> g;
-  with_form(net.norm, net.relu, [&](auto form) INLINE_LAMBDA {
-    g = differentiate<decltype(form), T, D>(l, affine(l, block), m, maps[i] + at * l.pixels * L,
-                                            out.at, out.row, to);
+  with_form(net.norm, net.relu, [&]<class F>(F) INLINE_LAMBDA {
+    g = differentiate<F, T, D>(l, line<F>(l, block, m), m, maps[i] + at * l.pixels * L, out.at,
+                               out.row, to);
   });
   if (!job.gradient) return;
   const bool more = job.accumulate || image > 0;
@@ -190,92 +204,125 @@ void differentiate_block(long i, long image, long block, Ref<T, D> to) {
 }
 
 // The gradient of block i's output, from the layer above; assembled in the plane but for the last.
-Place output_gradient(long i, long image, long block) {
+Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
   const Layer& l = net.layers[i];
   if (i + 1 == net.depth) return features_of(feature_gradient, l, image, block);
   const Layer& next = net.layers[i + 1];
   const Ref<T, D> from = tiles_of(i + 1, image, block);
-  const long stride = net.frequency_maps(next.in_blocks, job.count * next.tiles);
+  const long stride = frequency_stride(next, next.in_blocks);
   auto assemble = [&](const T* tiles, T* to) INLINE_LAMBDA {
     frequencies_to_plane<T>(tiles, stride, next.tile_rows, next.tile_columns, to, next.plane_row);
   };
   assemble(from.v, plane.v);
   if constexpr (D) assemble(from.d, plane.d);
-  return inside(next);
+  return inside(next, plane);
 }
 
-void convolution_backward(long i) {
+void convolution_backward(long i) const {
   const Layer& l = net.layers[i];
   const long tiles = job.count * l.tiles;
-  const long from = net.frequency_maps(l.in_blocks, tiles);
-  const long to = net.frequency_maps(l.out_blocks, tiles);
-  for (long image = 0; image < job.count; ++image)
-    for (long block = 0; block < l.out_blocks; ++block) {
-      differentiate_block(i, image, block, map_gradient);
-      const Ref<T, D> out = outputs + (block * tiles + image * l.tiles) * L;
-      read_map(l, map_gradient.v, out.v, to);
-      if constexpr (D) read_map(l, map_gradient.d, out.d, to);
+  const long from = frequency_stride(l, l.in_blocks);
+  const long to = frequency_stride(l, l.out_blocks);
+  each(l.out_blocks, [&](long block, const Scratch& s) {
+    for (long image = 0; image < job.count; ++image) {
+      differentiate_block(i, image, block, s.map_gradient, s);
+      const Ref<T, D> out = outputs + (block * block_stride(l) + image * l.tiles * L);
+      read_map(l, s.map_gradient.v, out.v, to, s.whole);
+      if constexpr (D) read_map(l, s.map_gradient.d, out.d, to, s.whole);
     }
-  if (job.gradient) differentiate_weights(i);
-  const long depth = l.out_blocks * L;
-  for (long f = 0; f < kFrequencies; ++f) {
-    const Product<T> p = {nullptr,      L,         1,           tiles * L, nullptr,   L,
-                          L * L,        depth * L, nullptr,     L,         tiles * L, L,
-                          l.out_blocks, false,     ahead(depth)};
-    multiply_dual<L>(p, constant(outputs + f * to),
-                     weights(l.packed_transposed + f * l.frequency_weights), inputs[i] + f * from,
-                     tiles, l.in_blocks);
-  }
+  });
+  each(kFrequencies, [&](long f, const Scratch& s) {
+    const Ref<T, D> in = inputs[i] + f * from;
+    const Ref<const T, D> out = constant(outputs + f * to);
+    // While all is near; the gradient by the inputs then takes their place.
+    if (job.gradient)
+      differentiate_weights(l, constant(in), out, weight_gradient + f * l.frequency_weights);
+    differentiate_inputs(l, weights(l.packed_weight + f * l.frequency_weights), out, in, s.panel);
+  });
+  if (!job.gradient) return;
+  each(l.out_blocks, [&](long block, const Scratch&) {
+    for (long c = 0; c < l.in; ++c) {
+      const T* tile = weight_gradient + (block * l.in_blocks * L + c) * L;
+      const long offset = l.gradient_weight + (block * l.in + c) * 9 * L;
+      transform<WeightTransposed, T>(frequencies(tile, l.frequency_weights),
+                                     [&](int y, int x, Vec<T> g) INLINE_LAMBDA {
+                                       add_gradient(offset + (y * 3 + x) * L, g, job.accumulate);
+                                     });
+    }
+  });
 }
 
-void differentiate_weights(long i) {
-  const Layer& l = net.layers[i];
+// One frequency's, as the weights lie: the sum over all tiles of input times output gradient.
+void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> out,
+                           T* gradient) const {
   const long tiles = job.count * l.tiles, rows = l.in_blocks * L;
-  const long from = net.frequency_maps(l.in_blocks, tiles);
-  const long to = net.frequency_maps(l.out_blocks, tiles);
-  for (long block = 0; block < l.out_blocks; block += kShare) {
-    const long blocks = smaller(kShare, l.out_blocks - block);
-    for (long f = 0; f < kFrequencies; ++f)
-      for (long c = 0; c < l.in_blocks; ++c) {
-        const Product<T> p = {nullptr,   1,       L, 0,        nullptr, L, 0,
-                              tiles * L, nullptr, L, rows * L, tiles,   1, false};
-        multiply_last<1, kWide>(p, constant(inputs[i] + f * from + c * tiles * L),
-                                constant(outputs + f * to + block * tiles * L),
-                                weight_gradient + f * panel_stride(l) + c * L * L, L, blocks);
-      }
-    for (long b = 0; b < blocks; ++b)
-      for (long c = 0; c < l.in; ++c) {
-        const long offset = l.gradient_weight + ((block + b) * l.in + c) * 9 * L;
-        const T* tile = weight_gradient + (b * rows + c) * L;
-        transform<WeightTransposed, T>(frequencies(tile, panel_stride(l)),
-                                       [&](int y, int x, Vec<T> g) INLINE_LAMBDA {
-                                         add_gradient(offset + (y * 3 + x) * L, g, job.accumulate);
-                                       });
-      }
+  Product<T> p{};
+  p.a_row = 1, p.a_inner = L;
+  p.b_inner = L, p.b_vector = block_stride(l);
+  p.c_row = L, p.c_vector = rows * L;
+  p.outer = 1;
+  // Runs of tiles, of which a panel stays in the nearest cache while the rows pass.
+  for (long run = 0; run < tiles; run += kRun) {
+    p.inner = smaller(kRun, tiles - run), p.accumulate = run > 0;
+    for (long b = 0, wide = 0; b < l.out_blocks; b += wide) {
+      wide = l.out_blocks - b == kWide + 1 ? 2 : smaller(kWide, l.out_blocks - b);
+      for (long c = 0; c < l.in_blocks; ++c)
+        multiply_last<1, kWide>(p, in + (c * block_stride(l) + run * L),
+                                out + (b * block_stride(l) + run * L),
+                                gradient + (b * rows + c * L) * L, L, wide);
+    }
   }
 }
 
-void first_backward() {
+// One frequency's: output gradient times transposed weights, which are made a panel at a time.
+void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out, Ref<T, D> in,
+                          Ref<T, D> panel) const {
+  const long tiles = job.count * l.tiles;
+  const Product<T> p = over_channels(l, l.out_blocks);
+  for (long block = 0; block < l.in_blocks; block += kPanel) {
+    const long blocks = smaller(kPanel, l.in_blocks - block);
+    transpose_weights(l, weight.v, block, blocks, panel.v);
+    if constexpr (D) transpose_weights(l, weight.d, block, blocks, panel.d);
+    multiply_dual<L>(p, out, constant(panel), in + block * block_stride(l), tiles, blocks);
+  }
+}
+
+// Of `blocks` blocks of input channels from `block` on.
+static void transpose_weights(const Layer& l, const T* from, long block, long blocks, T* to) {
+  for (long o = 0; o < l.out_blocks; ++o)
+    for (long b = 0; b < blocks; ++b) {
+      const T* square = from + (o * l.in_blocks + block + b) * L * L;
+      Vec<T> rows[L];
+      for (long r = 0; r < L; ++r) rows[r] = load(square + r * L);
+      transpose<T>(rows);
+      T* out = to + (b * l.out_blocks + o) * L * L;
+      for (long r = 0; r < L; ++r) store(out + r * L, rows[r]);
+    }
+}
+
+void first_backward() const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in;
-  for (long image = 0; image < job.count; ++image) {
-    const Ref<T, D> map = maps[0] + image * l.out_blocks * l.pixels * L;
-    for (long block = 0; block < l.out_blocks; ++block)
-      differentiate_block(0, image, block, map + block * l.pixels * L);
-    if (job.gradient) {
-      unfold(job.images + image * l.in * l.pixels);
+  each(l.out_blocks, [&](long block, const Scratch& s) {
+    for (long image = 0; image < job.count; ++image) {
+      const Ref<T, D> map = maps[0] + (image * l.out_blocks + block) * l.pixels * L;
+      differentiate_block(0, image, block, map, s);
+      if (!job.gradient) continue;
       const Product<T> p = {
-          nullptr,      column_stride(l), 1, 0,        nullptr,  L, 0,
-          l.pixels * L, nullptr,          L, taps * L, l.pixels, 1, job.accumulate || image > 0};
-      multiply_last<0>(p, {columns, nullptr}, constant(map), job.gradient + l.gradient_weight, taps,
-                       l.out_blocks);
+          nullptr,      column_stride(l), 1, 0, nullptr,  L, 0,
+          l.pixels * L, nullptr,          L, 0, l.pixels, 1, job.accumulate || image > 0};
+      multiply_last<0>(p, {columns_of(image), nullptr}, constant(map),
+                       job.gradient + l.gradient_weight + block * taps * L, taps, 1);
     }
-    if (job.image_gradient)
-      differentiate_image(constant(map), job.image_gradient + image * l.in * l.pixels);
-  }
+  });
+  if (job.image_gradient)
+    each(job.count, [&](long image, const Scratch& s) {
+      differentiate_image(constant(maps[0] + image * l.out_blocks * l.pixels * L), s,
+                          job.image_gradient + image * l.in * l.pixels);
+    });
 }
 
-void differentiate_image(Ref<const T, D> map, T* out) {
+void differentiate_image(Ref<const T, D> map, const Scratch& s, T* out) const {
   const Layer& l = net.layers[0];
   const Product<T> p = {nullptr,
                         L,
@@ -292,25 +339,25 @@ void differentiate_image(Ref<const T, D> map, T* out) {
                         l.out_blocks,
                         false};
   multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
-                   swapped(weights(l.packed_transposed)), column_gradient, l.pixels,
+                   swapped(weights(l.packed_transposed)), s.column_gradient, l.pixels,
                    column_blocks(l));
-  fold(out);
+  fold(s.column_gradient, s.framed, out);
 }
 
-// The transpose of unfold, through an image with a margin of one pixel (in `columns`).
-void fold(T* out) {
+// The transpose of unfold, through an image with a margin of one pixel, `framed`.
+void fold(const T* gradient, T* framed, T* out) const {
   const Layer& l = net.layers[0];
   const long line = l.width + 2, plane = (l.height + 2) * line;
-  for (long i = 0; i < l.in * plane; ++i) columns[i] = T(0);
+  for (long i = 0; i < l.in * plane; ++i) framed[i] = T(0);
   for (long k = 0; k < 9 * l.in; ++k) {
-    const T* from = column_gradient + k / L * l.pixels * L + k % L;
-    T* to = columns + k / 9 * plane + k % 9 / 3 * line + k % 3;
+    const T* from = gradient + k / L * l.pixels * L + k % L;
+    T* to = framed + k / 9 * plane + k % 9 / 3 * line + k % 3;
     for (long y = 0; y < l.height; ++y, to += line, from += l.width * L)
       for (long x = 0; x < l.width; ++x) to[x] += from[x * L];
   }
   for (long c = 0; c < l.in; ++c)
     for (long y = 0; y < l.height; ++y)
-      for (long x = 0; x < l.width; ++x) *out++ = columns[c * plane + (y + 1) * line + x + 1];
+      for (long x = 0; x < l.width; ++x) *out++ = framed[c * plane + (y + 1) * line + x + 1];
 }
 
 // multiply_last forms a.v b.d + a.d b.v; for map' W + map W' both are handed over exchanged.

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -71,14 +72,13 @@ class Workspace {
   size_t size_ = 0;
 };
 
-template <class Task>
-void spread(long count, bool parallel, const Task& task) {
-  if (!parallel || count == 1) {
-    for (long i = 0; i < count; ++i) task(i, 0);
-    return;
-  }
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) task(i, at::get_thread_num());
+// task(index, thread) for every index below `count`; who is free takes the next.
+template <class Body>
+void spread(long count, bool parallel, const Body& task) {
+  const long threads = parallel ? std::min<long>(count, at::get_num_threads()) : 1;
+  std::atomic<long> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (long i = next++; i < count; i = next++) task(i, threads > 1 ? at::get_thread_num() : 0);
   });
 }
 
@@ -94,27 +94,35 @@ double image_work(const Network& net) {
   return work;
 }
 
-// Images a micro-batch: enough rows for the products, few enough for cache and memory. Six images'
-// tiles divide by the rows of every register block.
-long micro_batch(const Network& net) {
-  return net.filters * net.height * net.width < 65536 ? 10 : 6;
-}
+// Whether all threads work on one micro-batch, stage by stage: who is held up then delays the
+// others by a unit, not by a micro-batch. Stages of less work are not worth the meetings: small
+// networks have a micro-batch a thread.
+bool shared(const Network& net) { return image_work(net) > 4e6; }
 
-// Partial gradients: bounds the number of threads, and the memory of large networks.
-long most_slots(const Network& net) { return net.parameters < 100000 ? 8 : 4; }
+// Images a micro-batch: enough rows for the products, few enough for cache and memory. Tiles of
+// twelve images divide by the rows of every register block.
+long micro_batch(const Network& net) { return shared(net) ? 12 : 10; }
 
-// How a batch is cut: a function of the shapes alone, never of the number of threads.
+// How a batch is cut: a function of the shapes alone, never of the number of threads. A slot has a
+// partial gradient of its own.
 struct Partition {
   long batch, pieces, slots;
 
   Partition(const Network& net, long batch) : batch(batch) {
     pieces = (batch + micro_batch(net) - 1) / micro_batch(net);
+    if (shared(net)) {
+      slots = 1;
+      return;
+    }
     if (worth_threads(net, batch)) pieces = std::min(batch, (pieces + 1) / 2 * 2);
-    slots = std::min(pieces, most_slots(net));
+    slots = std::min(pieces, kMostSlots);
   }
   long begin(long piece) const { return batch * piece / pieces; }
   long first_piece(long slot) const { return pieces * slot / slots; }
   long largest() const { return (batch + pieces - 1) / pieces; }
+
+ private:
+  static constexpr long kMostSlots = 8;
 };
 
 template <class T>
@@ -124,7 +132,8 @@ class Batch {
       : net_(net),
         request_(request),
         parts_(net, request.batch),
-        parallel_(parallel && parts_.slots > 1 && !at::in_parallel_region()),
+        parallel_(parallel && !at::in_parallel_region()),
+        shared_(shared(net)),
         kernels_(kernels<T>()) {
     lay_out();
   }
@@ -138,7 +147,7 @@ class Batch {
       else
         kernels_.pack(net_, request_.direction, direction_, i - units, i - units + 1);
     });
-    spread(parts_.slots, parallel_, [&](long slot, int thread) {
+    spread(parts_.slots, parallel_ && !shared_, [&](long slot, int thread) {
       for (long p = parts_.first_piece(slot); p < parts_.first_piece(slot + 1); ++p)
         kernels_.run(job(slot, p, thread));
     });
@@ -157,14 +166,15 @@ class Batch {
     const bool tangent = request_.direction;
     const auto even = [](long size) { return (size + 63) / 64 * 64; };
     packed_ = even(net_.packed_size);
-    arena_ = even(kernels_.arena(net_, parts_.largest(), tangent));
+    const long threads = parallel_ ? at::get_num_threads() : 1;
+    const long arenas = shared_ ? 1 : std::min(threads, parts_.slots);
+    arena_ = even(kernels_.arena(net_, parts_.largest(), tangent, shared_ ? threads : 1));
     partial_ = request_.gradient ? even(net_.gradient_size) : 0;
-    const long threads = parallel_ ? std::min<long>(parts_.slots, at::get_num_threads()) : 1;
-    weights_ = workspace.get<T>((tangent ? 2 : 1) * packed_ + threads * arena_ +
+    weights_ = workspace.get<T>((tangent ? 2 : 1) * packed_ + arenas * arena_ +
                                 parts_.slots * partial_ + 64 * parts_.pieces);
     direction_ = tangent ? weights_ + packed_ : nullptr;
     arenas_ = weights_ + (tangent ? 2 : 1) * packed_;
-    partials_ = arenas_ + threads * arena_;
+    partials_ = arenas_ + arenas * arena_;
     losses_ = reinterpret_cast<double*>(partials_ + parts_.slots * partial_);
     slopes_ = losses_ + parts_.pieces;
   }
@@ -184,6 +194,10 @@ class Batch {
     job.count = parts_.begin(piece + 1) - begin;
     job.mean = T(1) / T(request_.batch);
     job.arena = arenas_ + thread * arena_;
+    if (shared_ && parallel_)
+      job.spread = [](long count, void* context, Task task) {
+        spread(count, true, [&](long i, int thread) { task(context, i, thread); });
+      };
     job.gradient = request_.gradient ? partials_ + slot * partial_ : nullptr;
     job.accumulate = piece > parts_.first_piece(slot);
     job.image_gradient = at(request_.image_gradient, pixels);
@@ -204,7 +218,7 @@ class Batch {
   const Network& net_;
   const Request<T>& request_;
   const Partition parts_;
-  const bool parallel_;
+  const bool parallel_, shared_;
   const Kernels<T>& kernels_;
   long packed_, arena_, partial_;
   T *weights_, *direction_, *arenas_, *partials_;

@@ -40,9 +40,9 @@ static INLINE Num<T, D> get(Ref<const T, D> r, long vector) {
     return {load(r.v + vector * L)};
 }
 
-void head_forward() {
+void head_forward() const {
   const long size = net.padded_features;
-  for (long image = 0; image < job.count; ++image)
+  each(job.count, [&](long image, const Scratch&) {
     for (long k = 0; k < net.classes; ++k) {
       const Num<T, D> sum =
           dot(constant(features + image * size), weights(net.packed_head + k * size), size / L);
@@ -50,6 +50,7 @@ void head_forward() {
       logits.v[at] = total<T>(sum.v) + job.weights[net.packed_head_bias + k];
       if constexpr (D) logits.d[at] = total<T>(sum.d) + job.direction[net.packed_head_bias + k];
     }
+  });
   if (!job.logits) return;
   for (long i = 0; i < job.count * net.classes; ++i) job.logits[i] = logits.last()[i];
 }
@@ -88,15 +89,22 @@ void loss() {
   if (job.slope) *job.slope = slope * double(job.mean);
 }
 
-void head_backward() {
+void head_backward() const {
   const long size = net.padded_features, classes = net.classes;
-  Product<T> p = {nullptr, classes, 1, 0, nullptr, size, 0, L, nullptr, size, L, classes, 1, false};
-  multiply_dual<0>(p, constant(logit_gradient), weights(net.packed_head), feature_gradient,
-                   job.count, size / L);
+  const Layer& last = net.layers[net.depth - 1];
+  each(last.out_blocks, [&](long block, const Scratch&) {
+    const long at = block * last.pooled * L;
+    Product<T> p = {nullptr, classes, 1,    0, nullptr, size, 0,
+                    L,       nullptr, size, L, classes, 1,    false};
+    multiply_dual<0>(p, constant(logit_gradient), weights(net.packed_head + at),
+                     feature_gradient + at, job.count, last.pooled);
+    if (!job.gradient) return;
+    p = {nullptr, 1,       classes, 0, nullptr,   size, 0,
+         L,       nullptr, size,    L, job.count, 1,    job.accumulate};
+    multiply_last<1>(p, constant(logit_gradient), constant(features + at),
+                     job.gradient + net.gradient_head + at, classes, last.pooled);
+  });
   if (!job.gradient) return;
-  p = {nullptr, 1, classes, 0, nullptr, size, 0, L, nullptr, size, L, job.count, 1, job.accumulate};
-  multiply_last<1>(p, constant(logit_gradient), constant(features),
-                   job.gradient + net.gradient_head, classes, size / L);
   const T* g = logit_gradient.last();
   for (long k = 0; k < classes; ++k) {
     T sum = job.accumulate ? job.gradient[net.gradient_head_bias + k] : T(0);

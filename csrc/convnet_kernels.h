@@ -14,11 +14,11 @@ namespace iadd::convnet::CONVNET_ISA {
 // clang-format on
 
 template <class T>
-long arena(const Network& net, long count, bool tangent) {
-  Job<T> none;
-  none.network = &net;
-  return tangent ? Pass<T, true>(none).allocate(nullptr, count)
-                 : Pass<T, false>(none).allocate(nullptr, count);
+long arena(const Network& net, long count, bool tangent, long threads) {
+  Job<T> job;
+  job.network = &net;
+  job.count = count;
+  return tangent ? Pass<T, true>(job).size(threads) : Pass<T, false>(job).size(threads);
 }
 
 template <class T>

@@ -38,10 +38,10 @@ void place_packed(Network& n, Layer& l, bool first) {
   const long L = n.lanes, rows = l.out_blocks * L, taps = 9 * l.in;
   long& at = n.packed_size;
   l.frequency_weights = (l.in_blocks * l.out_blocks * L + 1) * L;
-  l.packed_forward = at;
+  l.packed_weight = at;
   at += first ? l.out_blocks * taps * L : kFrequencies * l.frequency_weights;
   l.packed_transposed = at;
-  at += first ? blocks(taps, L) * rows * L : kFrequencies * l.frequency_weights;
+  if (first) at += blocks(taps, L) * rows * L;
   l.packed_bias = at, at += rows;
   l.packed_scale = at, at += rows;
   l.packed_shift = at, at += rows;

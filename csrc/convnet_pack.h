@@ -19,7 +19,7 @@ struct Packer {
   void first(const Layer& l, long block) const {
     const long taps = 9 * l.in;
     for (long k = 0; k < taps; ++k)
-      store(packed + l.packed_forward + (block * taps + k) * L,
+      store(packed + l.packed_weight + (block * taps + k) * L,
             gather(parameters + l.weight + block * L * taps + k, taps, l.out - block * L));
   }
 
@@ -46,32 +46,21 @@ struct Packer {
     return copy;
   }
 
-  // Both operands, [frequency][block][row][lane]: rows are summed channels, lanes produced ones.
+  // [frequency][output block][input channel][lane].
   void transformed(const Layer& l, long out_block, long in_block) const {
     T copy[9 * L * L];
-    Vec<T> taps[9 * L], square[L];
+    Vec<T> taps[9 * L];
     long stride;
     const T* from = filters(l, out_block, in_block, copy, stride);
     for (long k = 0; k < 9 * L; k += L) {
       for (long o = 0; o < L; ++o) taps[k + o] = load(from + o * stride + k);
-      transpose<T>(taps + k);  // lanes: output channels
+      transpose<T>(taps + k);
     }
-    T* forward = packed + l.packed_forward + (out_block * l.in_blocks + in_block) * L * L;
-    store_filters(taps, forward, l.frequency_weights);
-    for (long tap = 0; tap < 9; ++tap) {
-      for (long c = 0; c < L; ++c) square[c] = taps[c * 9 + tap];
-      transpose<T>(square);  // lanes: input channels
-      for (long o = 0; o < L; ++o) taps[o * 9 + tap] = square[o];
-    }
-    T* transposed = packed + l.packed_transposed + (in_block * l.out_blocks + out_block) * L * L;
-    store_filters(taps, transposed, l.frequency_weights);
-  }
-
-  void store_filters(const Vec<T>* taps, T* to, long stride) const {
+    T* to = packed + l.packed_weight + (out_block * l.in_blocks + in_block) * L * L;
     for (long row = 0; row < L; ++row)
       transform<WeightTransform, T>([&](int r, int c)
                                         INLINE_LAMBDA { return taps[row * 9 + r * 3 + c]; },
-                                    frequencies(to + row * L, stride));
+                                    frequencies(to + row * L, l.frequency_weights));
   }
 
   void vectors(const Layer& l, long block) const {

@@ -1,5 +1,7 @@
 // One micro-batch through the network and back; with a direction, the same in dual numbers, whose
-// derivative part is the Hessian-vector product (forward over reverse, Pearlmutter 1994).
+// derivative part is the Hessian-vector product (forward over reverse, Pearlmutter 1994). Every
+// stage is a number of independent units, which the threads at hand take one after the other; sums
+// are always within a unit, so that neither their number nor their pace changes a bit.
 #pragma once
 
 template <class T, bool D>
@@ -8,61 +10,106 @@ struct Pass {
   const Job<T>& job;
   const Network& net;
   Ref<T, D> maps[kMaxDepth], means[kMaxDepth], roots[kMaxDepth], inputs[kMaxDepth];
-  Ref<T, D> outputs, plane, map_gradient, features, feature_gradient, logits, logit_gradient;
-  T *weight_gradient, *columns, *column_gradient, *whole;
+  Ref<T, D> outputs, features, feature_gradient, logits, logit_gradient;
+  T *columns, *weight_gradient;
 
-  explicit Pass(const Job<T>& job) : job(job), net(*job.network) {}
+  // What one thread works in.
+  struct Scratch {
+    Ref<T, D> plane, map_gradient, panel;
+    T *column_gradient, *framed, *whole;
+  };
+  T* scratches;
+  long shared_size, scratch_size;
 
-  // Lays the arena out; with a null arena it only measures. Returns the elements used.
-  long allocate(T* arena, long count) {
+  // Arrays one after the other; from null on it only measures.
+  struct Layout {
+    T* arena;
     long used = 0;
-    auto plain = [&](long size) {
+
+    T* plain(long size) {
       T* p = arena + used;
       used += (size + 2 * L - 1) / L * L;
       return p;
-    };
-    auto dual = [&](long size) {
+    }
+    Ref<T, D> dual(long size) {
       T* v = plain(size);
-      return Ref<T, D>{v, D ? plain(size) : nullptr};
-    };
-    long largest = 0, panel = 0, pixels = 0, ragged = 0, map = 0;
+      return {v, D ? plain(size) : nullptr};
+    }
+  };
+
+  explicit Pass(const Job<T>& job) : job(job), net(*job.network) {
+    Layout layout{job.arena};
+    const long count = job.count;
+    const Layer& first = net.layers[0];
+    long largest = 0, weights = 0;
     for (long i = 0; i < net.depth; ++i) {
       const Layer& l = net.layers[i];
-      maps[i] = dual(count * l.out_blocks * l.pixels * L);
-      means[i] = dual(count * l.out_blocks * L);
-      roots[i] = dual(count * l.out_blocks * L);
+      maps[i] = layout.dual(count * l.out_blocks * l.pixels * L);
+      means[i] = layout.dual(count * l.out_blocks * L);
+      roots[i] = layout.dual(count * l.out_blocks * L);
       if (i == 0) continue;
-      pixels = l.plane > pixels ? l.plane : pixels;
-      map = l.pixels > map ? l.pixels : map;
-      if (!l.whole && 16 * l.tiles > ragged) ragged = 16 * l.tiles;
-      const long size = kFrequencies * net.frequency_maps(l.out_blocks, count * l.tiles);
-      inputs[i] = dual(kFrequencies * net.frequency_maps(l.in_blocks, count * l.tiles));
-      largest = size > largest ? size : largest;
-      const long weights = kFrequencies * panel_stride(l);
-      panel = weights > panel ? weights : panel;
+      inputs[i] = layout.dual(kFrequencies * frequency_stride(l, l.in_blocks));
+      largest = larger(largest, kFrequencies * frequency_stride(l, l.out_blocks));
+      weights = larger(weights, kFrequencies * l.frequency_weights);
     }
-    const Layer& first = net.layers[0];
-    outputs = dual(largest);
-    plane = dual(pixels * L);
-    map_gradient = dual(map * L);
-    features = dual(count * net.padded_features);
-    feature_gradient = dual(count * net.padded_features);
-    logits = dual(count * net.classes);
-    logit_gradient = dual(count * net.classes);
-    weight_gradient = plain(panel);
-    columns = plain(9 * first.in * column_stride(first));
-    column_gradient = plain(column_blocks(first) * L * first.pixels);
-    whole = plain(ragged * L);
-    return used;
+    outputs = layout.dual(largest);
+    weight_gradient = layout.plain(weights);
+    columns = layout.plain(count * 9 * first.in * column_stride(first));
+    features = layout.dual(count * net.padded_features);
+    feature_gradient = layout.dual(count * net.padded_features);
+    logits = layout.dual(count * net.classes);
+    logit_gradient = layout.dual(count * net.classes);
+    shared_size = layout.used;
+    scratches = job.arena + shared_size;
+    Layout own{scratches};
+    lay_out(own);
+    scratch_size = own.used;
   }
 
-  // Rows of a weight gradient come a channel block at a time: where registers are few, 4 rows of 3
-  // vectors leave no thin remainder of 8. `kShare` vectors of output channels are transformed back
-  // together.
-  static constexpr bool kFew = CONVNET_ACCUMULATORS < 24;
-  static constexpr int kWide = kFew ? 3 : 4;
-  static constexpr long kShare = kFew ? 6 : 4;
-  static long panel_stride(const Layer& l) { return (kShare * l.in_blocks * L + 1) * L; }
+  Scratch lay_out(Layout& own) const {
+    const Layer& first = net.layers[0];
+    long plane = 0, map = 0, panel = 0, ragged = 0;
+    for (long i = 1; i < net.depth; ++i) {
+      const Layer& l = net.layers[i];
+      plane = larger(plane, l.plane);
+      map = larger(map, l.pixels);
+      panel = larger(panel, smaller(kPanel, l.in_blocks) * l.out_blocks * L * L);
+      if (!l.whole) ragged = larger(ragged, 16 * l.tiles);
+    }
+    return {own.dual(plane * L),
+            own.dual(map * L),
+            own.dual(panel),
+            own.plain(column_blocks(first) * L * first.pixels),
+            own.plain(first.in * (first.height + 2) * (first.width + 2)),
+            own.plain(ragged * L)};
+  }
+
+  long size(long threads) const { return shared_size + threads * scratch_size; }
+
+  // unit(index, scratch) for every index below `count`.
+  template <class Unit>
+  void each(long count, const Unit& unit) const {
+    struct Context {
+      const Pass& pass;
+      const Unit& unit;
+    } context{*this, unit};
+    const Task task = [](void* context, long index, long thread) {
+      const auto& [pass, unit] = *static_cast<Context*>(context);
+      Layout own{pass.scratches + thread * pass.scratch_size};
+      unit(index, pass.lay_out(own));
+    };
+    if (job.spread) return job.spread(count, &context, task);
+    for (long i = 0; i < count; ++i) task(&context, i, 0);
+  }
+
+  // Vectors of output channels that a weight gradient takes at once: where registers are few, 3, as
+  // its rows come 8 at a time and 4 by 3 leaves no thin remainder of them.
+  static constexpr int kWide = CONVNET_ACCUMULATORS < 24 ? 3 : 4;
+  static constexpr long kRun = 96;  // tiles
+  // In the Winograd domain, between the tiles of two channel blocks and between two frequencies.
+  // Odd numbers of vectors, so that what is used together spreads over the sets of the caches.
+  long block_stride(const Layer& l) const { return (job.count * l.tiles | 1) * L; }
+  long frequency_stride(const Layer& l, long blocks) const { return blocks * block_stride(l) + L; }
   static long column_stride(const Layer& l) { return l.pixels + L; }
   static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
 
@@ -75,14 +122,11 @@ struct Pass {
     else
       return {load(job.weights + offset)};
   }
-  static INLINE Num<T, D> one() {
-    Num<T, D> x{};
-    x.v += T(1);
-    return x;
-  }
-  Affine<T, D> affine(const Layer& l, long block) const {
-    if (!net.norm) return Affine<T, D>{Num<T, D>{}, Num<T, D>{}};
-    return {weight(l.packed_scale + block * L), weight(l.packed_shift + block * L)};
+  template <class F>
+  Line<F, T, D> line(const Layer& l, long block, const Moments<T, D>& m) const {
+    if (!F::norm) return {Num<T, D>{}, weight(l.packed_bias + block * L)};
+    const Num<T, D> slope = weight(l.packed_scale + block * L) * m.root;
+    return {slope, weight(l.packed_shift + block * L) - m.mean * slope};
   }
 
   // c = a * b of arrays and of their derivatives, by the product rule.
@@ -120,7 +164,6 @@ struct Pass {
   }
 
   void run() {
-    allocate(job.arena, job.count);
     first_convolution();
     for (long i = 1; i < net.depth; ++i) convolution(i);
     if (job.features) copy_features();

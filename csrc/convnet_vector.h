@@ -7,6 +7,7 @@
 
 // Not std::min: a copy of it compiled here could be linked where the instruction set is missing.
 INLINE long smaller(long a, long b) { return a < b ? a : b; }
+INLINE long larger(long a, long b) { return a < b ? b : a; }
 
 template <class T>
 struct VectorOf {
@@ -110,6 +111,16 @@ INLINE Num<T, true> operator*(Num<T, true> a, Num<T, true> b) {
 template <class T>
 INLINE Num<T, true> operator*(Num<T, true> a, T s) {
   return {a.v * s, a.d * s};
+}
+
+// a b + c, written so that each part is a chain of fused operations.
+template <class T>
+INLINE Num<T, false> multiply_add(Num<T, false> a, Num<T, false> b, Num<T, false> c) {
+  return {a.v * b.v + c.v};
+}
+template <class T>
+INLINE Num<T, true> multiply_add(Num<T, true> a, Num<T, true> b, Num<T, true> c) {
+  return {a.v * b.v + c.v, a.d * b.v + (a.v * b.d + c.d)};
 }
 
 template <class T>

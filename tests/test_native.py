@@ -242,10 +242,24 @@ def restored_threads() -> Iterator[None]:
     torch.set_num_threads(count)
 
 
+@pytest.mark.parametrize("batch", [1, 13])
+def test_threads_that_share_a_micro_batch(batch: int) -> None:
+    """A network wide enough for it, of odd sizes; 13 images are cut in two micro-batches."""
+    network = build_network("convnet-d3-w100", 3, 19, 7)
+    case = draw(network, batch)
+    got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
+    wanted = [
+        *passes.gradient_reference(network, *case[:3]),
+        *passes.tangent_reference(network, *case),
+    ]
+    assert max(map(far, got, wanted)) < 1e-10
+
+
 @pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("width", [64, 128])  # a micro-batch a thread; all threads on one
 @pytest.mark.parametrize("batch", [1, 10, 37])
-def test_threads_do_not_change_a_bit(batch: int) -> None:
-    network = build_network("convnet-d3-w64", 3, 16, 10)
+def test_threads_do_not_change_a_bit(batch: int, width: int) -> None:
+    network = build_network(f"convnet-d3-w{width}", 3, 16, 10)
     case = Case(*(z.float() for z in draw(network, batch)))
     results = []
     for threads in (1, 2, 3):
