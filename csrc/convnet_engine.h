@@ -1,5 +1,5 @@
-// A whole batch on the CPU: weights packed once, micro-batches spread over threads, one ordered
-// sum.
+// A whole batch on the CPU: weights packed once, then micro-batches, each on all threads where the
+// network is wide and else on one of them, and one ordered sum.
 #pragma once
 
 #include <cstdint>
