@@ -14,18 +14,16 @@ static Place inside(const Layer& l, Ref<T, D> plane) {
   return {plane + (l.plane_row + 1) * L, l.plane_row};
 }
 
-// The tiles of one channel block of one image in the transformed input of layer i.
-Ref<T, D> tiles_of(long i, long image, long block) const {
-  const Layer& l = net.layers[i];
-  return inputs[i] + (block * block_stride(l) + image * l.tiles * L);
+// The tiles of one channel block of one image in a layer's transformed input or output.
+Ref<T, D> tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const {
+  return all + (block * block_stride(l) + image * l.tiles * L);
 }
 
 // Zeros around the inside of a plane.
 static void clear_margin(const Layer& l, T* plane) {
-  const long right = l.plane_row - l.width - 1;
   clear(plane, (l.plane_row + 1) * L);
   for (long y = 1; y <= l.height; ++y)
-    clear(plane + (y * l.plane_row + l.width + 1) * L, (right + 1) * L);
+    clear(plane + (y * l.plane_row + l.width + 1) * L, (l.plane_row - l.width) * L);
   const long done = (l.height + 1) * l.plane_row + 1;
   clear(plane + done * L, (l.plane - done) * L);
 }
@@ -51,7 +49,7 @@ void finish_block(long i, long image, long block, const Scratch& s) const {
   });
   if (last) return;
   const Layer& next = net.layers[i + 1];
-  const Ref<T, D> to = tiles_of(i + 1, image, block);
+  const Ref<T, D> to = tiles_of(inputs[i + 1], next, image, block);
   const long stride = frequency_stride(next, next.in_blocks);
   auto transformed = [&](T* from, T* tiles) INLINE_LAMBDA {
     clear_margin(next, from);
@@ -62,12 +60,12 @@ void finish_block(long i, long image, long block, const Scratch& s) const {
   if constexpr (D) transformed(s.plane.d, to.d);
 }
 
-// Products with one frequency's weights: rows are tiles, sums run over `blocks` blocks of channels.
-Product<T> over_channels(const Layer& l, long blocks) const {
+// Sums over `blocks` blocks of channels; rows are tiles or pixels, whose blocks lie `stride` apart.
+static Product<T> over_channels(long stride, long blocks) {
   Product<T> p{};
-  p.a_row = L, p.a_inner = 1, p.a_outer = block_stride(l);
+  p.a_row = L, p.a_inner = 1, p.a_outer = stride;
   p.b_inner = L, p.b_outer = L * L, p.b_vector = blocks * L * L;
-  p.c_row = L, p.c_vector = block_stride(l);
+  p.c_row = L, p.c_vector = stride;
   p.inner = L, p.outer = blocks;
   return p;
 }
@@ -78,7 +76,7 @@ void convolution(long i) const {
   const long from = frequency_stride(l, l.in_blocks);
   const long to = frequency_stride(l, l.out_blocks);
   each(kFrequencies, [&](long f, const Scratch&) {
-    Product<T> p = over_channels(l, l.in_blocks);
+    Product<T> p = over_channels(block_stride(l), l.in_blocks);
     if (l.in >= 64) p.ahead = l.in_blocks * L;  // less stays in the cache anyhow
     multiply_dual<L>(p, constant(inputs[i] + f * from),
                      weights(l.packed_weight + f * l.frequency_weights), outputs + f * to, tiles,
@@ -87,7 +85,7 @@ void convolution(long i) const {
   each(job.count * l.out_blocks, [&](long unit, const Scratch& s) {
     const long image = unit / l.out_blocks, block = unit % l.out_blocks;
     const Ref<T, D> map = maps[i] + unit * l.pixels * L;
-    const Ref<T, D> in = outputs + (block * block_stride(l) + image * l.tiles * L);
+    const Ref<T, D> in = tiles_of(outputs, l, image, block);
     write_map(l, in.v, to, map.v, s.whole);
     if constexpr (D) write_map(l, in.d, to, map.d, s.whole);
     finish_block(i, image, block, s);
@@ -208,7 +206,7 @@ Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
   const Layer& l = net.layers[i];
   if (i + 1 == net.depth) return features_of(feature_gradient, l, image, block);
   const Layer& next = net.layers[i + 1];
-  const Ref<T, D> from = tiles_of(i + 1, image, block);
+  const Ref<T, D> from = tiles_of(inputs[i + 1], next, image, block);
   const long stride = frequency_stride(next, next.in_blocks);
   auto assemble = [&](const T* tiles, T* to) INLINE_LAMBDA {
     frequencies_to_plane<T>(tiles, stride, next.tile_rows, next.tile_columns, to, next.plane_row);
@@ -226,7 +224,7 @@ void convolution_backward(long i) const {
   each(l.out_blocks, [&](long block, const Scratch& s) {
     for (long image = 0; image < job.count; ++image) {
       differentiate_block(i, image, block, s.map_gradient, s);
-      const Ref<T, D> out = outputs + (block * block_stride(l) + image * l.tiles * L);
+      const Ref<T, D> out = tiles_of(outputs, l, image, block);
       read_map(l, s.map_gradient.v, out.v, to, s.whole);
       if constexpr (D) read_map(l, s.map_gradient.d, out.d, to, s.whole);
     }
@@ -278,7 +276,7 @@ void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> o
 void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out, Ref<T, D> in,
                           Ref<T, D> panel) const {
   const long tiles = job.count * l.tiles;
-  const Product<T> p = over_channels(l, l.out_blocks);
+  const Product<T> p = over_channels(block_stride(l), l.out_blocks);
   for (long block = 0; block < l.in_blocks; block += kPanel) {
     const long blocks = smaller(kPanel, l.in_blocks - block);
     transpose_weights(l, weight.v, block, blocks, panel.v);
@@ -324,20 +322,7 @@ void first_backward() const {
 
 void differentiate_image(Ref<const T, D> map, const Scratch& s, T* out) const {
   const Layer& l = net.layers[0];
-  const Product<T> p = {nullptr,
-                        L,
-                        1,
-                        l.pixels * L,
-                        nullptr,
-                        L,
-                        L * L,
-                        l.out_blocks * L * L,
-                        nullptr,
-                        L,
-                        l.pixels * L,
-                        L,
-                        l.out_blocks,
-                        false};
+  const Product<T> p = over_channels(l.pixels * L, l.out_blocks);
   multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
                    swapped(weights(l.packed_transposed)), s.column_gradient, l.pixels,
                    column_blocks(l));

@@ -99,7 +99,9 @@ struct Pass {
       unit(index, pass.lay_out(own));
     };
     if (job.spread) return job.spread(count, &context, task);
-    for (long i = 0; i < count; ++i) task(&context, i, 0);
+    Layout own{scratches};
+    const Scratch scratch = lay_out(own);  // once: small networks have small units
+    for (long i = 0; i < count; ++i) unit(i, scratch);
   }
 
   // Vectors of output channels that a weight gradient takes at once: where registers are few, 3, as
