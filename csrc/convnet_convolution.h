@@ -171,14 +171,14 @@ void first_convolution() const {
   });
 }
 
-INLINE void add_gradient(long offset, Vec<T> g, bool accumulate) const {
-  T* at = job.gradient + offset;
+static INLINE void add_to(T* at, Vec<T> g, bool accumulate) {
   store(at, accumulate ? load(at) + g : g);
 }
 
-// From the gradient of a block's output to that of its convolution's output, in `to`, which may be
-// the block's own map.
-void differentiate_block(long i, long image, long block, Ref<T, D> to, const Scratch& s) const {
+// From the gradient of a block's output to that of its convolution's output, in `to`. The vectors'
+// gradients go to `gradient`, or are added if there is something already.
+void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradient, bool more,
+                         const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Place out = output_gradient(i, image, block, s.plane);
@@ -189,15 +189,15 @@ void differentiate_block(long i, long image, long block, Ref<T, D> to, const Scr
     g = differentiate<F, T, D>(l, line<F>(l, block, m), m, maps[i] + at * l.pixels * L, out.at,
                                out.row, to);
   });
-  if (!job.gradient) return;
-  const bool more = job.accumulate || image > 0;
+  if (!gradient) return;
+  gradient += block * L;
   if (net.norm) {
     // The norm takes the mean off, so the bias before it has no gradient at all.
-    add_gradient(l.gradient_bias + block * L, g.shift.last() * T(0), more);
-    add_gradient(l.gradient_scale + block * L, g.scale.last(), more);
-    add_gradient(l.gradient_shift + block * L, g.shift.last(), more);
+    add_to(gradient + l.gradient_bias, g.shift.last() * T(0), more);
+    add_to(gradient + l.gradient_scale, g.scale.last(), more);
+    add_to(gradient + l.gradient_shift, g.shift.last(), more);
   } else {
-    add_gradient(l.gradient_bias + block * L, g.shift.last(), more);
+    add_to(gradient + l.gradient_bias, g.shift.last(), more);
   }
 }
 
@@ -223,7 +223,8 @@ void convolution_backward(long i) const {
   const long to = frequency_stride(l, l.out_blocks);
   each(l.out_blocks, [&](long block, const Scratch& s) {
     for (long image = 0; image < job.count; ++image) {
-      differentiate_block(i, image, block, s.map_gradient, s);
+      differentiate_block(i, image, block, s.map_gradient, job.gradient,
+                          job.accumulate || image > 0, s);
       const Ref<T, D> out = tiles_of(outputs, l, image, block);
       read_map(l, s.map_gradient.v, out.v, to, s.whole);
       if constexpr (D) read_map(l, s.map_gradient.d, out.d, to, s.whole);
@@ -242,10 +243,10 @@ void convolution_backward(long i) const {
     for (long c = 0; c < l.in; ++c) {
       const T* tile = weight_gradient + (block * l.in_blocks * L + c) * L;
       const long offset = l.gradient_weight + (block * l.in + c) * 9 * L;
-      transform<WeightTransposed, T>(frequencies(tile, l.frequency_weights),
-                                     [&](int y, int x, Vec<T> g) INLINE_LAMBDA {
-                                       add_gradient(offset + (y * 3 + x) * L, g, job.accumulate);
-                                     });
+      transform<WeightTransposed, T>(
+          frequencies(tile, l.frequency_weights), [&](int y, int x, Vec<T> g) INLINE_LAMBDA {
+            add_to(job.gradient + offset + (y * 3 + x) * L, g, job.accumulate);
+          });
     }
   });
 }
@@ -298,35 +299,67 @@ static void transpose_weights(const Layer& l, const T* from, long block, long bl
     }
 }
 
+// An image at a time, so that no gradient of a map leaves the cache; each image's share of the
+// gradient is its own until all are added up.
 void first_backward() const {
   const Layer& l = net.layers[0];
-  const long taps = 9 * l.in;
-  each(l.out_blocks, [&](long block, const Scratch& s) {
-    for (long image = 0; image < job.count; ++image) {
-      const Ref<T, D> map = maps[0] + (image * l.out_blocks + block) * l.pixels * L;
-      differentiate_block(0, image, block, map, s);
-      if (!job.gradient) continue;
-      const Product<T> p = {
-          nullptr,      column_stride(l), 1, 0, nullptr,  L, 0,
-          l.pixels * L, nullptr,          L, 0, l.pixels, 1, job.accumulate || image > 0};
-      multiply_last<0>(p, {columns_of(image), nullptr}, constant(map),
-                       job.gradient + l.gradient_weight + block * taps * L, taps, 1);
+  const long size = first_gradient_size(l);
+  each(job.count, [&](long image, const Scratch& s) {
+    T* share = job.gradient ? first_gradients + image * size : nullptr;
+    for (long block = 0; block < l.out_blocks; block += kPanel) {
+      const long blocks = smaller(kPanel, l.out_blocks - block);
+      for (long b = 0; b < blocks; ++b)
+        differentiate_block(0, image, block + b, s.map_gradient + b * l.pixels * L, share, false,
+                            s);
+      const Ref<const T, D> map = constant(s.map_gradient);
+      if (share) differentiate_first_weights(image, map, share + block * 9 * l.in * L, blocks);
+      if (job.image_gradient) differentiate_columns(map, block, blocks, s.column_gradient);
     }
+    if (job.image_gradient)
+      fold(s.column_gradient, s.framed, job.image_gradient + image * l.in * l.pixels);
   });
-  if (job.image_gradient)
-    each(job.count, [&](long image, const Scratch& s) {
-      differentiate_image(constant(maps[0] + image * l.out_blocks * l.pixels * L), s,
-                          job.image_gradient + image * l.in * l.pixels);
-    });
+  if (!job.gradient) return;
+  each(l.out_blocks, [&](long block, const Scratch&) {
+    auto add = [&](long offset, long vectors) INLINE_LAMBDA {
+      for (long at = offset; at < offset + vectors * L; at += L) {
+        Vec<T> sum = load(first_gradients + at);
+        for (long image = 1; image < job.count; ++image)
+          sum += load(first_gradients + image * size + at);
+        add_to(job.gradient + at, sum, job.accumulate);
+      }
+    };
+    add(l.gradient_weight + block * 9 * l.in * L, 9 * l.in);
+    add(l.gradient_bias + block * L, 1);
+    if (!net.norm) return;
+    add(l.gradient_scale + block * L, 1);
+    add(l.gradient_shift + block * L, 1);
+  });
 }
 
-void differentiate_image(Ref<const T, D> map, const Scratch& s, T* out) const {
+// One image's, from `map` of some blocks: runs of pixels, which stay in the nearest cache.
+void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, long blocks) const {
   const Layer& l = net.layers[0];
-  const Product<T> p = over_channels(l.pixels * L, l.out_blocks);
+  const long taps = 9 * l.in;
+  Product<T> p{};
+  p.a_row = column_stride(l), p.a_inner = 1;
+  p.b_inner = L, p.b_vector = l.pixels * L;
+  p.c_row = L, p.c_vector = taps * L;
+  p.outer = 1;
+  for (long run = 0; run < l.pixels; run += kRun) {
+    p.inner = smaller(kRun, l.pixels - run), p.accumulate = run > 0;
+    multiply_last<0>(p, {columns_of(image) + run, nullptr}, map + run * L, gradient, taps, blocks);
+  }
+}
+
+// One image's, of the unfolded columns: the share of `blocks` blocks of `map` from `block` on.
+void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* gradient) const {
+  const Layer& l = net.layers[0];
+  Product<T> p = over_channels(l.pixels * L, blocks);
+  p.b_vector = l.out_blocks * L * L;
+  p.accumulate = block > 0;
   multiply_last<L>(p, {D ? map.d : map.v, D ? map.v : nullptr},
-                   swapped(weights(l.packed_transposed)), s.column_gradient, l.pixels,
+                   swapped(weights(l.packed_transposed + block * L * L)), gradient, l.pixels,
                    column_blocks(l));
-  fold(s.column_gradient, s.framed, out);
 }
 
 // The transpose of unfold, through an image with a margin of one pixel, `framed`.

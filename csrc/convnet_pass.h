@@ -11,7 +11,7 @@ struct Pass {
   const Network& net;
   Ref<T, D> maps[kMaxDepth], means[kMaxDepth], roots[kMaxDepth], inputs[kMaxDepth];
   Ref<T, D> outputs, features, feature_gradient, logits, logit_gradient;
-  T *columns, *weight_gradient;
+  T *columns, *weight_gradient, *first_gradients;
 
   // What one thread works in.
   struct Scratch {
@@ -54,6 +54,7 @@ struct Pass {
     }
     outputs = layout.dual(largest);
     weight_gradient = layout.plain(weights);
+    first_gradients = layout.plain(count * first_gradient_size(first));
     columns = layout.plain(count * 9 * first.in * column_stride(first));
     features = layout.dual(count * net.padded_features);
     feature_gradient = layout.dual(count * net.padded_features);
@@ -68,7 +69,7 @@ struct Pass {
 
   Scratch lay_out(Layout& own) const {
     const Layer& first = net.layers[0];
-    long plane = 0, map = 0, panel = 0, ragged = 0;
+    long plane = 0, map = smaller(kPanel, first.out_blocks) * first.pixels, panel = 0, ragged = 0;
     for (long i = 1; i < net.depth; ++i) {
       const Layer& l = net.layers[i];
       plane = larger(plane, l.plane);
@@ -112,6 +113,8 @@ struct Pass {
   // Odd numbers of vectors, so that what is used together spreads over the sets of the caches.
   long block_stride(const Layer& l) const { return (job.count * l.tiles | 1) * L; }
   long frequency_stride(const Layer& l, long blocks) const { return blocks * block_stride(l) + L; }
+  // The first layer's part of the packed gradient.
+  static long first_gradient_size(const Layer& l) { return l.gradient_shift + l.out_blocks * L; }
   static long column_stride(const Layer& l) { return l.pixels + L; }
   static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
 
