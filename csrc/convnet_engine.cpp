@@ -99,9 +99,9 @@ double image_work(const Network& net) {
 // networks have a micro-batch a thread.
 bool shared(const Network& net) { return image_work(net) > 4e6; }
 
-// Images a micro-batch: enough rows for the products, few enough for cache and memory. Tiles of
-// twelve images divide by the rows of every register block.
-long micro_batch(const Network& net) { return shared(net) ? 12 : 10; }
+// Images a micro-batch at most: enough rows for the products, few enough for cache and memory.
+// Tiles of twelve images divide by the rows of every register block.
+constexpr long kMicroBatch = 12;
 
 // How a batch is cut: a function of the shapes alone, never of the number of threads. A slot has a
 // partial gradient of its own.
@@ -109,20 +109,26 @@ struct Partition {
   long batch, pieces, slots;
 
   Partition(const Network& net, long batch) : batch(batch) {
-    pieces = (batch + micro_batch(net) - 1) / micro_batch(net);
+    pieces = (batch + kMicroBatch - 1) / kMicroBatch;
     if (shared(net)) {
       slots = 1;
       return;
     }
     if (worth_threads(net, batch)) pieces = std::min(batch, (pieces + 1) / 2 * 2);
+    // The maps of small networks have few tiles an image, so that whole micro-batches cost less than
+    // equal pieces; with as many as this, threads do not wait long for the one with the rest.
+    if (pieces >= kMostSlots) size = kMicroBatch, pieces = (batch + size - 1) / size;
     slots = std::min(pieces, kMostSlots);
   }
-  long begin(long piece) const { return batch * piece / pieces; }
+  long begin(long piece) const {
+    return size ? std::min(batch, piece * size) : batch * piece / pieces;
+  }
   long first_piece(long slot) const { return pieces * slot / slots; }
-  long largest() const { return (batch + pieces - 1) / pieces; }
+  long largest() const { return size ? size : (batch + pieces - 1) / pieces; }
 
  private:
   static constexpr long kMostSlots = 8;
+  long size = 0;  // images a piece, 0: equal pieces
 };
 
 template <class T>

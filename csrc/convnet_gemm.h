@@ -64,17 +64,18 @@ INLINE void product_rows(const Product<T>& p, long row, long vector, long rows) 
 template <class T, long Stride, int N>
 void product_panel(const Product<T>& p, long vector, long rows) {
   // Blocks of nearly equal height, so that no thin remainder runs at a fraction of the speed.
-  const long blocks = (rows + kRows<N> - 1) / kRows<N>;
+  const long blocks = (rows + kRows<N> - 1) / kRows<N>, height = rows / blocks;
+  long taller = rows - height * blocks;
   // The panel after this one follows it in memory (of weights, be it in the next frequency): asked
   // for a little at a time, it is there when its turn comes.
-  const T* next = p.b + (vector + N) * p.b_vector;
   constexpr long line = 64 / sizeof(T);  // elements of a cache line
-  const long lines = p.ahead * N * kLanes<T> / line;
-  for (long i = 0; i < blocks; ++i) {
-    const long begin = rows * i / blocks, end = rows * (i + 1) / blocks;
-    for (long j = lines * i / blocks; j < lines * (i + 1) / blocks; ++j)
-      __builtin_prefetch(next + j * line);
-    product_rows<T, Stride, N>(p, begin, vector, end - begin);
+  const T* next = p.b + (vector + N) * p.b_vector;
+  const long lines = p.ahead ? (p.ahead * N * kLanes<T> / line + blocks - 1) / blocks : 0;
+  for (long row = 0; row < rows; --taller) {
+    for (long j = 0; j < lines; ++j, next += line) __builtin_prefetch(next);
+    const long size = taller > 0 ? height + 1 : height;
+    product_rows<T, Stride, N>(p, row, vector, size);
+    row += size;
   }
 }
 
