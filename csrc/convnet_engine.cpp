@@ -115,8 +115,8 @@ struct Partition {
       return;
     }
     if (worth_threads(net, batch)) pieces = std::min(batch, (pieces + 1) / 2 * 2);
-    // The maps of small networks have few tiles an image, so that whole micro-batches cost less than
-    // equal pieces; with as many as this, threads do not wait long for the one with the rest.
+    // The maps of small networks have few tiles an image, so that whole micro-batches cost less
+    // than equal pieces; with as many as this, threads do not wait long for the one with the rest.
     if (pieces >= kMostSlots) size = kMicroBatch, pieces = (batch + size - 1) / size;
     slots = std::min(pieces, kMostSlots);
   }
