@@ -255,9 +255,22 @@ def test_threads_that_share_a_micro_batch(batch: int) -> None:
     assert max(map(far, got, wanted)) < 1e-10
 
 
+@pytest.mark.parametrize("batch", [84, 85, 97, 109])
+def test_micro_batches_and_a_rest(batch: int) -> None:
+    """Seven equal pieces made eight, then eight, nine and ten of twelve images and a rest."""
+    network = build_network("convnet-d2-w9", 1, 8, 3)
+    case = draw(network, batch)
+    got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
+    wanted = [
+        *passes.gradient_reference(network, *case[:3]),
+        *passes.tangent_reference(network, *case),
+    ]
+    assert max(map(far, got, wanted)) < 1e-10
+
+
 @pytest.mark.usefixtures("restored_threads")
 @pytest.mark.parametrize("width", [64, 128])  # a micro-batch a thread; all threads on one
-@pytest.mark.parametrize("batch", [1, 10, 37])
+@pytest.mark.parametrize("batch", [1, 10, 37, 100])
 def test_threads_do_not_change_a_bit(batch: int, width: int) -> None:
     network = build_network(f"convnet-d3-w{width}", 3, 16, 10)
     case = Case(*(z.float() for z in draw(network, batch)))
