@@ -114,10 +114,12 @@ struct Partition {
       slots = 1;
       return;
     }
-    if (worth_threads(net, batch)) pieces = std::min(batch, (pieces + 1) / 2 * 2);
     // The maps of small networks have few tiles an image, so that whole micro-batches cost less
-    // than equal pieces; with as many as this, threads do not wait long for the one with the rest.
-    if (pieces >= kMostSlots) size = kMicroBatch, pieces = (batch + size - 1) / size;
+    // than equal pieces; where there are many, threads do not wait long for the last.
+    if (pieces >= kMostSlots)
+      size = kMicroBatch;
+    else if (worth_threads(net, batch))
+      pieces = std::min(batch, (pieces + 1) / 2 * 2);
     slots = std::min(pieces, kMostSlots);
   }
   long begin(long piece) const {

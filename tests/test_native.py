@@ -255,9 +255,9 @@ def test_threads_that_share_a_micro_batch(batch: int) -> None:
     assert max(map(far, got, wanted)) < 1e-10
 
 
-@pytest.mark.parametrize("batch", [84, 85, 97, 109])
+@pytest.mark.parametrize("batch", [84, 85, 96, 100])
 def test_micro_batches_and_a_rest(batch: int) -> None:
-    """Seven equal pieces made eight, then eight, nine and ten of twelve images and a rest."""
+    """Eight equal pieces; seven of twelve images and one more; eight; eight and four more."""
     network = build_network("convnet-d2-w9", 1, 8, 3)
     case = draw(network, batch)
     got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
