@@ -225,11 +225,25 @@ class _Walk:
         return stops
 
     def before(self, t: int, stop: _Stop, adjoint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take lambda_{t+1} to lambda_t in place; derivatives by what step t saw, and its slope."""
+        """Take lambda_{t+1} to lambda_t in place; derivatives by step t's rows, and its slope."""
         params, tape = stop
+        step = self.steps[t]
+        images, labels = self.images, self.targets
+        if step.rows is not None:
+            images, labels = images[step.rows], labels[step.rows]
+        if step.draw is not None:
+            images = images.detach().requires_grad_()
+        with torch.enable_grad():  # the way back through the augmentation needs its graph
+            seen = augment(images, step.draw)
         if tape:
-            return passes.pull_tape(self.network, tape, self.rate, adjoint)
-        return passes.pull(self.network, params, *self.seen(t), self.rate, adjoint)
+            by_seen, by_labels, slope = passes.pull_tape(self.network, tape, self.rate, adjoint)
+        else:
+            by_seen, by_labels, slope = passes.pull(
+                self.network, params, seen.detach(), labels, self.rate, adjoint
+            )
+        if step.draw is not None:
+            (by_seen,) = torch.autograd.grad(seen, images, by_seen)
+        return by_seen, by_labels, slope
 
 
 def _replay(
@@ -262,7 +276,7 @@ def _replay(
             stops = walk.segment(segment, kept.pop(), schedule.tapes)
         for t in reversed(segment):
             h_images, h_targets, slope = walk.before(t, stops.pop(), adjoint)
-            _accumulate(grad_images, grad_targets, walk.images, steps[t], h_images, h_targets, rate)
+            _accumulate(grad_images, grad_targets, steps[t].rows, h_images, h_targets, rate)
             grad_alpha -= slope
     ran = passes.path(network, start)
     return Unrolled(loss.detach(), grad_images, grad_targets, grad_alpha, end, f"{schedule} {ran}")
@@ -271,24 +285,18 @@ def _replay(
 def _accumulate(
     grad_images: Tensor,
     grad_targets: Tensor,
-    images: Tensor,
-    step: Step,
+    rows: Tensor | None,
     h_images: Tensor,
     h_targets: Tensor,
     rate: float,
 ) -> None:
-    """Pull one step's derivatives back through its augmentation and rows, and add them."""
-    source = images if step.rows is None else images[step.rows]
-    if step.draw is not None:
-        with torch.enable_grad():
-            leaf = source.detach().requires_grad_()
-            (h_images,) = torch.autograd.grad(augment(leaf, step.draw), leaf, h_images)
-    if step.rows is None:
+    """Add one step's derivatives by the rows that it saw."""
+    if rows is None:
         grad_images.sub_(h_images, alpha=rate)
         grad_targets.sub_(h_targets, alpha=rate)
     else:
-        grad_images.index_add_(0, step.rows, h_images, alpha=-rate)
-        grad_targets.index_add_(0, step.rows, h_targets, alpha=-rate)
+        grad_images.index_add_(0, rows, h_images, alpha=-rate)
+        grad_targets.index_add_(0, rows, h_targets, alpha=-rate)
 
 
 def _graph(
