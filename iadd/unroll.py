@@ -151,9 +151,12 @@ def unroll(
     return _replay(network, start, images, targets, rate, steps, endpoint, schedule)
 
 
+def _rows(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    return (images, targets) if step.rows is None else (images[step.rows], targets[step.rows])
+
+
 def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    if step.rows is not None:
-        images, targets = images[step.rows], targets[step.rows]
+    images, targets = _rows(images, targets, step)
     return augment(images, step.draw), targets
 
 
@@ -228,9 +231,7 @@ class _Walk:
         """Take lambda_{t+1} to lambda_t in place; derivatives by step t's rows, and its slope."""
         params, tape = stop
         step = self.steps[t]
-        images, labels = self.images, self.targets
-        if step.rows is not None:
-            images, labels = images[step.rows], labels[step.rows]
+        images, labels = _rows(self.images, self.targets, step)
         if step.draw is not None:
             images = images.detach().requires_grad_()
         with torch.enable_grad():  # the way back through the augmentation needs its graph

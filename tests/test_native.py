@@ -242,23 +242,16 @@ def restored_threads() -> Iterator[None]:
     torch.set_num_threads(count)
 
 
-@pytest.mark.parametrize("batch", [1, 13])
-def test_threads_that_share_a_micro_batch(batch: int) -> None:
-    """A network wide enough for it, of odd sizes; 13 images are cut in two micro-batches."""
-    network = build_network("convnet-d3-w100", 3, 19, 7)
-    case = draw(network, batch)
-    got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
-    wanted = [
-        *passes.gradient_reference(network, *case[:3]),
-        *passes.tangent_reference(network, *case),
-    ]
-    assert max(map(far, got, wanted)) < 1e-10
-
-
-@pytest.mark.parametrize("batch", [84, 85, 96, 100])
-def test_micro_batches_and_a_rest(batch: int) -> None:
-    """Eight equal pieces; seven of twelve images and one more; eight; eight and four more."""
-    network = build_network("convnet-d2-w9", 1, 8, 3)
+@pytest.mark.parametrize(
+    ("network", "batch"),
+    [
+        # Wide enough for all threads to share a micro-batch, of odd sizes: one image; two pieces.
+        *((build_network("convnet-d3-w100", 3, 19, 7), batch) for batch in (1, 13)),
+        # 84: eight equal pieces. Then pieces of twelve and a rest: one image, none, four.
+        *((build_network("convnet-d2-w9", 1, 8, 3), batch) for batch in (84, 85, 96, 100)),
+    ],
+)
+def test_however_a_batch_is_cut(network: Network, batch: int) -> None:
     case = draw(network, batch)
     got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
     wanted = [
