@@ -63,8 +63,9 @@ class Layers:
     ) -> Tensor:
         weight = self.parameter("conv.weight", out, x.shape[1], kernel, kernel)
         bias = self.parameter("conv.bias", out)
-        if stride == 1 and _smaller_as_matrix(x, kernel, padding):
-            return _convolve_as_matrix(x, weight, bias, padding)
+        keeps_size = stride == 1 and 2 * padding + 1 == kernel
+        if keeps_size and _smaller_as_matrix(x, kernel):
+            return _convolve_as_matrix(x, weight, bias)
         return F.conv2d(x, weight, bias, stride, padding)
 
     def linear(self, x: Tensor, out: int) -> Tensor:
@@ -108,25 +109,23 @@ class Layers:
         return F.avg_pool2d(x, 2)
 
 
-def _smaller_as_matrix(x: Tensor, kernel: int, padding: int) -> bool:
+def _smaller_as_matrix(x: Tensor, kernel: int) -> bool:
     """Whether one matrix over all pixels takes a fifth fewer multiplications than the kernel.
 
-    It is so for large batches of maps smaller than the kernel, most of whose taps meet padding. A
+    It is so for large batches of maps smaller than the kernel, where many a tap meets padding. A
     pair of channels takes pixels^2 of them an image, and kernel^2 pixels^2 to lay the matrix out,
     against kernel^2 pixels. On CPUs only: a card's libraries have kernels of their own for it.
     """
-    if x.device.type != "cpu" or 2 * padding + 1 != kernel:
-        return False
     count, pixels, taps = len(x), x.shape[2] * x.shape[3], kernel**2
-    return 5 * pixels * (count + taps) <= 4 * count * taps
+    return x.device.type == "cpu" and 5 * pixels * (count + taps) <= 4 * count * taps
 
 
-def _convolve_as_matrix(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+def _convolve_as_matrix(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A convolution that keeps the size of maps (B, I, H, W), as one product of matrices."""
     out, channels, kernel, _ = weight.shape
     height, width = x.shape[2:]
     pixels = height * width
-    places = _places(kernel, padding, height, width).to(weight)  # (kernel^2, pixels^2)
+    places = _places(kernel, height, width).to(weight)  # (kernel^2, pixels^2)
     laid = (weight.reshape(out * channels, -1) @ places).view(out, channels, pixels, pixels)
     matrix = laid.permute(1, 2, 0, 3).reshape(channels * pixels, out * pixels)
     y = (x.flatten(1) @ matrix).view(-1, out, height, width)
@@ -134,11 +133,11 @@ def _convolve_as_matrix(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -
 
 
 @cache
-def _places(kernel: int, padding: int, height: int, width: int) -> Tensor:
+def _places(kernel: int, height: int, width: int) -> Tensor:
     """1 where a tap leads from an input pixel to an output pixel: (kernel^2, pixels^2)."""
 
     def along(side: int) -> Tensor:
-        tap = torch.arange(side)[:, None] - torch.arange(side) + padding  # (from, to)
+        tap = torch.arange(side)[:, None] - torch.arange(side) + kernel // 2  # (from, to)
         return (tap == torch.arange(kernel)[:, None, None]).float()
 
     return torch.einsum("pac,qbd->pqabcd", along(height), along(width)).reshape(kernel**2, -1)
