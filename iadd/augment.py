@@ -2,7 +2,8 @@
 
 Randomness is passed in. One call applies one family, drawn beforehand: a `Draw` is a value that can
 be applied again, to other images (siamese) or in a replay. Every family is affine in the
-pixels. Images are normalised: what is padded or cut out becomes the mean, as in the field's code.
+pixels, so its way back is a linear map of its own: `augment_adjoint`, which needs no graph.
+Images are normalised: what is padded or cut out becomes the mean, as in the field's code.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from iadd import ops
 
 FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -76,8 +80,7 @@ class Fates:
     def apply(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) augmented each its own way; bit for bit what `augment` makes."""
         kind, uniform = self.kind[:, None, None, None], self.uniform.to(images)
-        grid = F.affine_grid(self.matrix.to(images), list(images.shape), align_corners=True)
-        out = torch.where(kind == 1, F.grid_sample(images, grid, align_corners=True), images)
+        out = torch.where(kind == 1, move(images, self.matrix.to(images)), images)
         out = torch.where(kind == 2, _color(images, uniform), out)
         return torch.where(kind == 3, images * _cutout_mask(images, uniform), out)
 
@@ -114,10 +117,43 @@ def augment(images: Tensor, draw: Draw | None) -> Tensor:
         return _color(images, uniform)
     if draw.family == "cutout":
         return images * _cutout_mask(images, uniform)
-    grid = F.affine_grid(
-        _MATRICES[draw.family](uniform, images.shape[-1]), list(images.shape), align_corners=True
-    )
-    return F.grid_sample(images, grid, align_corners=True)
+    return move(images, _MATRICES[draw.family](uniform, images.shape[-1]))
+
+
+def augment_adjoint(gradient: Tensor, draw: Draw | None) -> Tensor:
+    """Gradient (B, C, H, W) by the images, from that by `augment(images, draw)`."""
+    if draw is None:
+        return gradient
+    uniform = draw.uniform.to(gradient).expand(len(gradient), 3)
+    if draw.family == "color":  # both its linear parts are symmetric, and they commute
+        return _color(
+            gradient, torch.cat((torch.full_like(uniform[:, :1], 0.5), uniform[:, 1:]), 1)
+        )
+    if draw.family == "cutout":
+        return gradient * _cutout_mask(gradient, uniform)
+    return move(gradient, _MATRICES[draw.family](uniform, gradient.shape[-1]), transposed=True)
+
+
+def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
+    """Images (B, C, H, W) sampled bilinearly where matrices (B, 2, 3) lead, zeros around them.
+
+    In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
+    The kernel is csrc/augment.cpp.
+    """
+    if ops.on_cpu(images):
+        return cast(Tensor, torch.ops.iadd.affine_sample(images, matrix, transposed))
+    return move_reference(images, matrix, transposed)
+
+
+def move_reference(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
+    """`move` by PyTorch, on any device."""
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=True)
+    if not transposed:
+        return F.grid_sample(images, grid, align_corners=True)
+    with torch.enable_grad():
+        blank = torch.zeros_like(images, requires_grad=True)
+        sampled = F.grid_sample(blank, grid, align_corners=True)
+    return torch.autograd.grad(sampled, blank, images)[0]
 
 
 def _color(images: Tensor, uniform: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from iadd import graphs, passes
-from iadd.augment import Draw, augment
+from iadd.augment import Draw, augment, augment_adjoint
 from iadd.networks import Network
 
 Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -230,21 +230,13 @@ class _Walk:
     def before(self, t: int, stop: _Stop, adjoint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take lambda_{t+1} to lambda_t in place; derivatives by step t's rows, and its slope."""
         params, tape = stop
-        step = self.steps[t]
-        images, labels = _rows(self.images, self.targets, step)
-        if step.draw is not None:
-            images = images.detach().requires_grad_()
-        with torch.enable_grad():  # the way back through the augmentation needs its graph
-            seen = augment(images, step.draw)
         if tape:
             by_seen, by_labels, slope = passes.pull_tape(self.network, tape, self.rate, adjoint)
         else:
             by_seen, by_labels, slope = passes.pull(
-                self.network, params, seen.detach(), labels, self.rate, adjoint
+                self.network, params, *self.seen(t), self.rate, adjoint
             )
-        if step.draw is not None:
-            (by_seen,) = torch.autograd.grad(seen, images, by_seen)
-        return by_seen, by_labels, slope
+        return augment_adjoint(by_seen, self.steps[t].draw), by_labels, slope
 
 
 def _replay(

@@ -9,6 +9,7 @@ did the work. Without a server, or on another machine, it does the work itself.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -80,6 +81,7 @@ def _load() -> None:
     from iadd import native
 
     native.unavailable()
+    gc.freeze()  # what is loaded stays: no job's collections look through it again
 
 
 def _serve(listener: socket.socket, parent: int, command: Callable[[], None]) -> None:

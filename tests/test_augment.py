@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from iadd.augment import FAMILIES, Augmentation, Draw, augment, fates
+from iadd.augment import (
+    FAMILIES,
+    Augmentation,
+    Draw,
+    augment,
+    augment_adjoint,
+    fates,
+    move,
+    move_reference,
+)
+from iadd.ops import on_cpu
 from iadd.seeds import generator_for
 
 
@@ -54,6 +64,79 @@ def test_every_family_is_affine_in_the_pixels(family: str) -> None:
     fate = Draw(family, torch.rand(5, 3, generator=g, dtype=torch.float64))
     blend = augment(0.3 * a + 0.7 * b, fate)
     assert torch.allclose(blend, 0.3 * augment(a, fate) + 0.7 * augment(b, fate), atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_adjoint_is_the_gradient(family: str, count: int, channels: int) -> None:
+    g = generator_for("adjoint", family)
+    images, gradient = torch.randn(2, 5, channels, 9, 9, generator=g, dtype=torch.float64)
+    fate = Draw(family, torch.rand(count, 3, generator=g, dtype=torch.float64))
+    leaf = images.requires_grad_()
+    (expected,) = torch.autograd.grad(augment(leaf, fate), leaf, gradient)
+    assert torch.allclose(augment_adjoint(gradient, fate), expected, atol=1e-13)
+    assert torch.equal(augment_adjoint(gradient, None), gradient)
+
+
+def matrices(count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Near the identity, and one that leads far outside."""
+    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=dtype)
+    noise = torch.randn(count, 2, 3, generator=generator_for("matrices"), dtype=dtype)
+    moved = identity + 0.3 * noise
+    moved[-1] = 40 * noise[-1]
+    return moved
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 8, 8), (2, 3, 7, 12), (1, 2, 9, 5), (40, 3, 32, 32)])
+def test_moving_is_torchs_grid_sample(shape: tuple[int, int, int, int]) -> None:
+    images = torch.randn(shape, generator=generator_for("move", *shape), dtype=torch.float64)
+    matrix = matrices(len(images), torch.float64)
+    for transposed in (False, True):
+        exact = move_reference(images, matrix, transposed)
+        assert torch.allclose(move(images, matrix, transposed), exact, atol=1e-11)
+        single = move(images.float(), matrix.float(), transposed) - exact
+        reference = move_reference(images.float(), matrix.float(), transposed) - exact
+        assert float(single.norm()) <= 1.5 * float(reference.norm())
+
+
+def test_moving_has_the_same_bits_for_any_number_of_threads() -> None:
+    images = torch.randn(64, 3, 32, 32, generator=generator_for("threads"))
+    threads, found = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append([move(images, matrices(64, torch.float32), way) for way in (False, True)])
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_moving_can_be_differentiated_for_ever() -> None:
+    images = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)
+    matrix = matrices(2, torch.float64)
+    assert torch.autograd.gradcheck(lambda z: move(z, matrix), images)
+    assert torch.autograd.gradgradcheck(lambda z: move(z, matrix) ** 2, images)
+
+
+def test_what_is_not_finite_goes_where_it_is_sampled() -> None:
+    images = torch.zeros(1, 1, 8, 8)
+    images[..., 2, 3] = torch.nan
+    for way in (False, True):
+        matrix = matrices(2, torch.float32)[:1]
+        found, expected = move(images, matrix, way), move_reference(images, matrix, way)
+        assert torch.equal(found.isnan(), expected.isnan()) and bool(found.isnan().any())
+
+
+def test_moving_says_what_does_not_fit() -> None:
+    if not on_cpu(IMAGES):
+        pytest.skip("the extension is not built")
+    with pytest.raises(ValueError, match=r"matrix has shape \[2, 2, 3\], expected one of 2 x 3"):
+        move(IMAGES, matrices(2, torch.float32))
+    with pytest.raises(TypeError, match="matrix is Double, expected Float"):
+        move(IMAGES, matrices(1, torch.float64))
+
+
+def test_no_images_are_moved_to_none() -> None:
+    assert move(IMAGES[:0], matrices(1, torch.float32)[:0]).shape == (0, 1, 8, 8)
 
 
 def test_a_draw_of_one_is_shared_by_batches_of_any_size() -> None:

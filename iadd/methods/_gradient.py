@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import Augmentation, augment
+from iadd.augment import Augmentation, augment, augment_adjoint
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 from iadd.networks import Network
 from iadd.train import Schedule, train
@@ -83,18 +83,14 @@ class GradientMatching(Matching):
         _, g_real = passes.gradient(
             network, self.net, augment(real, draw), targets[:1].expand(len(real), -1).contiguous()
         )
-        leaf = images.detach().requires_grad_()
-        with torch.enable_grad():
-            seen = augment(leaf, draw) if draw else leaf
-        _, g_synthetic = passes.gradient(network, self.net, seen.detach(), targets)
+        seen = augment(images, draw)
+        _, g_synthetic = passes.gradient(network, self.net, seen, targets)
         g_leaf = g_synthetic.requires_grad_()
         with torch.enable_grad():
             distance = gradient_distance(network, g_leaf, g_real)
             (direction,) = torch.autograd.grad(distance, g_leaf)
-        h = passes.tangent(network, self.net, seen.detach(), targets, direction).images
-        if draw:
-            (h,) = torch.autograd.grad(seen, leaf, h)
-        return float(distance.detach()), h
+        h = passes.tangent(network, self.net, seen, targets, direction).images
+        return float(distance.detach()), augment_adjoint(h, draw)
 
     def state(self) -> dict[str, Tensor]:
         net = getattr(self, "net", torch.zeros(self.problem.network.num_parameters))

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import augment
+from iadd.augment import augment, augment_adjoint
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 
 
@@ -35,24 +35,23 @@ class DM(Matching):
         problem, network = self.problem, self.problem.network
         train = problem.dataset.train.images
         net = network.init(generator).to(train.device)
-        leaf = images.detach().requires_grad_()
-        real, synthetic, lengths = [], [], []
+        real, draws, lengths = [], [], []
         for label in range(network.classes):
             rows = problem.class_rows(label)
             rows = rows[torch.randperm(len(rows), generator=generator)[: self.params.batch_real]]
             draw = problem.augmentation.draw(generator)
             real.append(augment(train[rows], draw))
-            with torch.enable_grad():
-                synthetic.append(augment(leaf[label * problem.ipc :][: problem.ipc], draw))
+            draws.append(draw)
             lengths.append(len(rows))
         features = passes.embed(network, net, torch.cat(real)).split(lengths)
         mean_real = torch.stack([part.mean(0) for part in features])  # (K, F)
-        with torch.enable_grad():
-            seen = torch.cat(synthetic)
-        mean = passes.embed(network, net, seen.detach()).view(network.classes, problem.ipc, -1)
+        classes = zip(images.split(problem.ipc), draws, strict=True)
+        seen = torch.cat([augment(own, draw) for own, draw in classes])
+        mean = passes.embed(network, net, seen).view(network.classes, problem.ipc, -1)
         difference = mean.mean(1) - mean_real  # (K, F)
         loss = float(difference.square().sum())
         cotangent = (2 / problem.ipc * difference).repeat_interleave(problem.ipc, 0)  # (N, F)
-        by_seen = passes.embed_gradient(network, net, seen.detach(), cotangent)
-        (gradient,) = torch.autograd.grad(seen, leaf, by_seen)
+        by_seen = passes.embed_gradient(network, net, seen, cotangent).split(problem.ipc)
+        classes = zip(by_seen, draws, strict=True)
+        gradient = torch.cat([augment_adjoint(own, draw) for own, draw in classes])
         return Outer(loss, loss, gradient, 0.0, passes.path(network, net))

@@ -118,6 +118,11 @@ def _fused(tensor: Tensor) -> bool:
     return tensor.is_cpu or tensor.is_cuda
 
 
+def on_cpu(tensor: Tensor) -> bool:
+    """Whether the extension is there for a tensor of float32 or float64 on the CPU."""
+    return tensor.is_cpu and tensor.dtype in (torch.float32, torch.float64) and _fused(tensor)
+
+
 def kernel_name(tensor: Tensor) -> str:
     """Which implementation runs for tensors on its device: cpu-fused, cuda-fused or reference."""
     return f"{tensor.device.type}-fused" if _fused(tensor) else "reference"
