@@ -6,6 +6,8 @@
 // arXiv:1509.09308), held as [frequency][channel block][tile][lane].
 #pragma once
 
+#include "chain.h"
+
 namespace iadd::convnet {
 
 constexpr int kMaxDepth = 8;
@@ -87,6 +89,7 @@ struct Kernels {
   // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.
   void (*collect)(const Network&, const T* partials, long slots, long stride, const T* base, T rate,
                   T* out, long begin, long end);
+  chain::Kernels<T> chain;  // of the plain networks
 };
 
 namespace avx512 {

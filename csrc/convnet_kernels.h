@@ -11,6 +11,7 @@ namespace iadd::convnet::CONVNET_ISA {
 #include "convnet_block.h"
 #include "convnet_pack.h"
 #include "convnet_pass.h"
+#include "chain_pass.h"
 // clang-format on
 
 template <class T>
@@ -31,7 +32,8 @@ void run(const Job<T>& job) {
 
 template <class T>
 Kernels<T> kernels() {
-  return {kLanes<T>, arena<T>, pack<T>, run<T>, collect<T>};
+  return {kLanes<T>, arena<T>,   pack<T>,
+          run<T>,    collect<T>, {chain_arena<T>, chain_pack<T>, chain_run<T>, chain_collect<T>}};
 }
 template Kernels<float> kernels<float>();
 template Kernels<double> kernels<double>();

@@ -51,7 +51,9 @@ def print_report() -> None:
         table.add_row("cuda", "no usable device")
     for name, value in ops.status().items():
         table.add_row(name, value)
-    table.add_row("native passes", native.unavailable() or "for the ConvNet family, on the CPU")
+    table.add_row(
+        "native passes", native.unavailable() or "for ConvNets, MLP, LeNet, AlexNet, on the CPU"
+    )
     if torch.cuda.is_available():
         fused = "fused blocks" if blocks.fused(torch.empty(0, device="cuda")) else "plain blocks"
         table.add_row("cuda passes", f"for the ConvNet family, {fused}, in CUDA graphs")

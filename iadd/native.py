@@ -60,11 +60,12 @@ def path(network: Network, params: Tensor) -> str | None:
     fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
     if not fits or _config(network) is None or unavailable():
         return None
-    return f"native-{_instruction_set()}"
+    return f"native-{instruction_set()}"
 
 
 @cache
-def _instruction_set() -> str:
+def instruction_set() -> str:
+    """The newest that the processor has a build for: avx512, avx2 or generic."""
     return str(torch.ops.iadd.convnet_isa())
 
 

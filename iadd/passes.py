@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import native, tangents
+from iadd import chain, native, tangents
 from iadd.devices import arithmetic
 from iadd.networks import Network
 
@@ -42,11 +42,16 @@ class Tape(NamedTuple):
 
 
 def path(network: Network, params: Tensor) -> str:
-    """Which implementation runs: `native-<instructions>`, `tangents-cuda-fused`, `autograd`..."""
+    """Which implementation runs: `native-<instructions>`, `tangents-cuda-fused`, `autograd`...
+
+    `chain-<instructions>+autograd`: the gradient by the one, the tangent by the other.
+    """
     if found := native.path(network, params):
         return found
     if _by_hand(network, params):
         return tangents.path(network, params)
+    if found := chain.path(network, params):
+        return f"{found}+autograd"
     rounded = params.is_cuda and network.precision != "float32"
     return f"autograd-{network.precision}" if rounded else "autograd"
 
@@ -75,6 +80,8 @@ def gradient(
     """Loss () and its gradient (P,) at parameters (P,) on images (B, C, H, W), targets (B, K)."""
     if native.path(network, params):
         return native.gradient(network, params, images, targets)
+    if chain.path(network, params):
+        return chain.gradient(network, params, images, targets)
     with _arithmetic(network, params):
         if _by_hand(network, params):
             return tangents.gradient(network, params, images, targets)

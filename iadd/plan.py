@@ -204,8 +204,8 @@ _MACHINE = {"workers", "cpus", "gpus", "memory_mb", "retries"}  # where, not wha
 _OTHERS = {"methods", "space", "points"}  # other methods' business, or spelt out beside
 
 _LOWER = (
-    *("augment", "blocks", "data", "devices", "files", "native", "networks", "ops", "passes"),
-    *("seeds", "tangents", "train"),
+    *("augment", "blocks", "chain", "data", "devices", "files", "native", "networks", "ops"),
+    *("passes", "seeds", "tangents", "train"),
 )
 
 

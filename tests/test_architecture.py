@@ -9,12 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
-    {"files", "seeds", "scores", "progress", "devices"},
-    {"augment", "ops", "ranking", "networks"},
+    {"files", "seeds", "scores", "progress", "devices", "ops"},
+    {"augment", "ranking", "networks"},
     {"data", "results"},
     {"synthetic"},
     {"native", "foreign", "blocks"},
-    {"tangents"},
+    {"tangents", "chain"},
     {"passes"},
     {"graphs"},
     {"unroll", "train"},

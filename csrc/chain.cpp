@@ -1,0 +1,149 @@
+// The plain networks' operator: shapes and layout, micro-batches, one ordered sum.
+#include "chain.h"
+
+#include <ATen/Functions.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <vector>
+
+#include "convnet_engine.h"
+#include "workspace.h"
+
+namespace iadd::chain {
+namespace {
+
+using at::Tensor;
+
+// Enough rows for the products, few enough for the cache. A function of the batch alone, never of
+// the number of threads; a slot has a partial gradient of its own.
+constexpr int64_t kMicroBatch = 24, kMostSlots = 8;
+constexpr size_t kNumbers = 5;  // of a stage: channels, kernel (0: as large as the map), padding,
+                                // ReLU (0, 1), pool (0, 1: the greatest, 2: the mean)
+
+long whole_registers(long channels, long lanes) { return (channels + lanes - 1) / lanes * lanes; }
+
+Network make_network(const Tensor& images, int64_t classes, at::IntArrayRef stages, long lanes) {
+  const size_t count = stages.size() / kNumbers;
+  TORCH_CHECK_VALUE(count > 0 && count <= kMaxStages && stages.size() % kNumbers == 0,
+                    "stages has ", stages.size(), " numbers, allowed are 5 for each of 1 to ",
+                    kMaxStages, " stages");
+  Network net{};
+  net.channels = images.size(1), net.height = images.size(2), net.width = images.size(3);
+  net.classes = classes, net.count = long(count);
+  long in = net.channels, in_stride = 0, height = net.height, width = net.width;
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t* numbers = stages.data() + i * kNumbers;
+    Stage& s = net.stages[i];
+    s.out = numbers[0], s.padding = numbers[2];
+    s.kernel_height = numbers[1] ? numbers[1] : height;
+    s.kernel_width = numbers[1] ? numbers[1] : width;
+    s.relu = numbers[3], s.pool = Pool(numbers[4]);
+    s.rows = height + 2 * s.padding - s.kernel_height + 1;
+    s.columns = width + 2 * s.padding - s.kernel_width + 1;
+    const bool fits = s.rows > 0 && s.columns > 0 && s.out > 0 && s.padding >= 0 &&
+                      s.padding < std::min(s.kernel_height, s.kernel_width) && numbers[4] >= 0 &&
+                      numbers[4] <= 2 && s.pooled() > 0;
+    TORCH_CHECK_VALUE(fits, "stage ", i, " (", at::IntArrayRef(numbers, kNumbers),
+                      ") does not fit a map of ", height, " x ", width);
+    s.in = in, s.in_stride = in_stride, s.height = height, s.width = width;
+    s.out_stride = whole_registers(s.out, lanes);
+    if (i == 0) {
+      net.kernel_height = s.kernel_height, net.kernel_width = s.kernel_width;
+      net.padding = s.padding;
+      s.in = s.in_stride = in * s.taps();
+      s.height = s.rows, s.width = s.columns;
+      s.kernel_height = s.kernel_width = 1, s.padding = 0;
+    }
+    s.weight = net.parameters, s.bias = s.weight + s.out * s.in * s.taps();
+    net.parameters = s.bias + s.out;
+    s.packed_weight = net.gradient_size;
+    s.packed_bias = s.packed_weight + s.taps() * s.in_stride * s.out_stride;
+    net.gradient_size = s.packed_bias + s.out_stride;
+    in = s.out, in_stride = s.out_stride, height = s.pooled_rows(), width = s.pooled_columns();
+  }
+  TORCH_CHECK_VALUE(in == classes && height * width == 1, "the last stage leaves ", in, " x ",
+                    height, " x ", width, ", expected ", classes, " logits");
+  net.packed_size = net.gradient_size;
+  for (size_t i = 1; i < count; ++i) {
+    Stage& s = net.stages[i];
+    s.packed_transposed = net.packed_size;
+    net.packed_size += s.taps() * s.in_stride * s.out_stride;
+  }
+  return net;
+}
+
+template <class T>
+double differentiate(const Network& net, const Tensor& parameters, const Tensor& images,
+                     const Tensor& targets, Tensor& gradient) {
+  static thread_local Workspace workspace;
+  const Kernels<T>& kernels = convnet::kernels<T>().chain;
+  const long batch = images.size(0), pieces = (batch + kMicroBatch - 1) / kMicroBatch;
+  const long slots = std::min<long>(pieces, kMostSlots);
+  const auto even = [](long size) { return (size + 63) / 64 * 64; };
+  const auto begin = [&](long piece) { return batch * piece / pieces; };
+  const long packed = even(net.packed_size), partial = even(net.gradient_size);
+  const long arena = even(kernels.arena(net, std::min<long>(batch, kMicroBatch)));
+  const bool parallel = slots > 1 && !at::in_parallel_region();
+  const long arenas = parallel ? std::min<long>(slots, at::get_num_threads()) : 1;
+  T* weights = workspace.get<T>(packed + arenas * arena + slots * partial);
+  T *scratch = weights + packed, *partials = scratch + arenas * arena;
+  kernels.pack(net, parameters.const_data_ptr<T>(), weights);
+  std::vector<double> losses(pieces);
+  spread(slots, parallel, [&](long slot, int thread) {
+    const long first = pieces * slot / slots, last = pieces * (slot + 1) / slots;
+    for (long piece = first; piece < last; ++piece) {
+      Job<T> job{};
+      job.network = &net, job.weights = weights, job.arena = scratch + thread * arena;
+      job.images = images.const_data_ptr<T>() + begin(piece) * images.stride(0);
+      job.targets = targets.const_data_ptr<T>() + begin(piece) * net.classes;
+      job.count = begin(piece + 1) - begin(piece), job.mean = T(1) / T(batch);
+      job.gradient = partials + slot * partial, job.accumulate = piece > first;
+      job.loss = &losses[piece];
+      kernels.run(job);
+    }
+  });
+  kernels.collect(net, partials, slots, partial, gradient.mutable_data_ptr<T>());
+  double loss = 0;
+  for (const double share : losses) loss += share;
+  return loss;
+}
+
+std::tuple<Tensor, Tensor> gradient(const Tensor& parameters_, const Tensor& images_,
+                                    const Tensor& targets_, at::IntArrayRef stages) {
+  const auto type = parameters_.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, "parameters are ", type,
+                   ", allowed are float32 and float64");
+  TORCH_CHECK_VALUE(images_.dim() == 4 && images_.size(0) > 0, "images have shape ",
+                    images_.sizes(), ", expected (B, C, H, W) with B > 0");
+  TORCH_CHECK_VALUE(targets_.dim() == 2 && targets_.size(0) == images_.size(0),
+                    "targets have shape ", targets_.sizes(), ", expected one row for each of ",
+                    images_.size(0), " images");
+  for (const Tensor* t : {&images_, &targets_})
+    TORCH_CHECK_TYPE(t->scalar_type() == type, "images and targets are ", t->scalar_type(),
+                     ", expected ", type, " as the parameters");
+  const Tensor parameters = parameters_.contiguous(), images = images_.contiguous();
+  const Tensor targets = targets_.contiguous();
+  const bool single = type == at::kFloat;
+  const Network net =
+      make_network(images, targets.size(1), stages,
+                   single ? convnet::kernels<float>().lanes : convnet::kernels<double>().lanes);
+  TORCH_CHECK_VALUE(parameters.sizes() == at::IntArrayRef({net.parameters}),
+                    "parameters have shape ", parameters.sizes(), ", expected ", net.parameters);
+  Tensor out = at::empty_like(parameters);
+  const double loss = single ? differentiate<float>(net, parameters, images, targets, out)
+                             : differentiate<double>(net, parameters, images, targets, out);
+  return {at::scalar_tensor(loss, parameters.options()), out};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(iadd, m) {
+  m.def(
+      "chain_gradient(Tensor parameters, Tensor images, Tensor targets, int[] stages) -> "
+      "(Tensor loss, Tensor gradient)");
+}
+
+TORCH_LIBRARY_IMPL(iadd, CPU, m) { m.impl("chain_gradient", gradient); }
+
+}  // namespace iadd::chain
