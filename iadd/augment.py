@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import torch
@@ -176,34 +177,45 @@ def _cutout_mask(images: Tensor, uniform: Tensor) -> Tensor:
     return 1 - (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None].to(images.dtype)
 
 
-def _affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
-    return torch.stack((a, b, x, c, d, y), 1).view(-1, 2, 3)
+Entries = tuple[float, float, float, float, float, float]
+
+
+def _matrix(values: Tensor, columns: Entries, gain: Entries, offset: Entries) -> Tensor:
+    """Matrices (B, 2, 3) whose entries are `gain` of a column of `values` (B, 3), plus `offset`."""
+    picked, factor, summand = _constants(columns, gain, offset, values.dtype, values.device)
+    return torch.addcmul(summand, values.index_select(1, picked), factor).view(-1, 2, 3)
+
+
+@cache
+def _constants(
+    columns: Entries, gain: Entries, offset: Entries, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    factor, summand = torch.tensor((gain, offset), dtype=dtype, device=device)
+    return torch.tensor(columns, dtype=torch.long, device=device), factor, summand
 
 
 def _crop(uniform: Tensor, side: int) -> Tensor:
     """Shift by whole pixels, up to an eighth of the side."""
-    pad = int(side * CROP_PAD + 0.5)
-    shift = ((uniform * (2 * pad + 1)).floor() - pad) * (2 / (side - 1))
-    one, zero = torch.ones_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
-    return _affine(one, zero, shift[:, 0], zero, one, shift[:, 1])
+    pad, pixel = int(side * CROP_PAD + 0.5), 2 / (side - 1)
+    shift = (uniform * (2 * pad + 1)).floor() - pad
+    return _matrix(shift, (0, 0, 0, 0, 0, 1), (0, 0, pixel, 0, 0, pixel), (1, 0, 0, 0, 1, 0))
 
 
 def _flip(uniform: Tensor, side: int) -> Tensor:
-    sign = 1 - 2 * (uniform[:, 0] < FLIP).to(uniform.dtype)
-    zero = torch.zeros_like(sign)
-    return _affine(sign, zero, zero, zero, torch.ones_like(sign), zero)
+    mirrored = (uniform < FLIP).to(uniform.dtype)
+    return _matrix(mirrored, (0, 0, 0, 0, 0, 0), (-2, 0, 0, 0, 0, 0), (1, 0, 0, 0, 1, 0))
 
 
 def _scale(uniform: Tensor, side: int) -> Tensor:
-    factor = uniform * (SCALE - 1 / SCALE) + 1 / SCALE
-    zero = torch.zeros_like(factor[:, 0])
-    return _affine(factor[:, 0], zero, zero, zero, factor[:, 1], zero)
+    low, span = 1 / SCALE, SCALE - 1 / SCALE
+    return _matrix(uniform, (0, 0, 0, 0, 1, 0), (span, 0, 0, 0, span, 0), (low, 0, 0, 0, low, 0))
 
 
 def _rotate(uniform: Tensor, side: int) -> Tensor:
-    angle = (uniform[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
-    zero = torch.zeros_like(angle)
-    return _affine(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero)
+    most = math.radians(ROTATE_DEGREES)  # the angle is (2 u - 1) of it; cos(a) = sin(pi/2 + a)
+    twice, cosine = 2 * most, math.pi / 2 - most
+    gain, offset = (twice, -twice, 0, twice, twice, 0), (cosine, most, 0, -most, cosine, 0)
+    return _matrix(uniform, (0, 0, 0, 0, 0, 0), gain, offset).sin()
 
 
 _MATRICES: dict[str, Callable[[Tensor, int], Tensor]] = {
