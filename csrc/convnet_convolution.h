@@ -114,22 +114,30 @@ static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole
 
 static Ref<const T, D> constant(Ref<T, D> r) { return {r.v, r.d}; }
 
-// The nine shifted copies of each channel, [(channel, tap)][pixel].
-void unfold(const T* image, T* row) const {
+// An image in a margin of one pixel of zeros, a line of which is `width + 2` long.
+void frame(const T* image, T* framed) const {
   const Layer& l = net.layers[0];
+  const long line = l.width + 2, plane = (l.height + 2) * line;
+  for (long i = 0; i < l.in * plane; ++i) framed[i] = T(0);
   for (long c = 0; c < l.in; ++c)
-    for (long tap = 0; tap < 9; ++tap) {
-      const long dy = tap / 3 - 1, dx = tap % 3 - 1;
-      for (long y = 0; y < l.height; ++y, row += l.width) {
-        const bool inside = y + dy >= 0 && y + dy < l.height;
-        const T* from = image + (c * l.height + y + dy) * l.width + dx;
-        const long begin = dx < 0 ? 1 : 0, end = dx > 0 ? l.width - 1 : l.width;
-        for (long x = 0; x < l.width; ++x) row[x] = T(0);
-        if (inside)
-          for (long x = begin; x < end; ++x) row[x] = from[x];
-      }
-      row += column_stride(l) - l.pixels;
+    for (long y = 0; y < l.height; ++y, image += l.width) {
+      T* to = framed + c * plane + (y + 1) * line + 1;
+      for (long x = 0; x < l.width; ++x) to[x] = image[x];
     }
+}
+
+// The nine shifted copies of each channel, [(channel, tap)][pixel]. Whole registers, so that a row
+// begins with what is too much of the one before it.
+void unfold(const T* image, T* columns, T* framed) const {
+  const Layer& l = net.layers[0];
+  const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
+  frame(image, framed);
+  for (long k = 0; k < 9 * l.in; ++k, columns += column_stride(l)) {
+    const T* from = framed + k / 9 * plane + k % 9 / 3 * line + k % 3;
+    T* row = columns;
+    for (long y = 0; y < height; ++y, row += width, from += line)
+      for (long x = 0; x < width; x += L) store(row + x, load(from + x));
+  }
 }
 
 T* columns_of(long image) const {
@@ -140,8 +148,8 @@ T* columns_of(long image) const {
 void first_convolution() const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in, panels = (l.out_blocks + kPanel - 1) / kPanel;
-  each(job.count, [&](long image, const Scratch&) {
-    unfold(job.images + image * l.in * l.pixels, columns_of(image));
+  each(job.count, [&](long image, const Scratch& s) {
+    unfold(job.images + image * l.in * l.pixels, columns_of(image), s.framed);
   });
   each(job.count * panels, [&](long unit, const Scratch& s) {
     const long image = unit / panels, block = unit % panels * kPanel;
@@ -218,7 +226,6 @@ Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
 
 void convolution_backward(long i) const {
   const Layer& l = net.layers[i];
-  const long tiles = job.count * l.tiles;
   const long from = frequency_stride(l, l.in_blocks);
   const long to = frequency_stride(l, l.out_blocks);
   each(l.out_blocks, [&](long block, const Scratch& s) {
@@ -362,20 +369,37 @@ void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* grad
                    column_blocks(l));
 }
 
-// The transpose of unfold, through an image with a margin of one pixel, `framed`.
+// The transpose of unfold.
 void fold(const T* gradient, T* framed, T* out) const {
   const Layer& l = net.layers[0];
-  const long line = l.width + 2, plane = (l.height + 2) * line;
+  const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
+  const long whole = width / L * L, taps = 9 * l.in;
   for (long i = 0; i < l.in * plane; ++i) framed[i] = T(0);
-  for (long k = 0; k < 9 * l.in; ++k) {
-    const T* from = gradient + k / L * l.pixels * L + k % L;
-    T* to = framed + k / 9 * plane + k % 9 / 3 * line + k % 3;
-    for (long y = 0; y < l.height; ++y, to += line, from += l.width * L)
-      for (long x = 0; x < l.width; ++x) to[x] += from[x * L];
+  for (long first = 0; first < taps; first += L, gradient += l.pixels * L) {
+    const long count = smaller(L, taps - first);
+    T* tap[L];
+    for (long j = 0; j < count; ++j) {
+      const long k = first + j;
+      tap[j] = framed + k / 9 * plane + k % 9 / 3 * line + k % 3;
+    }
+    const T* from = gradient;
+    for (long y = 0; y < height; ++y, from += width * L) {
+      for (long x = 0; x < whole; x += L) {
+        Vec<T> v[L];
+        for (long j = 0; j < L; ++j) v[j] = load(from + (x + j) * L);
+        transpose<T>(v);
+        for (long j = 0; j < count; ++j) {
+          T* at = tap[j] + y * line + x;
+          store(at, load(at) + v[j]);
+        }
+      }
+      for (long x = whole; x < width; ++x)
+        for (long j = 0; j < count; ++j) tap[j][y * line + x] += from[x * L + j];
+    }
   }
   for (long c = 0; c < l.in; ++c)
-    for (long y = 0; y < l.height; ++y)
-      for (long x = 0; x < l.width; ++x) *out++ = framed[c * plane + (y + 1) * line + x + 1];
+    for (long y = 0; y < height; ++y)
+      for (long x = 0; x < width; ++x) *out++ = framed[c * plane + (y + 1) * line + x + 1];
 }
 
 // multiply_last forms a.v b.d + a.d b.v; for map' W + map W' both are handed over exchanged.

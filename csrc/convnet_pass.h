@@ -81,7 +81,7 @@ struct Pass {
             own.dual(map * L),
             own.dual(panel),
             own.plain(column_blocks(first) * L * first.pixels),
-            own.plain(first.in * (first.height + 2) * (first.width + 2)),
+            own.plain(first.in * (first.height + 2) * (first.width + 2) + L),
             own.plain(ragged * L)};
   }
 
