@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import shutil
@@ -23,6 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "IADD_WARM"
+LOADED = ("iadd.stages", "iadd.evaluation", "iadd.results", "iadd.unroll", "iadd.methods",
+          "pandas", "pyarrow.parquet", "PIL.PngImagePlugin", "safetensors.torch")  # fmt: skip
+"""What jobs import beside PyTorch, a second's worth."""
 CUT_OFF = 1
 """Status of a command whose child died without a word (killed, out of memory)."""
 
@@ -80,6 +84,8 @@ def _load() -> None:
     """Import what jobs need. No tensor is computed here: threads would not survive the fork."""
     from iadd import native
 
+    for name in LOADED:
+        importlib.import_module(name)
     native.unavailable()
     gc.freeze()  # what is loaded stays: no job's collections look through it again
 
