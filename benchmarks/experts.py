@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from first_order import Case, run
 from reference import ConvNet, Setting, train_epoch
 
-from iadd import passes
 from iadd.augment import Augmentation
 from iadd.networks import build_network
 from iadd.train import Schedule, train
@@ -49,13 +48,9 @@ def case(setting: Setting, count: int) -> Case:
     apart = float((ours() - plain()).abs().max())
     if not apart < 1e-3:
         raise SystemExit(f"the two ways end {apart:.1e} apart: not timed")
-    return ours, plain
+    return Case(ours, plain, network)
 
 
 if __name__ == "__main__":
-    probe = build_network("convnet-d2-w32", 1, 8, 10)
-    run(
-        __doc__.splitlines()[0],
-        {name: lambda s=s, n=n: case(s, n) for name, (s, n) in SETTINGS.items()},
-        passes.path(probe, torch.zeros(probe.num_parameters)),
-    )
+    cases = {name: lambda s=s, n=n: case(s, n) for name, (s, n) in SETTINGS.items()}
+    run(__doc__.splitlines()[0], cases)

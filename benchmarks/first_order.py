@@ -7,27 +7,37 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 
+from iadd import passes
+from iadd.networks import Network
+
 Way = Callable[[], object]
-Case = tuple[Way, Way]
-"""Ours and the plain way, doing the same work."""
+
+
+class Case(NamedTuple):
+    """Ours and the plain way, doing the same work, and the network that does it."""
+
+    ours: Way
+    plain: Way
+    network: Network
 
 
 def compare(ours: Way, plain: Way, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of each way in every round, in turn, after one round to warm up."""
-    seconds: Case | tuple[list[float], list[float]] = ([], [])
+    seconds: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds + 1):
         for spent, way in zip(seconds, (ours, plain), strict=True):
             began = time.perf_counter()
             way()
             if i:
-                spent.append(time.perf_counter() - began)  # type: ignore[union-attr]
-    return seconds  # type: ignore[return-value]
+                spent.append(time.perf_counter() - began)
+    return seconds
 
 
-def run(description: str, cases: Mapping[str, Callable[[], Case]], path: str) -> None:
+def run(description: str, cases: Mapping[str, Callable[[], Case]]) -> None:
     """Command line of a benchmark: measure the named cases (each validates itself when made)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", default=",".join(cases), help="of " + ", ".join(cases))
@@ -39,7 +49,9 @@ def run(description: str, cases: Mapping[str, Callable[[], Case]], path: str) ->
     for name in options.settings.split(","):
         if name not in cases:
             raise SystemExit(f"setting {name!r}: allowed are {', '.join(cases)}")
-        mine, theirs = compare(*cases[name](), options.rounds)
+        ours, plain, network = cases[name]()
+        mine, theirs = compare(ours, plain, options.rounds)
+        path = passes.path(network, torch.zeros(network.num_parameters))
         ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
         row = {
             "setting": name,

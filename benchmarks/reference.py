@@ -72,6 +72,43 @@ class ConvNet(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+def mlp(channels: int, side: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(channels * side**2, 128), nn.ReLU()),
+        *(nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)),
+    )
+
+
+def lenet(channels: int, side: int) -> nn.Sequential:
+    """The second convolution is padded where the map is less than 8 pixels wide."""
+    halved = side // 2
+    padding = 0 if halved >= 8 else 2
+    features = 16 * ((halved + 2 * padding - 4) // 2) ** 2
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def alexnet(channels: int, side: int) -> nn.Sequential:
+    """The field's small AlexNet, 32 channels wide; a map of less than 4 pixels is not pooled."""
+    last = side // 4
+    pool = nn.MaxPool2d(2) if last >= 4 else nn.Identity()
+    features = 48 * (last // 2 if last >= 4 else last) ** 2
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 48, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(48, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 48, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(), pool, nn.Flatten()),
+        nn.Linear(features, 10),
+    )
+
+
+PLAIN = {"mlp": mlp, "lenet": lenet, "alexnet-w32": alexnet}
+"""Networks without normalisation, by channels and side of the images; 10 classes."""
+
+
 def shapes(setting: Setting) -> list[torch.Size]:
     """Shapes of the parameter tensors in the flat vector's order."""
     return [p.shape for p in ConvNet(setting).parameters()]

@@ -47,13 +47,14 @@ struct Job {
   const Network* network;
   const T* weights;  // packed
   const T* images;   // (count, channels, height, width)
-  const T* targets;  // (count, classes)
   long count;
-  T mean;  // 1 / batch
   T* arena;
-  T* gradient;      // packed
-  bool accumulate;  // add to `gradient` instead of overwriting it
-  double* loss;     // this micro-batch's share of the mean loss
+  T* logits;         // (count, classes), null: not wanted
+  const T* targets;  // (count, classes), null: only the way forward, and nothing of what follows
+  T mean;            // 1 / batch
+  T* gradient;       // packed
+  bool accumulate;   // add to `gradient` instead of overwriting it
+  double* loss;      // this micro-batch's share of the mean loss
 };
 
 template <class T>

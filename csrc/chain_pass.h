@@ -90,6 +90,8 @@ class Chain {
       convolution(s).forward(inputs[i], job.weights + s.packed_weight, maps[i]);
       activate(s, job.weights + s.packed_bias, maps[i], inputs[i + 1]);
     }
+    if (job.logits) copy_logits(job.logits);
+    if (!job.targets) return;
     differentiate_loss(job);
     for (long i = net.count - 1; i >= 0; --i) {
       const chain::Stage& s = net.stages[i];
@@ -258,6 +260,12 @@ class Chain {
         }
       });
     });
+  }
+
+  void copy_logits(T* to) const {
+    const long stride = net.stages[net.count - 1].out_stride;
+    for (long image = 0; image < count; ++image)
+      for (long k = 0; k < net.classes; ++k) *to++ = inputs[net.count][image * stride + k];
   }
 
   // The mean cross-entropy with soft targets; its gradient by the logits in `input_gradient_`.

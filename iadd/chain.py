@@ -8,6 +8,7 @@ is autograd's, which the tangent of these networks is left to.
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -74,6 +75,13 @@ def path(network: Network, params: Tensor) -> str | None:
     return f"chain-{native.instruction_set()}"
 
 
+def _known(network: Network) -> list[int]:
+    stages = _stages(network)
+    if stages is None or native.unavailable():
+        raise ValueError(f"network {network.name!r} has no native chain: {native.unavailable()}")
+    return stages
+
+
 def gradient(
     network: Network, params: Tensor, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -82,8 +90,12 @@ def gradient(
     Args:
         params: (P,); images: (B, C, H, W); targets: probabilities (B, K), of one dtype.
     """
-    stages = _stages(network)
-    if stages is None or native.unavailable():
-        raise ValueError(f"network {network.name!r} has no native chain: {native.unavailable()}")
+    stages = _known(network)  # first: it loads the operators
     loss, grad = torch.ops.iadd.chain_gradient(params, images, targets, stages)
     return loss, grad
+
+
+def forward(network: Network, params: Tensor, images: Tensor) -> Tensor:
+    """Logits (B, K) of images (B, C, H, W)."""
+    stages = _known(network)
+    return cast(Tensor, torch.ops.iadd.chain_forward(params, images, stages))

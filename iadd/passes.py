@@ -4,7 +4,7 @@
 engine replays: the derivative of the gradient along a direction in parameter space, and by symmetry
 of that inner product, its derivatives with respect to images and targets. The plain reference
 below works for every network; the ConvNet family has a native pass on CPUs (`native`) and one for
-GPUs (`tangents`), both checked against it.
+GPUs (`tangents`), plain networks a native gradient on CPUs (`chain`), all checked against it.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Logits (B, K), outside autograd."""
     if native.path(network, params):
         return native.forward(network, params, images)[0]
+    if chain.path(network, params):
+        return chain.forward(network, params, images)
     with torch.no_grad(), _arithmetic(network, params):
         if _by_hand(network, params):
             return tangents.forward(network, params, images)[0]

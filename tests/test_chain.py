@@ -56,6 +56,8 @@ def test_the_gradient_is_autograds(name: str, channels: int, side: int, batch: i
     wanted = passes.gradient_reference(network, *case)
     for got, reference in zip(chain.gradient(network, *case), wanted, strict=True):
         assert far(got, reference) < 1e-11
+    logits = chain.forward(network, *case[:2])
+    assert far(logits, network.apply(*case[:2])) < 1e-12
     single = chain.gradient(network, *(z.float() for z in case))
     assert single[1].dtype == torch.float32
     assert far(single[1], wanted[1]) < 2e-5
@@ -88,6 +90,7 @@ def test_however_a_batch_is_cut(batch: int) -> None:
     case = draw(network, batch)
     wanted = passes.gradient_reference(network, *case)
     assert max(map(far, chain.gradient(network, *case), wanted)) < 1e-11
+    assert far(chain.forward(network, *case[:2]), network.apply(*case[:2])) < 1e-12
 
 
 @pytest.fixture
@@ -173,10 +176,13 @@ def test_refusals_name_what_is_wrong() -> None:
         chain.gradient(network, params, images[:0], targets[:0])
     with pytest.raises(ValueError, match="targets have shape"):
         chain.gradient(network, params, images, targets[:1])
-    with pytest.raises(ValueError, match="expected 2 logits"):
+    with pytest.raises(ValueError, match=r"targets have shape \[2, 2\], expected \[2, 3\]"):
         chain.gradient(network, params, images, targets[:, :2])
     with pytest.raises(TypeError, match="Float, expected Double"):
         chain.gradient(network, params, images.float(), targets)
+    with pytest.raises(ValueError, match="leaves maps of 6 x 6"):
+        chain_of_one = [3, 3, 0, 0, 0]
+        torch.ops.iadd.chain_gradient(params, images, targets, chain_of_one)
     for stages in ([], [3, 0, 0], [3, 9, 0, 0, 0], [3, 3, 3, 0, 0], [3, 0, 0, 0, 3]):
         with pytest.raises(ValueError, match="stage"):
             torch.ops.iadd.chain_gradient(params, images, targets, stages)
