@@ -141,7 +141,7 @@ def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
     In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
     The kernel is csrc/augment.cpp.
     """
-    if ops.on_cpu(images):
+    if ops.has_cpu_kernels(images):
         return cast(Tensor, torch.ops.iadd.affine_sample(images, matrix, transposed))
     return move_reference(images, matrix, transposed)
 

@@ -16,6 +16,7 @@ again may keep its graphs, which saves those steps a third walk.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,6 +38,8 @@ FREE_BYTES = 32 << 20
 """What mode `auto` keeps without asking: as nothing beside a process with PyTorch in it."""
 SHARE = 1 / 6
 """The part of the whole graph's memory that mode `auto` takes where it is more than that."""
+BLOCK_BYTES = 256 << 20
+"""Of thetas whose memory a thread keeps for its next outer iteration at most."""
 WORKING_THETAS, WORKING_TAPES = 3, 1
 """Room that a step by autograd takes while it runs, in thetas and tapes: measured."""
 
@@ -254,7 +257,7 @@ def _replay(
     count, stride = len(steps), schedule.stride
     segments = [range(t, min(t + stride, count)) for t in range(0, count, stride)]
     # One block: thetas that came and stayed among each step's scraps would keep these from reuse.
-    kept = [params, *start.new_empty(len(segments) - 1, len(start))]
+    kept = [params, *_block(len(segments) - 1, start)]
     for segment, following in zip(segments[:-1], kept[1:], strict=True):
         for t in segment:
             params = walk.after(t, params, into=following if t == segment[-1] else None)
@@ -273,6 +276,23 @@ def _replay(
             grad_alpha -= slope
     ran = passes.path(network, start)
     return Unrolled(loss.detach(), grad_images, grad_targets, grad_alpha, end, f"{schedule} {ran}")
+
+
+_last = threading.local()
+
+
+def _block(count: int, start: Tensor) -> Tensor:
+    """`count` vectors like `start` (P,), not set: on the CPU where the thread's last ones lay.
+
+    Fresh pages would cost 3 % of an outer iteration of setting a.
+    """
+    size = count * len(start)
+    if not start.is_cpu or size * start.itemsize > BLOCK_BYTES:
+        return start.new_empty(count, len(start))
+    block: Tensor | None = getattr(_last, "block", None)
+    if block is None or block.dtype != start.dtype or len(block) < size:
+        block = _last.block = start.new_empty(size)
+    return block[:size].view(count, len(start))
 
 
 def _accumulate(

@@ -241,6 +241,18 @@ def test_digits_are_distilled_as_well_by_every_path(
     assert max(accuracies) - min(accuracies) < 0.03, accuracies
 
 
+@pytest.mark.parametrize("mode", ["replay", "checkpoint"])
+@pytest.mark.parametrize("name", ["mlp-w16", "convnet-d2-w8"])
+def test_an_unroll_leaves_the_last_ones_results_alone(name: str, mode: str) -> None:
+    """Thetas lie where those of the last unroll lay: of any number, size and kind."""
+    first = run(name, mode, steps=6)
+    kept = Unrolled(*(z.clone() if isinstance(z, torch.Tensor) else z for z in first))
+    for other, steps in (("lenet", 9), (name, 3), ("mlp-w4", 2)):
+        run(other, mode, steps=steps)
+    assert_same(first, kept, 0.0)
+    assert_same(run(name, mode, steps=6), kept, 0.0)
+
+
 def test_gradient_of_step_size_by_finite_differences() -> None:
     h = 1e-6
     options = {"families": ("scale",), "steps": 3}

@@ -118,7 +118,7 @@ def _fused(tensor: Tensor) -> bool:
     return tensor.is_cpu or tensor.is_cuda
 
 
-def on_cpu(tensor: Tensor) -> bool:
+def has_cpu_kernels(tensor: Tensor) -> bool:
     """Whether the extension is there for a tensor of float32 or float64 on the CPU."""
     return tensor.is_cpu and tensor.dtype in (torch.float32, torch.float64) and _fused(tensor)
 
