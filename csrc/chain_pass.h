@@ -46,6 +46,10 @@ struct Convolution {
       for (long across = 0; across < kernel_width; ++across, weight += in * out) {
         const Range row = inside(down, padding_y, rows, height);
         const Range column = inside(across, padding_x, columns, width);
+        if (row.begin >= row.end || column.begin >= column.end) {  // of a small map: meets nothing
+          if (!accumulate) clear(weight, in * out);
+          continue;
+        }
         Product<T> p{};
         p.a = input(x, row.begin + down - padding_y, column.begin + across - padding_x);
         p.a_row = 1, p.a_inner = in, p.a_outer = width * count * in;

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -61,6 +62,25 @@ def test_the_gradient_is_autograds(name: str, channels: int, side: int, batch: i
     single = chain.gradient(network, *(z.float() for z in case))
     assert single[1].dtype == torch.float32
     assert far(single[1], wanted[1]) < 2e-5
+
+
+def test_taps_that_reach_over_the_whole_map() -> None:
+    """A 5x5 kernel on a 2x2 map: its outermost taps never find a pixel, and have no gradient."""
+    g = torch.Generator().manual_seed(0)
+    shapes = ((3, 1, 3, 3), (3,), (2, 3, 5, 5), (2,), (4, 8), (4,))
+    parts = [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
+    images = torch.randn(30, 1, 4, 4, generator=g, dtype=torch.float64)
+    targets = torch.rand(30, 4, generator=g, dtype=torch.float64)
+    leaf = torch.cat([part.flatten() for part in parts]).requires_grad_()
+    split = leaf.split([part.numel() for part in parts])
+    w1, b1, w2, b2, w3, b3 = (z.view(shape) for z, shape in zip(split, shapes, strict=True))
+    x = F.max_pool2d(F.conv2d(images, w1, b1, padding=1).relu(), 2)
+    x = F.conv2d(x, w2, b2, padding=2).relu()
+    loss = passes.cross_entropy(F.linear(x.flatten(1), w3, b3), targets)
+    (wanted,) = torch.autograd.grad(loss, leaf)
+    stages = [*(3, 3, 1, 1, 1), *(2, 5, 2, 1, 0), *(4, 0, 0, 0, 0)]
+    _, got = torch.ops.iadd.chain_gradient(leaf.detach(), images, targets, stages)
+    assert far(got, wanted) < 1e-12
 
 
 @settings(max_examples=30, deadline=None)
