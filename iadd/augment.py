@@ -111,28 +111,26 @@ _KINDS = {"color": 2, "cutout": 3}
 
 def augment(images: Tensor, draw: Draw | None) -> Tensor:
     """Apply a draw to images (B, C, H, W); differentiable in the images."""
-    if draw is None:
-        return images
-    uniform = draw.uniform.to(images).expand(len(images), 3)
-    if draw.family == "color":
-        return _color(images, uniform)
-    if draw.family == "cutout":
-        return images * _cutout_mask(images, uniform)
-    return move(images, _MATRICES[draw.family](uniform, images.shape[-1]))
+    return _apply(images, draw, transposed=False)
 
 
 def augment_adjoint(gradient: Tensor, draw: Draw | None) -> Tensor:
     """Gradient (B, C, H, W) by the images, from that by `augment(images, draw)`."""
+    return _apply(gradient, draw, transposed=True)
+
+
+def _apply(images: Tensor, draw: Draw | None, transposed: bool) -> Tensor:
+    """A draw, or the transpose of its linear part."""
     if draw is None:
-        return gradient
-    uniform = draw.uniform.to(gradient).expand(len(gradient), 3)
-    if draw.family == "color":  # both its linear parts are symmetric, and they commute
-        return _color(
-            gradient, torch.cat((torch.full_like(uniform[:, :1], 0.5), uniform[:, 1:]), 1)
-        )
+        return images
+    uniform = draw.uniform.to(images).expand(len(images), 3)
+    if draw.family == "color":
+        if transposed:  # no brightness; saturation and contrast are symmetric, and they commute
+            uniform = torch.cat((torch.full_like(uniform[:, :1], 0.5), uniform[:, 1:]), 1)
+        return _color(images, uniform)
     if draw.family == "cutout":
-        return gradient * _cutout_mask(gradient, uniform)
-    return move(gradient, _MATRICES[draw.family](uniform, gradient.shape[-1]), transposed=True)
+        return images * _cutout_mask(images, uniform)
+    return move(images, _MATRICES[draw.family](uniform, images.shape[-1]), transposed)
 
 
 def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:

@@ -68,9 +68,8 @@ def _stages(network: Network) -> list[int] | None:
 
 def path(network: Network, params: Tensor) -> str | None:
     """Name of the pass for parameters like these, `chain-<instruction set>`; None if none."""
-    fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
     small = network.channels * network.resolution**2 <= IMAGE_NUMBERS
-    if not (fits and small) or native.unavailable() or _stages(network) is None:
+    if not (small and native.takes(params)) or _stages(network) is None:
         return None
     return f"chain-{native.instruction_set()}"
 

@@ -36,6 +36,12 @@ def unavailable() -> str | None:
     return None
 
 
+def takes(params: Tensor) -> bool:
+    """Whether native passes take such parameters: float32 or float64 on the CPU, where built."""
+    fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
+    return fits and unavailable() is None
+
+
 @cache
 def _config(network: Network) -> list[int] | None:
     """The operators' description of a network, or None outside the family."""
@@ -57,8 +63,7 @@ def path(network: Network, params: Tensor) -> str | None:
     A ConvNet with instance norm or none, ReLU or none, average pooling or none, in float32 or
     float64 on the CPU.
     """
-    fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
-    if not fits or _config(network) is None or unavailable():
+    if not takes(params) or _config(network) is None:
         return None
     return f"native-{instruction_set()}"
 

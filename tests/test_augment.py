@@ -100,13 +100,13 @@ def test_moving_is_torchs_grid_sample(shape: tuple[int, int, int, int]) -> None:
         assert float(single.norm()) <= 1.5 * float(reference.norm())
 
 
+@pytest.mark.usefixtures("restored_threads")
 def test_moving_has_the_same_bits_for_any_number_of_threads() -> None:
     images = torch.randn(64, 3, 32, 32, generator=generator_for("threads"))
-    threads, found = torch.get_num_threads(), []
+    found = []
     for count in (1, 2):
         torch.set_num_threads(count)
         found.append([move(images, matrices(64, torch.float32), way) for way in (False, True)])
-    torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 

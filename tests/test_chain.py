@@ -4,7 +4,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -111,13 +110,6 @@ def test_however_a_batch_is_cut(batch: int) -> None:
     wanted = passes.gradient_reference(network, *case)
     assert max(map(far, chain.gradient(network, *case), wanted)) < 1e-11
     assert far(chain.forward(network, *case[:2]), network.apply(*case[:2])) < 1e-12
-
-
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    count = torch.get_num_threads()
-    yield
-    torch.set_num_threads(count)
 
 
 @pytest.mark.usefixtures("restored_threads")

@@ -4,7 +4,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -233,13 +232,6 @@ def test_students_at_once_are_students_one_by_one() -> None:
             shared, native.gradient(network, params[m], images[0], targets[0]), strict=True
         ):
             assert torch.equal(many[m], one)
-
-
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    count = torch.get_num_threads()
-    yield
-    torch.set_num_threads(count)
 
 
 @pytest.mark.parametrize(
