@@ -31,8 +31,9 @@ from iadd import blocks, devices, graphs, passes, tangents
 from iadd.augment import FAMILIES, Augmentation
 from iadd.blocks import Affine, Form
 from iadd.networks import Network, build_network
+from iadd.steps import Step, draw_steps
 from iadd.train import Schedule, train, train_many
-from iadd.unroll import Step, draw_steps, unroll
+from iadd.unroll import unroll
 
 OUTER = {  # name -> setting and the least speed-up that is asked
     "a": (SETTINGS["a"], 10.0),

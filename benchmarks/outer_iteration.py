@@ -33,7 +33,8 @@ from reference import SETTINGS, Setting
 from torch import Tensor
 
 from iadd.networks import Network, build_network
-from iadd.unroll import Step, unroll
+from iadd.steps import Step
+from iadd.unroll import unroll
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 STEP_SIZE = 0.02

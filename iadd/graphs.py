@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import Draw, Fates, fates
+from iadd.augment import Fates, fates
 from iadd.networks import Network
+from iadd.steps import Endpoint, Step, Unrolled
 
 
 class Frame(NamedTuple):
@@ -39,21 +40,6 @@ class Frame(NamedTuple):
         seen = (self.batch or self.images[0]) * self.images[1] * self.images[2] * self.images[3]
         width = torch.finfo(self.dtype).bits // 8
         return width * ((self.steps + 1) * self.network.num_parameters + 2 * self.steps * seen)
-
-
-class Gradients(NamedTuple):
-    """The end-point loss (), gradients by images, targets and step size, theta_J (P,), the path."""
-
-    loss: Tensor
-    images: Tensor
-    targets: Tensor
-    step_size: Tensor
-    end: Tensor
-    path: str
-
-
-Glance = tuple[Tensor | None, Draw | None]
-"""Rows and augmentation of one student step."""
 
 
 class Iteration:
@@ -89,17 +75,17 @@ class Iteration:
         images: Tensor,
         targets: Tensor,
         alpha: float,
-        glances: Sequence[Glance],
-        endpoint: Callable[[Tensor], tuple[Tensor, Tensor]],
+        steps: Sequence[Step],
+        endpoint: Endpoint,
         numbers: Fates,
-    ) -> Gradients:
+    ) -> Unrolled:
         """Fill the buffers, run both halves, and copy out what they found."""
         self.trajectory[0].copy_(start)
         self.images.copy_(images)
         self.targets.copy_(targets)
         self.alpha.fill_(alpha)
         if self.frame.batch is not None:
-            self.rows.copy_(torch.stack([rows for rows, _ in glances if rows is not None]))
+            self.rows.copy_(torch.stack([step.rows for step in steps if step.rows is not None]))
         for mine, new in zip(vars(self.fates).values(), vars(numbers).values(), strict=True):
             mine.copy_(new)
         self.forward()
@@ -107,7 +93,7 @@ class Iteration:
         loss, adjoint = endpoint(end)
         self.adjoint.copy_(adjoint)
         self.backward()
-        return Gradients(
+        return Unrolled(
             loss.detach(),
             self.by_images.clone(),
             self.by_targets.clone(),
@@ -202,25 +188,25 @@ def replay(
     images: Tensor,
     targets: Tensor,
     alpha: float,
-    glances: Sequence[Glance],
-    endpoint: Callable[[Tensor], tuple[Tensor, Tensor]],
+    steps: Sequence[Step],
+    endpoint: Endpoint,
     largest: int,
-) -> Gradients | None:
+) -> Unrolled | None:
     """The loss and gradients of `unroll`; None where steps differ in size or need more memory.
 
     Args:
-        glances: what each step sees.
+        steps: what each of them sees.
         largest: bytes that buffers may take.
     """
-    sizes = {None if rows is None else len(rows) for rows, _ in glances}
+    sizes = {None if step.rows is None else len(step.rows) for step in steps}
     if len(sizes) != 1:
         return None
     (batch,) = sizes
-    draws = [draw for _, draw in glances]
+    draws = [step.draw for step in steps]
     augmented = any(draw is not None for draw in draws)
     shape = tuple(images.shape)
-    frame = Frame(network, start.dtype, start.device, shape, len(glances), batch, augmented)
+    frame = Frame(network, start.dtype, start.device, shape, len(steps), batch, augmented)
     if frame.bytes > largest:
         return None
     numbers = fates(draws, batch or shape[0], shape[-1], start.dtype)
-    return _iteration(frame).run(start, images, targets, alpha, glances, endpoint, numbers)
+    return _iteration(frame).run(start, images, targets, alpha, steps, endpoint, numbers)

@@ -210,10 +210,13 @@ _LOWER = (
 
 
 def source_of(stage: str, method: str | None = None) -> str:
-    """Hash of the code that a stage's result depends on: its rooms, and one method's own file."""
+    """Hash of the code that a stage's result depends on: its rooms, and one method's own file.
+
+    The kernels' text is part of it where it lies beside the package, as in a checkout.
+    """
     rooms = {
         "experts": (*_LOWER, "experts"),
-        "methods": (*_LOWER, "experts", "synthetic", "graphs", "unroll", "evaluation"),
+        "methods": (*_LOWER, "experts", "synthetic", "steps", "graphs", "unroll", "evaluation"),
         "evaluate": (*_LOWER, "synthetic", "evaluation"),
         "tables": ("files", "seeds", "scores", "ranking", "results", "site"),
     }[stage]
@@ -221,6 +224,8 @@ def source_of(stage: str, method: str | None = None) -> str:
     for room in rooms:
         folder = PACKAGE / room
         paths += sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+    if stage != "tables":
+        paths += sorted((PACKAGE.parent / "csrc").glob("*.*"))
     if method:
         paths += [
             *sorted((PACKAGE / "methods").glob("_*.py")),

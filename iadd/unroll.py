@@ -17,19 +17,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iadd import graphs, passes
-from iadd.augment import Draw, augment, augment_adjoint
+from iadd.augment import augment, augment_adjoint
 from iadd.networks import Network
-
-Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps the student's end point (P,) to the loss () and its gradient (P,)."""
+from iadd.steps import Endpoint, Step, Unrolled
 
 MODES = ("auto", "replay", "captured", "checkpoint", "graph")
 REPLAY_BYTES = 2 << 30
@@ -42,14 +39,6 @@ BLOCK_BYTES = 256 << 20
 """Of thetas whose memory a thread keeps for its next outer iteration at most."""
 WORKING_THETAS, WORKING_TAPES = 3, 1
 """Room that a step by autograd takes while it runs, in thetas and tapes: measured."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one student step sees: rows of the synthetic set (None: all) and their augmentation."""
-
-    rows: Tensor | None
-    draw: Draw | None
 
 
 class Schedule(NamedTuple):
@@ -66,41 +55,6 @@ class Schedule(NamedTuple):
         """`replay`, `replay/<stride>` or `replay/<stride>/<tapes>`."""
         numbers = [self.stride, self.tapes] if self.tapes > 1 else [self.stride]
         return "/".join(["replay", *(str(n) for n in numbers if n > 1)])
-
-
-class Unrolled(NamedTuple):
-    """The end-point loss and its exact gradients; `end` is theta_J (P,); `path` says what ran."""
-
-    loss: Tensor
-    images: Tensor
-    targets: Tensor
-    step_size: Tensor
-    end: Tensor
-    path: str
-
-
-def draw_steps(
-    count: int,
-    size: int,
-    batch: int | None,
-    families: Callable[[int], Draw | None],
-    generator: torch.Generator,
-) -> list[Step]:
-    """Choose `count` student steps over `size` images: full batches, or minibatches of `batch`.
-
-    Minibatches are drawn without replacement and refilled when too few rows are left. `families`
-    draws an augmentation for a number of images.
-    """
-    steps: list[Step] = []
-    queue = torch.empty(0, dtype=torch.long)
-    for _ in range(count):
-        rows = None
-        if batch is not None and batch < size:
-            if len(queue) < batch:
-                queue = torch.randperm(size, generator=generator)
-            rows, queue = queue[:batch], queue[batch:]
-        steps.append(Step(rows, families(size if rows is None else len(rows))))
-    return steps
 
 
 def unroll(
@@ -142,12 +96,9 @@ def unroll(
         return _graph(network, start, images, targets, alpha, steps, endpoint)
     rate = float(alpha)
     if mode == "captured" or (mode == "auto" and start.is_cuda):
-        glances = [(step.rows, step.draw) for step in steps]
-        found = graphs.replay(
-            network, start, images, targets, rate, glances, endpoint, REPLAY_BYTES
-        )
+        found = graphs.replay(network, start, images, targets, rate, steps, endpoint, REPLAY_BYTES)
         if found:
-            return Unrolled(*found)
+            return found
         mode = "auto"
     rows = steps[0].rows
     schedule = _schedule(mode, network, start, images if rows is None else images[rows], len(steps))

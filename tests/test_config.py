@@ -119,6 +119,22 @@ def test_source_of_a_method_covers_its_own_file_only(
     assert source_of("methods", "random") != before["random"]
 
 
+def test_source_of_what_is_computed_covers_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iadd.plan.PACKAGE", tmp_path / "iadd")  # installed: no kernels beside it
+    kernel = tmp_path / "csrc" / "kernel.h"
+    stages = ("experts", "methods", "evaluate", "tables")
+    found = [[source_of(stage) for stage in stages]]
+    kernel.parent.mkdir()
+    for text in ("first", "second"):
+        kernel.write_text(text)
+        found.append([source_of(stage) for stage in stages])
+    *computed, tables = zip(*found, strict=True)
+    assert all(len(set(hashes)) == 3 for hashes in computed)
+    assert len(set(tables)) == 1
+
+
 def test_anchors_may_live_under_dotted_keys() -> None:
     text = yaml.safe_load(".shared: &s {max_start: 4}\nmethods: {mtt: {params: *s}}")
     config = parse_config(plain() | text, "x")

@@ -10,7 +10,8 @@ from iadd import graphs
 from iadd.augment import FAMILIES, Augmentation, Draw
 from iadd.networks import build_network
 from iadd.seeds import generator_for
-from iadd.unroll import Step, Unrolled, draw_steps, unroll
+from iadd.steps import Step, Unrolled, draw_steps
+from iadd.unroll import unroll
 
 
 def run(

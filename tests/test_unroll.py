@@ -15,8 +15,9 @@ from iadd.evaluation import validation_accuracy
 from iadd.methods import Hooks
 from iadd.networks import build_network
 from iadd.seeds import generator_for
+from iadd.steps import Step, Unrolled, draw_steps
 from iadd.synthetic import SyntheticSet
-from iadd.unroll import Schedule, Step, Unrolled, _schedule, draw_steps, unroll
+from iadd.unroll import Schedule, _schedule, unroll
 
 NETWORKS = (
     "convnet-d2-w8",
@@ -262,13 +263,6 @@ def test_gradient_of_step_size_by_finite_differences() -> None:
     ) / (2 * h)
     exact = run("mlp-w16", "replay", **options).step_size
     assert float(exact) == pytest.approx(float(slope), rel=1e-5)
-
-
-def test_minibatches_are_drawn_without_replacement_and_refilled() -> None:
-    rows = [step.rows for step in draw_steps(5, 7, 3, lambda count: None, generator_for("rows"))]
-    assert all(r is not None and len(set(r.tolist())) == 3 for r in rows)
-    assert rows[0] is not None and rows[1] is not None
-    assert not set(rows[0].tolist()) & set(rows[1].tolist())  # the third would not fill: refilled
 
 
 def test_nan_propagates() -> None:

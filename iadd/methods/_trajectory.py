@@ -17,7 +17,8 @@ from torch import Tensor
 
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Problem, Space
 from iadd.ops import Distance, distance, kernel_name
-from iadd.unroll import draw_steps, unroll
+from iadd.steps import draw_steps
+from iadd.unroll import unroll
 
 
 class TrajectoryParams(MatchingParams):
