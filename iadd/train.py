@@ -5,14 +5,15 @@ Experts, evaluation networks, validation probes, forgetting counts and DC's inne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import Augmentation, augment, fates
+from iadd.augment import TOGETHER_BYTES, Augmentation, Draw, augment_together, fates
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
@@ -57,18 +58,39 @@ def train(
     """
     params = params.to(images.device, copy=True)
     velocity = torch.zeros_like(params)
-    rate, size = schedule.step_size, len(images)
+    rate, batches = schedule.step_size, -(-len(images) // schedule.batch)
+    steps = _views(images, targets, schedule, augmentation, generator)
     for epoch in range(schedule.epochs):
         if epoch in schedule.drops:
             rate *= 0.1
-        order = torch.randperm(size, generator=generator).to(images.device)
-        for rows in order.split(schedule.batch):
-            draw = augmentation.draw(generator, len(rows))
-            _, grad = passes.gradient(network, params, augment(images[rows], draw), targets[rows])
+        for seen, labels in islice(steps, batches):
+            _, grad = passes.gradient(network, params, seen, labels)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
+
+
+def _views(
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of every step of all epochs, made for several steps at once."""
+
+    def steps() -> Iterator[tuple[Tensor, Draw | None]]:
+        for _ in range(schedule.epochs):
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            for rows in order.split(schedule.batch):
+                yield rows, augmentation.draw(generator, len(rows))
+
+    coming, batch = steps(), min(schedule.batch, len(images))
+    together = max(1, TOGETHER_BYTES // (batch * images[0].nbytes))
+    while near := list(islice(coming, together)):
+        seen = augment_together([images[rows] for rows, _ in near], [draw for _, draw in near])
+        yield from zip(seen, (targets[rows] for rows, _ in near), strict=True)
 
 
 def train_many(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from iadd import graphs, passes
-from iadd.augment import augment, augment_adjoint
+from iadd.augment import TOGETHER_BYTES, augment, augment_together
 from iadd.networks import Network
 from iadd.steps import Endpoint, Step, Unrolled
 
@@ -100,18 +100,12 @@ def unroll(
         if found:
             return found
         mode = "auto"
-    rows = steps[0].rows
-    schedule = _schedule(mode, network, start, images if rows is None else images[rows], len(steps))
+    schedule = _schedule(mode, network, start, _rows(images, steps[0]), len(steps))
     return _replay(network, start, images, targets, rate, steps, endpoint, schedule)
 
 
-def _rows(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    return (images, targets) if step.rows is None else (images[step.rows], targets[step.rows])
-
-
-def _see(images: Tensor, targets: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    images, targets = _rows(images, targets, step)
-    return augment(images, step.draw), targets
+def _rows(of: Tensor, step: Step) -> Tensor:
+    return of if step.rows is None else of[step.rows]
 
 
 def _schedule(mode: str, network: Network, start: Tensor, images: Tensor, count: int) -> Schedule:
@@ -142,23 +136,58 @@ _Stop = tuple[Tensor, passes.Tape | None]
 """Where the walk is at step t: theta_t (P,), and the step's tape if it keeps one."""
 
 
+class _Views:
+    """What the steps see, augmented for several steps at once, and what the derivatives by it add
+    up to.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, rate: float, steps: Sequence[Step]) -> None:
+        self.images, self.targets = images.detach(), targets.detach()
+        self.rate, self.steps = rate, steps
+        self.grad_images, self.grad_targets = torch.zeros_like(images), torch.zeros_like(targets)
+        seen = len(images) if steps[0].rows is None else len(steps[0].rows)
+        self.stride = max(1, TOGETHER_BYTES // (seen * images[0].nbytes))
+        self.made = range(0)
+        self.seen: list[Tensor] = []
+        self.pulled: list[tuple[int, Tensor]] = []
+        """Steps with their derivatives by augmented images, which are taken back together too."""
+
+    def __getitem__(self, t: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of step t."""
+        if t not in self.made:
+            first = t - t % self.stride
+            self.made = range(first, min(first + self.stride, len(self.steps)))
+            batches = [_rows(self.images, self.steps[k]) for k in self.made]
+            self.seen = augment_together(batches, [self.steps[k].draw for k in self.made])
+        return self.seen[t - self.made.start], _rows(self.targets, self.steps[t])
+
+    def pull(self, t: int, by_seen: Tensor, by_labels: Tensor) -> None:
+        """Add up step t's derivatives; steps come in falling order."""
+        self._add(self.grad_targets, t, by_labels)
+        if self.steps[t].draw is None:
+            self._add(self.grad_images, t, by_seen)
+        else:
+            self.pulled.append((t, by_seen))
+        if t % self.stride == 0 and self.pulled:
+            steps, batches = zip(*self.pulled, strict=True)
+            draws = [self.steps[k].draw for k in steps]
+            for k, by_images in zip(steps, augment_together(batches, draws, True), strict=True):
+                self._add(self.grad_images, k, by_images)
+            self.pulled.clear()
+
+    def _add(self, gradient: Tensor, t: int, by_rows: Tensor) -> None:
+        rows = self.steps[t].rows
+        if rows is None:
+            gradient.sub_(by_rows, alpha=self.rate)
+        else:
+            gradient.index_add_(0, rows, by_rows, alpha=-self.rate)
+
+
 class _Walk:
     """The student's steps, forwards and back."""
 
-    def __init__(
-        self,
-        network: Network,
-        images: Tensor,
-        targets: Tensor,
-        rate: float,
-        steps: Sequence[Step],
-    ) -> None:
-        self.network, self.images, self.targets = network, images.detach(), targets.detach()
-        self.rate, self.steps = rate, steps
-
-    def seen(self, t: int) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return _see(self.images, self.targets, self.steps[t])
+    def __init__(self, network: Network, views: _Views, rate: float) -> None:
+        self.network, self.views, self.rate = network, views, rate
 
     def after(
         self, t: int, params: Tensor, tape: passes.Tape | None = None, into: Tensor | None = None
@@ -167,7 +196,7 @@ class _Walk:
         with torch.no_grad():
             if tape:
                 return torch.sub(params, tape.gradient, alpha=self.rate, out=into)
-            return passes.step(self.network, params, *self.seen(t), self.rate, into)
+            return passes.step(self.network, params, *self.views[t], self.rate, into)
 
     def segment(self, steps: range, params: Tensor, tapes: int) -> list[_Stop]:
         """From theta at the first of `steps`: theta at every one, with a tape at the last few."""
@@ -177,20 +206,21 @@ class _Walk:
                 params = self.after(t - 1, *stops[-1])
             tape = None
             if steps.stop - t <= tapes:
-                tape = passes.record(self.network, params, *self.seen(t))
+                tape = passes.record(self.network, params, *self.views[t])
             stops.append((params, tape))
         return stops
 
-    def before(self, t: int, stop: _Stop, adjoint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take lambda_{t+1} to lambda_t in place; derivatives by step t's rows, and its slope."""
+    def before(self, t: int, stop: _Stop, adjoint: Tensor) -> Tensor:
+        """Take lambda_{t+1} to lambda_t in place; the slope of step t."""
         params, tape = stop
         if tape:
             by_seen, by_labels, slope = passes.pull_tape(self.network, tape, self.rate, adjoint)
         else:
             by_seen, by_labels, slope = passes.pull(
-                self.network, params, *self.seen(t), self.rate, adjoint
+                self.network, params, *self.views[t], self.rate, adjoint
             )
-        return augment_adjoint(by_seen, self.steps[t].draw), by_labels, slope
+        self.views.pull(t, by_seen, by_labels)
+        return slope
 
 
 def _replay(
@@ -204,7 +234,8 @@ def _replay(
     schedule: Schedule,
 ) -> Unrolled:
     """Forward keeping every `stride`-th theta, then backwards segment by segment."""
-    walk, params = _Walk(network, images, targets, rate, steps), start.detach()
+    views = _Views(images, targets, rate, steps)
+    walk, params = _Walk(network, views, rate), start.detach()
     count, stride = len(steps), schedule.stride
     segments = [range(t, min(t + stride, count)) for t in range(0, count, stride)]
     # One block: thetas that came and stayed among each step's scraps would keep these from reuse.
@@ -216,17 +247,15 @@ def _replay(
     end = walk.after(count - 1, *stops[-1])
     loss, adjoint = endpoint(end)
     adjoint = adjoint.clone()  # updated in place below
-    grad_images, grad_targets = torch.zeros_like(images), torch.zeros_like(targets)
     grad_alpha = start.new_zeros(())
     for segment in reversed(segments):
         if not stops:
             stops = walk.segment(segment, kept.pop(), schedule.tapes)
         for t in reversed(segment):
-            h_images, h_targets, slope = walk.before(t, stops.pop(), adjoint)
-            _accumulate(grad_images, grad_targets, steps[t].rows, h_images, h_targets, rate)
-            grad_alpha -= slope
+            grad_alpha -= walk.before(t, stops.pop(), adjoint)
     ran = passes.path(network, start)
-    return Unrolled(loss.detach(), grad_images, grad_targets, grad_alpha, end, f"{schedule} {ran}")
+    gradients = views.grad_images, views.grad_targets, grad_alpha
+    return Unrolled(loss.detach(), *gradients, end, f"{schedule} {ran}")
 
 
 _last = threading.local()
@@ -246,23 +275,6 @@ def _block(count: int, start: Tensor) -> Tensor:
     return block[:size].view(count, len(start))
 
 
-def _accumulate(
-    grad_images: Tensor,
-    grad_targets: Tensor,
-    rows: Tensor | None,
-    h_images: Tensor,
-    h_targets: Tensor,
-    rate: float,
-) -> None:
-    """Add one step's derivatives by the rows that it saw."""
-    if rows is None:
-        grad_images.sub_(h_images, alpha=rate)
-        grad_targets.sub_(h_targets, alpha=rate)
-    else:
-        grad_images.index_add_(0, rows, h_images, alpha=-rate)
-        grad_targets.index_add_(0, rows, h_targets, alpha=-rate)
-
-
 def _graph(
     network: Network,
     start: Tensor,
@@ -277,8 +289,8 @@ def _graph(
         leaves = [z.detach().requires_grad_() for z in (images, targets, alpha)]
         params = start.detach().requires_grad_()
         for step in steps:
-            seen, labels = _see(leaves[0], leaves[1], step)
-            loss = passes.cross_entropy(network.apply(params, seen), labels)
+            seen = augment(_rows(leaves[0], step), step.draw)
+            loss = passes.cross_entropy(network.apply(params, seen), _rows(leaves[1], step))
             (grad,) = torch.autograd.grad(loss, params, create_graph=True)
             params = params - leaves[2] * grad
         loss, adjoint = endpoint(params.detach())

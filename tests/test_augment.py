@@ -9,6 +9,7 @@ from iadd.augment import (
     Draw,
     augment,
     augment_adjoint,
+    augment_together,
     fates,
     move,
     move_reference,
@@ -144,6 +145,26 @@ def test_a_draw_of_one_is_shared_by_batches_of_any_size() -> None:
     small = augment(IMAGES.expand(2, -1, -1, -1), fate)
     large = augment(IMAGES.expand(7, -1, -1, -1), fate)
     assert torch.equal(small[0], large[6])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_together_is_one_by_one_bit_for_bit(transposed: bool) -> None:
+    g = generator_for("together")
+    one = augment_adjoint if transposed else augment
+    sizes = [3, 1, 2, 3, 4, 1, 2] * 2
+    batches = [torch.randn(size, 3, 8, 8, generator=g) for size in sizes]
+    families = [*FAMILIES, None] * 2
+    draws = [
+        f and Draw(f, torch.rand(size, 3, generator=g))
+        for f, size in zip(families, sizes, strict=True)
+    ]
+    draws[2] = Draw(FAMILIES[2], torch.rand(1, 3, generator=g))  # a fate that a batch shares
+    before = [batch.clone() for batch in batches]
+    done = augment_together(batches, draws, transposed)
+    for batch, draw, got in zip(before, draws, done, strict=True):
+        assert torch.equal(got, one(batch, draw))
+    assert all(torch.equal(batch, old) for batch, old in zip(batches, before, strict=True))
+    assert augment_together([], []) == []
 
 
 def test_draws_are_values_of_the_generator() -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from iadd import passes
-from iadd.augment import FAMILIES, Augmentation
+from iadd.augment import FAMILIES, Augmentation, augment
 from iadd.networks import build_network
 from iadd.seeds import generator_for, seed_for
 from iadd.train import Schedule, accuracy, fixed_statistics, train, train_many
@@ -39,6 +39,29 @@ def test_equals_torch_optim(name: str) -> None:
             F.cross_entropy(network.apply(params, images[rows]), labels[rows]).backward()
             optimiser.step()
     assert float((got - params).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("together", [1, 5_000, 1 << 20])
+def test_augmented_steps_are_those_taken_one_by_one(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iadd.train.TOGETHER_BYTES", together)  # of one step, a few, all
+    g, network, augmentation = (
+        generator_for("steps"),
+        build_network("mlp-w8", 1, 8, 3),
+        Augmentation(),
+    )
+    images, targets = torch.randn(11, 1, 8, 8, generator=g), torch.eye(3)[torch.arange(11) % 3]
+    start, draws, after = network.init(g), generator_for("draws"), generator_for("draws")
+    schedule = Schedule(6, 4, 0.1)
+    got = train(network, start, images, targets, schedule, augmentation, draws)
+    params = start.clone()
+    for _ in range(6):
+        for rows in torch.randperm(11, generator=after).split(4):
+            seen = augment(images[rows], augmentation.draw(after, len(rows)))
+            params -= 0.1 * passes.gradient(network, params, seen, targets[rows])[1]
+    assert torch.allclose(got, params, rtol=0, atol=1e-6)
+    assert torch.equal(draws.get_state(), after.get_state())
 
 
 def test_input_is_left_alone_and_epochs_are_reported() -> None:

@@ -265,6 +265,19 @@ def test_gradient_of_step_size_by_finite_differences() -> None:
     assert float(exact) == pytest.approx(float(slope), rel=1e-5)
 
 
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("mode", ["replay", "checkpoint"])
+def test_how_many_steps_are_augmented_together_changes_no_bit(
+    mode: str, batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for together in (1, 7_000, 1 << 20):  # one step's images, two steps', all
+        monkeypatch.setattr("iadd.unroll.TOGETHER_BYTES", together)
+        found.append(run("mlp-w16", mode, families=FAMILIES, steps=7, batch=batch))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0][:5], other[:5], strict=True))
+
+
 def test_nan_propagates() -> None:
     def with_nan(mode: str) -> Unrolled:
         return run("convnet-d2-w8", mode, step_size=float("nan"))

@@ -43,9 +43,10 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
         ValueError: the address does not answer; a node does not see the folder.
     """
     os.environ |= QUIET
-    if address is not None and _has_token():
-        # `ray start` asks for the user's token where there is one; a driver sends it if told to.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # `ray start` asks for the user's token where there is one; a driver sends it if told to.
+    told = address is not None and _has_token() and "RAY_AUTH_MODE" not in os.environ
+    if told:
+        os.environ["RAY_AUTH_MODE"] = "token"
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
@@ -72,6 +73,8 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
+        if told:
+            os.environ.pop("RAY_AUTH_MODE", None)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
