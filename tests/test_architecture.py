@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"files", "seeds", "scores", "progress", "devices", "ops"},
     {"augment", "ranking", "networks"},
-    {"data", "results"},
+    {"data", "results", "steps"},
     {"synthetic"},
     {"native", "foreign", "blocks"},
     {"tangents", "chain"},
