@@ -122,6 +122,11 @@ def augment_adjoint(gradient: Tensor, draw: Draw | None) -> Tensor:
     return _apply(gradient, draw, transposed=True)
 
 
+def steps_together(images: Tensor, count: int) -> int:
+    """How many steps, which see `count` of the images (N, C, H, W) each, to augment together."""
+    return max(1, TOGETHER_BYTES // (count * images[0].nbytes))
+
+
 def augment_together(
     batches: Sequence[Tensor], draws: Sequence[Draw | None], transposed: bool = False
 ) -> list[Tensor]:

@@ -38,8 +38,7 @@ def unavailable() -> str | None:
 
 def takes(params: Tensor) -> bool:
     """Whether native passes take such parameters: float32 or float64 on the CPU, where built."""
-    fits = params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
-    return fits and unavailable() is None
+    return ops.has_cpu_kernels(params) and unavailable() is None
 
 
 @cache

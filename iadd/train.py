@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iadd import passes
-from iadd.augment import TOGETHER_BYTES, Augmentation, Draw, augment_together, fates
+from iadd.augment import Augmentation, Draw, augment_together, fates, steps_together
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
@@ -86,8 +86,8 @@ def _views(
             for rows in order.split(schedule.batch):
                 yield rows, augmentation.draw(generator, len(rows))
 
-    coming, batch = steps(), min(schedule.batch, len(images))
-    together = max(1, TOGETHER_BYTES // (batch * images[0].nbytes))
+    coming = steps()
+    together = steps_together(images, min(schedule.batch, len(images)))
     while near := list(islice(coming, together)):
         seen = augment_together([images[rows] for rows, _ in near], [draw for _, draw in near])
         yield from zip(seen, (targets[rows] for rows, _ in near), strict=True)

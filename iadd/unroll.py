@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from iadd import graphs, passes
-from iadd.augment import TOGETHER_BYTES, augment, augment_together
+from iadd.augment import augment, augment_together, steps_together
 from iadd.networks import Network
 from iadd.steps import Endpoint, Step, Unrolled
 
@@ -146,7 +146,7 @@ class _Views:
         self.rate, self.steps = rate, steps
         self.grad_images, self.grad_targets = torch.zeros_like(images), torch.zeros_like(targets)
         seen = len(images) if steps[0].rows is None else len(steps[0].rows)
-        self.stride = max(1, TOGETHER_BYTES // (seen * images[0].nbytes))
+        self.stride = steps_together(images, seen)
         self.made = range(0)
         self.seen: list[Tensor] = []
         self.pulled: list[tuple[int, Tensor]] = []

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""A student's steps: the rows and augmentations that they are drawn."""
 
 from iadd.augment import Draw
 from iadd.seeds import generator_for

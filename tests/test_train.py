@@ -45,7 +45,7 @@ def test_equals_torch_optim(name: str) -> None:
 def test_augmented_steps_are_those_taken_one_by_one(
     together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.train.TOGETHER_BYTES", together)  # of one step, a few, all
+    monkeypatch.setattr("iadd.augment.TOGETHER_BYTES", together)  # of one step, a few, all
     g, network, augmentation = (
         generator_for("steps"),
         build_network("mlp-w8", 1, 8, 3),

@@ -272,7 +272,7 @@ def test_how_many_steps_are_augmented_together_changes_no_bit(
 ) -> None:
     found = []
     for together in (1, 7_000, 1 << 20):  # one step's images, two steps', all
-        monkeypatch.setattr("iadd.unroll.TOGETHER_BYTES", together)
+        monkeypatch.setattr("iadd.augment.TOGETHER_BYTES", together)
         found.append(run("mlp-w16", mode, families=FAMILIES, steps=7, batch=batch))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0][:5], other[:5], strict=True))
