@@ -130,17 +130,21 @@ void check_kept(const char* name, const Tensor& t, const Students& s) {
   TORCH_CHECK_VALUE(t.is_contiguous(), name, " must be contiguous");
 }
 
-// The gradient; with a rate, the parameters after a step of it.
+// The gradient; with a rate, the parameters after a step of it, and with `carry` what rounding
+// takes.
 Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                     at::IntArrayRef config, std::optional<double> rate, Tensor& out) {
+                     at::IntArrayRef config, std::optional<double> rate, Tensor carry,
+                     Tensor& out) {
   const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
   check_kept("out", out, s);
+  if (carry.defined()) check_kept("carry", carry, s);
   std::vector<double> losses(s.count);
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
     r.kind = Seed::cross_entropy;
     r.gradient = row<T>(out, m, s.many);
     if (rate) r.base = r.parameters, r.rate = T(*rate);
+    r.carry = row<T>(carry, m, s.many);
     r.loss = &losses[m];
     execute(s.net, r, parallel);
   });)
@@ -150,12 +154,12 @@ Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tenso
 std::tuple<Tensor, Tensor> gradient(const Tensor& parameters, const Tensor& images,
                                     const Tensor& targets, at::IntArrayRef config) {
   Tensor out = at::empty_like(parameters, at::MemoryFormat::Contiguous);
-  return {gradient_into(parameters, images, targets, config, std::nullopt, out), out};
+  return {gradient_into(parameters, images, targets, config, std::nullopt, {}, out), out};
 }
 
 Tensor step(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
-            at::IntArrayRef config, Tensor next) {
-  return gradient_into(parameters, images, targets, config, rate, next);
+            at::IntArrayRef config, Tensor carry, Tensor next) {
+  return gradient_into(parameters, images, targets, config, rate, carry, next);
 }
 
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
@@ -240,7 +244,7 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
       "(Tensor loss, Tensor gradient)");
   m.def(
       "convnet_step(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
-      "Tensor(a!) next) -> Tensor loss");
+      "Tensor(a!) carry, Tensor(b!) next) -> Tensor loss");
   m.def(
       "convnet_pull(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
       "Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope, Tensor loss)");

@@ -86,9 +86,10 @@ struct Kernels {
   long (*arena)(const Network&, long count, bool tangent, long threads);
   void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
   void (*run)(const Job<T>&);
-  // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.
+  // The sum of the partial gradients; with a base, base - rate * sum, which may be in place, and
+  // with a carry besides, that step with what rounding took off the ones before.
   void (*collect)(const Network&, const T* partials, long slots, long stride, const T* base, T rate,
-                  T* out, long begin, long end);
+                  T* carry, T* out, long begin, long end);
   chain::Kernels<T> chain;  // of the plain networks
 };
 

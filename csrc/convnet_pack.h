@@ -104,7 +104,8 @@ void pack(const Network& net, const T* parameters, T* packed, long begin, long e
 }
 
 // Adds the partial gradients up in order and returns them to the flat order; with a base, as a step
-// from it.
+// from it. A carry holds what rounding took off the steps before, and takes up what it takes off
+// this one (Kahan 1965).
 template <class T>
 struct Collector {
   static constexpr long L = kLanes<T>;
@@ -113,6 +114,7 @@ struct Collector {
   long slots, stride;
   const T* base;
   T rate;
+  T* carry;
   T* out;
 
   INLINE Vec<T> sum(long offset) const {
@@ -127,9 +129,25 @@ struct Collector {
   }
 
   INLINE void put(long at, Vec<T> v) const {
-    store(out + at, base ? load(base + at) - v * rate : v);
+    if (carry) {
+      const Vec<T> from = load(base + at), change = load(carry + at) - v * rate;
+      v = from + change;
+      store(carry + at, change - (v - from));
+    } else if (base) {
+      v = load(base + at) - v * rate;
+    }
+    store(out + at, v);
   }
-  INLINE void put_one(long at, T v) const { out[at] = base ? base[at] - v * rate : v; }
+  INLINE void put_one(long at, T v) const {
+    if (carry) {
+      const T from = base[at], change = carry[at] - v * rate;
+      v = from + change;
+      carry[at] = change - (v - from);
+    } else if (base) {
+      v = base[at] - v * rate;
+    }
+    out[at] = v;
+  }
 
   void block(const Layer& l, long block) const {
     const long taps = 9 * l.in, lanes = smaller(L, l.out - block * L);
@@ -178,7 +196,7 @@ struct Collector {
 
 template <class T>
 void collect(const Network& net, const T* partials, long slots, long stride, const T* base, T rate,
-             T* out, long begin, long end) {
-  const Collector<T> collector{net, partials, slots, stride, base, rate, out};
+             T* carry, T* out, long begin, long end) {
+  const Collector<T> collector{net, partials, slots, stride, base, rate, carry, out};
   for (long i = begin; i < end; ++i) collector.unit(i);
 }

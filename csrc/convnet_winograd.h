@@ -1,13 +1,13 @@
-// The transforms of Winograd F(4x4, 3x3) with the points 0, +-3/4, +-3/2 and infinity, which halve
-// the rounding error of the usual 0, +-1, +-2 and are exact in binary; each with its transpose: y =
-// A^T [(G g G^T) . (B^T x B)] A, so dg = G^T [(A dy A^T) . (B^T x B)] G and dx = B [(A dy A^T) . (G
-// g G^T)] B^T. The transformed x serves y and dg, the transformed dy serves dg and dx, the
-// transformed g serves y and dx.
+// The transforms of Winograd F(4x4, 3x3) with the points 0, +-11/16, +-3/2 and infinity, which
+// halve the rounding error of the usual 0, +-1, +-2 and are exact in binary; each with its
+// transpose: y = A^T [(G g G^T) . (B^T x B)] A, so dg = G^T [(A dy A^T) . (B^T x B)] G and dx = B
+// [(A dy A^T) . (G g G^T)] B^T. The transformed x serves y and dg, the transformed dy serves dg and
+// dx, the transformed g serves y and dx.
 #pragma once
 
 template <class T>
 struct Points {
-  static constexpr T p = T(0.75), q = T(1.5);
+  static constexpr T p = T(0.6875), q = T(1.5);
   static constexpr T pp = p * p, qq = q * q, s = pp + qq, d = pp * qq;
   static constexpr T g0 = 1 / d, gp = 1 / (2 * pp * (pp - qq)), gq = 1 / (2 * qq * (qq - pp));
 };

@@ -39,7 +39,7 @@ class Frame(NamedTuple):
         """Of the students' trajectory and of all that they see."""
         seen = (self.batch or self.images[0]) * self.images[1] * self.images[2] * self.images[3]
         width = torch.finfo(self.dtype).bits // 8
-        return width * ((self.steps + 1) * self.network.num_parameters + 2 * self.steps * seen)
+        return width * ((self.steps + 2) * self.network.num_parameters + 2 * self.steps * seen)
 
 
 class Iteration:
@@ -50,6 +50,7 @@ class Iteration:
         blank = torch.zeros((), dtype=frame.dtype, device=frame.device)
         count, seen = frame.images[0], frame.batch or frame.images[0]
         self.trajectory = blank.new_zeros(steps + 1, network.num_parameters)
+        self.carry = torch.zeros_like(self.trajectory[0])
         self.images, self.targets = (
             blank.new_zeros(frame.images),
             blank.new_zeros(count, network.classes),
@@ -116,10 +117,11 @@ class Iteration:
         with torch.no_grad():
             self.seen.copy_(self._augmented(self._picked()).view_as(self.seen))
             self.labels.copy_(self.targets[self.rows])
+            self.carry.zero_()
             for t in range(self.frame.steps):
                 now, after = self.trajectory[t], self.trajectory[t + 1]
                 _, grad = passes.gradient(self.frame.network, now, self.seen[t], self.labels[t])
-                torch.addcmul(now, self.alpha, grad, value=-1, out=after)
+                passes.advance(now, grad, self.alpha, self.carry, after)
 
     def _backward(self) -> None:
         with torch.no_grad():

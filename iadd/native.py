@@ -110,11 +110,20 @@ def tangent(
 
 
 def step(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, into: Tensor
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    rate: float,
+    carry: Tensor,
+    into: Tensor,
 ) -> None:
-    """Parameters after a step, params - rate * gradient, in `into` (P,), which may be `params`."""
+    """Parameters after a step, params - rate * gradient, in `into` (P,), which may be `params`.
+
+    `carry` (P,) is as in `passes.advance`.
+    """
     config = _known(network)
-    torch.ops.iadd.convnet_step(params, images, targets, rate, config, into)
+    torch.ops.iadd.convnet_step(params, images, targets, rate, config, carry, into)
 
 
 def pull(

@@ -106,15 +106,37 @@ def step(
     images: Tensor,
     targets: Tensor,
     rate: float,
+    carry: Tensor,
     into: Tensor | None = None,
 ) -> Tensor:
-    """Parameters (P,) after a step of SGD, in `into` if given."""
+    """Parameters (P,) after a step of SGD, in `into` if given; `carry` is as in `advance`."""
     if native.path(network, params):
         into = torch.empty_like(params) if into is None else into
-        native.step(network, params, images, targets, rate, into)
+        native.step(network, params, images, targets, rate, carry, into)
         return into
     _, grad = gradient(network, params, images, targets)
-    return torch.sub(params, grad, alpha=rate, out=into)  # one pass over memory
+    return advance(params, grad, rate, carry, into)
+
+
+def advance(
+    params: Tensor,
+    grad: Tensor,
+    rate: float | Tensor,
+    carry: Tensor,
+    into: Tensor | None = None,
+) -> Tensor:
+    """params - rate * grad (P,), in `into` if given: one of many steps added up as if unrounded.
+
+    `carry` (P,) begins as zeros. It holds what rounding took off the steps before, is added to this
+    one, and takes up what rounding takes off it (Kahan 1965, doi:10.1145/363707.363723).
+    """
+    if isinstance(rate, Tensor):
+        carry.addcmul_(rate, grad, value=-1)
+    else:
+        carry.sub_(grad, alpha=rate)
+    end = torch.add(params, carry, out=into)
+    carry.sub_(end - params)
+    return end
 
 
 def pull(

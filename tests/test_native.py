@@ -212,8 +212,11 @@ def test_step_and_pull_are_gradient_and_tangent_taken_in_place(students: int | N
     h, *others = native.tangent(network, params, case.images, case.targets, adjoint)
     moved, kept = adjoint.clone(), params.clone()
     pulled = native.pull(network, params, case.images, case.targets, 0.3, moved)
-    native.step(network, kept, case.images, case.targets, 0.3, kept)
+    carry = torch.zeros_like(params)
+    native.step(network, kept, case.images, case.targets, 0.3, carry, kept)
     assert far(kept, params - 0.3 * grad) < 1e-15
+    assert 0 < float(carry.abs().max()) < 1e-15
+    assert far(kept + 2.0**20 * carry, params - 0.3 * grad) < 1e-9
     assert far(moved, adjoint - 0.3 * h) < 1e-15
     assert all(torch.equal(a, b) for a, b in zip(pulled, others, strict=True))
 

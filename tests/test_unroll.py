@@ -45,17 +45,17 @@ def run(
     channels: int = 1,
     soft: bool = False,
     step_size: float = 0.05,
+    dtype: torch.dtype = torch.float64,
 ) -> Unrolled:
     g = generator_for(network_name, "unroll")
     network = build_network(network_name, channels, resolution, 3)
-    start = network.init(g).double()
-    target = start + 0.01 * torch.randn(len(start), generator=g, dtype=torch.float64)
-    images = torch.randn(
-        3 * ipc, channels, resolution, resolution, generator=g, dtype=torch.float64
-    )
-    targets = torch.eye(3, dtype=torch.float64).repeat_interleave(ipc, 0)
+    start = network.init(g).to(dtype)
+    target = start + 0.01 * torch.randn(len(start), generator=g, dtype=torch.float64).to(dtype)
+    shape = (3 * ipc, channels, resolution, resolution)
+    images = torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
+    targets = torch.eye(3, dtype=dtype).repeat_interleave(ipc, 0)
     if soft:
-        targets = torch.rand(3 * ipc, 3, generator=g, dtype=torch.float64).softmax(1)
+        targets = torch.rand(3 * ipc, 3, generator=g, dtype=torch.float64).softmax(1).to(dtype)
     augmentation = Augmentation(families)
 
     def draw(count: int) -> Draw | None:
@@ -141,49 +141,55 @@ def test_auto_keeps_what_a_sixth_of_the_graph_allows(monkeypatch: pytest.MonkeyP
 
 
 def float32_errors(name: str, seeds: int) -> tuple[float, float]:
-    """Median relative L2 errors of the image gradient against the contiguous plain way.
+    """Median relative L2 errors of the float32 image gradient against float64.
 
     The engine's, and that of the plain way in channels_last.
     """
 
-    def images(mode: str, seed: int, layout: torch.memory_format) -> torch.Tensor:
+    def images(
+        mode: str, seed: int, layout: torch.memory_format, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
         g = generator_for(name, "float32", seed)
         network = build_network(name, 3, 8, 10)
         start = network.init(g)
-        target = start + 0.02 * torch.randn(len(start), generator=g)
-        pictures = torch.randn(10, 3, 8, 8, generator=g).contiguous(memory_format=layout)
+        target = (start + 0.02 * torch.randn(len(start), generator=g)).to(dtype)
+        pictures = torch.randn(10, 3, 8, 8, generator=g).to(dtype, memory_format=layout)
 
         def endpoint(student: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return (student - target).square().sum(), 2 * (student - target)
 
-        plan = [Step(None, None)] * 10
-        return unroll(network, start, pictures, torch.eye(10), 0.02, plan, endpoint, mode).images
+        plan, labels = [Step(None, None)] * 10, torch.eye(10, dtype=dtype)
+        start = start.to(dtype)
+        return unroll(network, start, pictures, labels, 0.02, plan, endpoint, mode).images
 
     engine, other = [], []
     for seed in range(seeds):
-        plain = images("graph", seed, torch.contiguous_format)
+        exact = images("graph", seed, torch.contiguous_format, torch.float64)
         found = images("auto", seed, torch.contiguous_format)
         moved = images("graph", seed, torch.channels_last)
-        engine.append(float((found - plain).norm() / plain.norm()))
-        other.append(float((moved - plain).norm() / plain.norm()))
+        engine.append(float((found - exact).norm() / exact.norm()))
+        other.append(float((moved - exact).norm() / exact.norm()))
     return statistics.median(engine), statistics.median(other)
 
 
-@pytest.mark.parametrize(
-    ("name", "allowance"),
-    [
-        # The same kernels in the same layout: only sums over steps are ordered differently.
-        ("convnet-d2-w16-batchnorm", 1.0),
-        # Winograd's transforms round more than a direct convolution: 1.2 to 1.5 times is measured
-        # (benchmarks/README.md). Twice leaves room for other processors' kernels, no more.
-        ("convnet-d2-w16", 2.0),
-    ],
-)
-def test_float32_errs_as_another_layout_does(name: str, allowance: float) -> None:
+@pytest.mark.parametrize("name", ["convnet-d2-w16", "convnet-d2-w16-batchnorm", "lenet"])
+def test_float32_errs_no_more_than_the_plain_way_in_another_layout(name: str) -> None:
     """The median of nine seeds: a ReLU that changes sides in a few of them does not move it."""
     engine, channels_last = float32_errors(name, 9)
-    assert engine <= allowance * channels_last
+    assert engine <= channels_last
     assert engine < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["replay", "checkpoint", "captured"])
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "mlp-w16"])
+def test_steps_too_small_for_float32_add_up(name: str, mode: str) -> None:
+    """Steps that one by one are less than the parameters' last bit."""
+    single, double = (
+        run(name, mode, steps=64, step_size=1e-7, dtype=dtype).end
+        for dtype in (torch.float32, torch.float64)
+    )
+    start = run(name, mode, steps=1, step_size=1e-30, dtype=torch.float64).end
+    assert float((single - double).norm()) < 0.3 * float((double - start).norm())
 
 
 def test_digits_are_distilled_as_well_by_every_path(
