@@ -49,8 +49,9 @@ double image_work(const Network& net) {
 bool shared(const Network& net) { return image_work(net) > 4e6; }
 
 // Images a micro-batch at most: enough rows for the products, few enough for cache and memory.
-// Tiles of twelve images divide by the rows of every register block.
-constexpr long kMicroBatch = 12;
+// Tiles of six and twelve images divide by the rows of every register block. The wider the
+// registers, the more a wide network waits for memory.
+long micro_batch(const Network& net) { return shared(net) && net.lanes >= 16 ? 6 : 12; }
 
 // How a batch is cut: a function of the shapes alone, never of the number of threads. A slot has a
 // partial gradient of its own.
@@ -58,7 +59,8 @@ struct Partition {
   long batch, pieces, slots;
 
   Partition(const Network& net, long batch) : batch(batch) {
-    pieces = (batch + kMicroBatch - 1) / kMicroBatch;
+    const long most = micro_batch(net);
+    pieces = (batch + most - 1) / most;
     if (shared(net)) {
       slots = 1;
       return;
@@ -66,7 +68,7 @@ struct Partition {
     // The maps of small networks have few tiles an image, so that whole micro-batches cost less
     // than equal pieces; where there are many, threads do not wait long for the last.
     if (pieces >= kMostSlots)
-      size = kMicroBatch;
+      size = most;
     else if (worth_threads(net, batch))
       pieces = std::min(batch, (pieces + 1) / 2 * 2);
     slots = std::min(pieces, kMostSlots);
