@@ -84,13 +84,14 @@ class Layers:
         return F.group_norm(x, groups[kind], weight, bias)
 
     def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if self._fixed is not None:
-            mean, variance = next(self._fixed)
-        else:
-            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        mean, variance = next(self._fixed) if self._fixed is not None else (x.mean((0, 2, 3)), None)
+        centred = x - mean[:, None, None]
+        if variance is None:
+            # x.var would take several times as long, a square more memory in second order.
+            variance = (centred * centred).mean((0, 2, 3))
             self.batch_statistics.append((mean, variance))
         scale = weight * (variance + 1e-5).rsqrt()
-        return x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
+        return centred * scale[:, None, None] + bias[:, None, None]
 
     def activation(self, x: Tensor) -> Tensor:
         functions: dict[str, Callable[[Tensor], Tensor]] = {
