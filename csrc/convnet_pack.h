@@ -117,36 +117,35 @@ struct Collector {
   T* carry;
   T* out;
 
-  INLINE Vec<T> sum(long offset) const {
-    Vec<T> v = load(partials + offset);
-    for (long s = 1; s < slots; ++s) v += load(partials + s * stride + offset);
+  // V is a vector or a single number.
+  template <class V>
+  static INLINE V read(const T* p) {
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
     return v;
   }
-  T sum_one(long offset) const {
-    T v = partials[offset];
-    for (long s = 1; s < slots; ++s) v += partials[s * stride + offset];
+  template <class V>
+  static INLINE void write(T* p, V v) {
+    __builtin_memcpy(p, &v, sizeof v);
+  }
+
+  template <class V>
+  INLINE V sum(long offset) const {
+    V v = read<V>(partials + offset);
+    for (long s = 1; s < slots; ++s) v += read<V>(partials + s * stride + offset);
     return v;
   }
 
-  INLINE void put(long at, Vec<T> v) const {
+  template <class V>
+  INLINE void put(long at, V v) const {
     if (carry) {
-      const Vec<T> from = load(base + at), change = load(carry + at) - v * rate;
+      const V from = read<V>(base + at), change = read<V>(carry + at) - v * rate;
       v = from + change;
-      store(carry + at, change - (v - from));
+      write(carry + at, change - (v - from));
     } else if (base) {
-      v = load(base + at) - v * rate;
+      v = read<V>(base + at) - v * rate;
     }
-    store(out + at, v);
-  }
-  INLINE void put_one(long at, T v) const {
-    if (carry) {
-      const T from = base[at], change = carry[at] - v * rate;
-      v = from + change;
-      carry[at] = change - (v - from);
-    } else if (base) {
-      v = base[at] - v * rate;
-    }
-    out[at] = v;
+    write(out + at, v);
   }
 
   void block(const Layer& l, long block) const {
@@ -156,7 +155,7 @@ struct Collector {
     long k = 0;
     for (; k + L <= taps; k += L) {
       Vec<T> square[L];
-      for (long i = 0; i < L; ++i) square[i] = sum(from + (k + i) * L);
+      for (long i = 0; i < L; ++i) square[i] = sum<Vec<T>>(from + (k + i) * L);
       transpose<T>(square);
       for (long o = 0; o < lanes; ++o) put(to + o * taps + k, square[o]);
     }
@@ -168,8 +167,8 @@ struct Collector {
   }
 
   void vector(long from, long to, long step, long lanes) const {
-    const Vec<T> v = sum(from);
-    for (long o = 0; o < lanes; ++o) put_one(to + o * step, v[o]);
+    const Vec<T> v = sum<Vec<T>>(from);
+    for (long o = 0; o < lanes; ++o) put<T>(to + o * step, v[o]);
   }
 
   void head() const {
@@ -181,7 +180,7 @@ struct Collector {
                  net.head_weight + k * net.features + b * L * l.pooled + i, l.pooled,
                  smaller(L, l.out - b * L));
     for (long k = 0; k < net.classes; ++k)
-      put_one(net.head_bias + k, sum_one(net.gradient_head_bias + k));
+      put(net.head_bias + k, sum<T>(net.gradient_head_bias + k));
   }
 
   void unit(long index) const {
