@@ -31,3 +31,5 @@ rule all:
     default_target: True
     input:
         expand("results/{benchmark}/site/index.html", benchmark=jobs.config.benchmark),
+        # By name: what a failed job took along is made again, though the tables are newer.
+        jobs.evaluations,

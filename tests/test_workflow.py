@@ -89,6 +89,15 @@ def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
     assert time.monotonic() - began < 20  # 10 s when the machine is not busy
 
 
+def test_an_evaluation_lost_is_made_again(finished: Path) -> None:
+    """A job that fails takes its old output along, and leaves the tables made of it."""
+    lost = min((finished / "results/smoke/evaluations").rglob("*.parquet"))
+    kept = lost.rename(lost.with_suffix(".kept"))
+    assert planned(finished) >= {"evaluate", "collect", "site"}
+    kept.rename(lost)
+    assert "Nothing to be done" in run(finished)
+
+
 def test_a_changed_parameter_reruns_only_what_depends_on_it(finished: Path) -> None:
     changed = yaml.safe_load((finished / "config.yaml").read_text())
     changed["methods"]["mtt"]["params"]["lr_img"] = 20
