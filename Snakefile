@@ -1,5 +1,5 @@
 # The benchmark as a graph: config -> plan -> one rule a stage -> all. No logic here.
-from iadd.workflow import Jobs
+from iadd.pipeline.workflow import Jobs
 
 if not config:
 

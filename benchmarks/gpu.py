@@ -27,13 +27,14 @@ import torch.nn.functional as F
 from reference import SETTINGS, Setting
 from torch import Tensor
 
-from iadd import blocks, devices, graphs, passes, tangents
+from iadd import devices
 from iadd.augment import FAMILIES, Augmentation
-from iadd.blocks import Affine, Form
+from iadd.engine import backend, cuda_block, cuda_convnet, cuda_graph
+from iadd.engine.cuda_block import Affine, Form
+from iadd.engine.student import Step, draw_steps
+from iadd.engine.unroll import unroll
 from iadd.networks import Network, build_network
-from iadd.steps import Step, draw_steps
 from iadd.train import Schedule, train, train_many
-from iadd.unroll import unroll
 
 OUTER = {  # name -> setting and the least speed-up that is asked
     "a": (SETTINGS["a"], 10.0),
@@ -137,7 +138,7 @@ def interleaved(ways: list[Callable[[], object]], rounds: int) -> list[float]:
 
 def extra_bytes(way: Callable[[], object]) -> int:
     """Device memory that a first call reserves: what another job cannot have."""
-    graphs._iteration.cache_clear()
+    cuda_graph._iteration.cache_clear()
     if DRY:
         way()
         return 1
@@ -183,10 +184,10 @@ def outer(rounds: int) -> None:
 def with_cudnn_benchmark(p: Problem, rounds: int) -> float:
     """Seconds where cuDNN may try its algorithms: faster, but not the same bits every time."""
     torch.backends.cudnn.benchmark = True
-    graphs._iteration.cache_clear()
+    cuda_graph._iteration.cache_clear()
     (spent,) = interleaved([p.ours], rounds)
     torch.backends.cudnn.benchmark = False
-    graphs._iteration.cache_clear()
+    cuda_graph._iteration.cache_clear()
     return spent
 
 
@@ -251,8 +252,8 @@ def precision(rounds: int) -> None:
     for kind in ("float32", "tf32", "bf16"):
         network = build_network(name, 3, exact.setting.resolution, 10, kind)
         given = (exact.start, exact.images, exact.targets, direction)
-        fine = passes.tangent_reference(network, *given)
-        coarse = passes.tangent(network, *(z.float() for z in given))
+        fine = backend.tangent_reference(network, *given)
+        coarse = backend.tangent(network, *(z.float() for z in given))
         errors = [
             float((a.double() - b).norm() / b.norm())
             for a, b in zip(coarse[:3], fine[:3], strict=True)
@@ -315,7 +316,7 @@ def experts() -> None:
             seconds_an_epoch=spent,
             minutes_for_100_of_50_epochs=spent * 5000 / 60,
             minutes_wanted=30,
-            path=passes.path(network, starts.to(DEVICE)[0]),
+            path=backend.path(network, starts.to(DEVICE)[0]),
         )
 
 
@@ -373,19 +374,26 @@ def kernels() -> None:
             x, by_y = normal(2, 3, 5, side, side), normal(2, 3, 5, pooled, pooled)
             affine, along = Affine(normal(5), normal(5)), Affine(normal(5), normal(5))
             pairs = zip(
-                _block(blocks.forward, blocks.backward, x[0], (affine,), by_y[0], form)
-                + _block(blocks.dual_forward, blocks.dual_backward, x, (affine, along), by_y, form),
+                _block(cuda_block.forward, cuda_block.backward, x[0], (affine,), by_y[0], form)
+                + _block(
+                    cuda_block.dual_forward,
+                    cuda_block.dual_backward,
+                    x,
+                    (affine, along),
+                    by_y,
+                    form,
+                ),
                 _block(
-                    blocks.forward_reference,
-                    blocks.backward_reference,
+                    cuda_block.forward_reference,
+                    cuda_block.backward_reference,
                     x[0],
                     (affine,),
                     by_y[0],
                     form,
                 )
                 + _block(
-                    blocks.dual_forward_reference,
-                    blocks.dual_backward_reference,
+                    cuda_block.dual_forward_reference,
+                    cuda_block.dual_backward_reference,
                     x,
                     (affine, along),
                     by_y,
@@ -398,7 +406,7 @@ def kernels() -> None:
     say(
         setting="kernels",
         max_relative_error=worst,
-        fused=blocks.fused(torch.zeros(1, device=DEVICE)),
+        fused=cuda_block.fused(torch.zeros(1, device=DEVICE)),
     )
     if not worst < 1e-10:
         raise SystemExit("a fused kernel differs from its reference")
@@ -437,7 +445,7 @@ def main() -> None:
         "trial": trial,
         "ratio": lambda: ratio(options.setting),
     }
-    assert tangents.fits(build_network("convnet", 3, 32, 10))
+    assert cuda_convnet.fits(build_network("convnet", 3, 32, 10))
     for task in options.tasks.split(","):
         if task not in tasks:
             raise SystemExit(f"task {task!r}: allowed are {', '.join(tasks)}")

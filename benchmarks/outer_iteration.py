@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from reference import SETTINGS, Setting
 from torch import Tensor
 
+from iadd.engine.student import Step
+from iadd.engine.unroll import unroll
 from iadd.networks import Network, build_network
-from iadd.steps import Step
-from iadd.unroll import unroll
 
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 STEP_SIZE = 0.02

@@ -7,8 +7,8 @@ Every variant is validated against float64 first, then all are timed in turns in
 
     eager      ((w * (s - t)) ** 2).sum() / ((o - t) ** 2).sum() and its backward
     compiled   the same under torch.compile
-    autograd   iadd.ops.weighted_distance and its backward
-    one pass   iadd.ops.weighted_distance_adjoint into a buffer that is kept: loss, unscaled
+    autograd   iadd.engine.distance.weighted_distance and its backward
+    one pass   iadd.engine.distance.weighted_distance_adjoint into a buffer that is kept: loss, unscaled
                gradient and scale
 
 GB/s are those of the one pass, 20 bytes a parameter (four arrays read, one written); its ratio to
@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iadd import ops
+from iadd import extension
+from iadd.engine import distance as ops
 
 SIZES = (20_000, 320_010, 11_000_000, 100_000_000)
 TOLERANCE = 1e-6
@@ -209,7 +210,7 @@ def measure(size, device, seconds):
         "microseconds": best * 1e6,
         "graph_microseconds": None if graph is None else graph * 1e6,
         "max_relative_error": max(errors["one pass"], errors["autograd"]),
-        "kernel": ops.kernel_name(case.target),
+        "kernel": extension.kernel_name(case.target),
     }
     for name in names:
         key = name.replace(" ", "_")

@@ -13,9 +13,9 @@ __version__ = "0.1.0"
 _SURFACE = {
     "load_dataset": "iadd.data",
     "build_network": "iadd.networks",
-    "record_experts": "iadd.surface",
-    "distill": "iadd.surface",
-    "evaluate": "iadd.surface",
+    "record_experts": "iadd.api",
+    "distill": "iadd.api",
+    "evaluate": "iadd.api",
 }
 __all__ = ["build_network", "distill", "evaluate", "load_dataset", "record_experts"]
 

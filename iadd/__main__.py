@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from iadd import warm
+from iadd.pipeline import jobserver
 
 
 def main() -> None:
-    status = warm.ask(sys.argv)
+    status = jobserver.ask(sys.argv)
     if status is not None:
         sys.exit(status)
     from iadd.commands import main as run

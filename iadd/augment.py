@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import ops
+from iadd import extension
 
 FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -172,7 +172,7 @@ def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
     In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
     The kernel is csrc/augment.cpp.
     """
-    if ops.has_cpu_kernels(images):
+    if extension.has_cpu_kernels(images):
         return cast(Tensor, torch.ops.iadd.affine_sample(images, matrix, transposed))
     return move_reference(images, matrix, transposed)
 

@@ -37,7 +37,8 @@ def experts(
     device: Device = "auto",
 ) -> None:
     """Train expert networks on the real data and store their trajectories."""
-    from iadd import devices, stages
+    from iadd import devices
+    from iadd.pipeline import stages
 
     plan, key = stages.open_plan(config, dataset)
     where = devices.choose(device)
@@ -60,7 +61,8 @@ def search(
     ] = None,
 ) -> None:
     """Find a method's parameters on validation data; killed, it goes on where it was."""
-    from iadd import search, stages
+    from iadd import search
+    from iadd.pipeline import stages
 
     plan, key = stages.open_plan(config, dataset)
     search.search(plan, key, method, ipc, workers=workers, address=address)
@@ -76,7 +78,8 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Distill one synthetic set: one method, ipc and seed."""
-    from iadd import devices, stages
+    from iadd import devices
+    from iadd.pipeline import stages
 
     plan, key = stages.open_plan(config, dataset)
     stages.distill(plan, key, method, ipc, seed, devices.choose(device))
@@ -92,7 +95,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Train fresh networks on one distilled set and test them."""
-    from iadd import devices, stages
+    from iadd import devices
+    from iadd.pipeline import stages
 
     plan, key = stages.open_plan(config, dataset)
     stages.evaluate(plan, key, method, ipc, seed, devices.choose(device))
@@ -101,7 +105,7 @@ def evaluate(
 @app.command()
 def collect(config: ConfigPath) -> None:
     """Gather all jobs' tables, rank the methods, write and print the leaderboard."""
-    from iadd import stages
+    from iadd.pipeline import stages
 
     stages.collect(stages.open_plan(config)[0])
 
@@ -109,7 +113,7 @@ def collect(config: ConfigPath) -> None:
 @app.command()
 def site(config: ConfigPath) -> None:
     """Build the self-contained leaderboard page from the tables."""
-    from iadd import stages
+    from iadd.pipeline import stages
 
     stages.site(stages.open_plan(config)[0])
 
@@ -117,7 +121,7 @@ def site(config: ConfigPath) -> None:
 @app.command()
 def show(config: ConfigPath) -> None:
     """Print the leaderboard that `collect` wrote, and where everything lies."""
-    from iadd import stages
+    from iadd.pipeline import stages
 
     stages.show(stages.open_plan(config)[0])
 
@@ -125,7 +129,7 @@ def show(config: ConfigPath) -> None:
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Say what a benchmark will cost before anything runs: jobs, disk, estimated hours."""
-    from iadd import doctor, stages
+    from iadd.pipeline import doctor, stages
 
     doctor.print_plan(stages.open_plan(config)[0])
 
@@ -133,7 +137,7 @@ def plan(config: ConfigPath) -> None:
 @app.command()
 def doctor() -> None:
     """Say what is installed, which kernels run, on which devices and threads."""
-    from iadd import doctor
+    from iadd.pipeline import doctor
 
     doctor.print_report()
 
@@ -160,7 +164,7 @@ def import_set(
     dataset: Dataset = None,
 ) -> None:
     """Read a distilled set from an exported folder or from foreign .pt files (never unpickled)."""
-    from iadd import stages
+    from iadd.pipeline import stages
 
     stages.import_set(source, out, config, labels, step_size, dataset)
 
@@ -174,7 +178,7 @@ def run(
     cores: Annotated[int, typer.Option(help="Jobs' cores in all; 0: all there are.")] = 0,
 ) -> None:
     """Run a whole benchmark with Snakemake; further options are handed to it."""
-    from iadd import workflow
+    from iadd.pipeline import workflow
 
     workflow.run(config, cores or os.cpu_count() or 1, context.args, main)
 

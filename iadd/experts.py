@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from iadd import passes
+from iadd.artifacts import TensorFile, open_tensors, save_tensors, spec_hash
 from iadd.augment import Augmentation
 from iadd.data import Dataset
-from iadd.files import TensorFile, open_tensors, save_tensors, spec_hash
+from iadd.engine import backend
 from iadd.networks import Network
 from iadd.seeds import generator_for
 from iadd.train import Schedule, train, train_many
@@ -150,7 +150,7 @@ def _train(
 
 def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
     """How many experts are trained side by side: one on a CPU, on a card as many as may fill it."""
-    if device.type == "cpu" or not passes.batched(network, torch.empty(0, device=device)):
+    if device.type == "cpu" or not backend.batched(network, torch.empty(0, device=device)):
         return 1
     return max(1, FULL // (recipe.batch * network.options.width))
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from iadd.artifacts import atomic_write, load_tensors, save_tensors
 from iadd.data import Transform
-from iadd.files import atomic_write, load_tensors, save_tensors
 
 STATUSES = ("ok", "diverged")
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.

@@ -12,8 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from iadd import passes
 from iadd.augment import Augmentation, Draw, augment_together, fates, steps_together
+from iadd.engine import backend
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
@@ -64,7 +64,7 @@ def train(
         if epoch in schedule.drops:
             rate *= 0.1
         for seen, labels in islice(steps, batches):
-            _, grad = passes.gradient(network, params, seen, labels)
+            _, grad = backend.gradient(network, params, seen, labels)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
@@ -106,7 +106,7 @@ def train_many(
     """`train` of M networks side by side: parameters (M, P), a generator each.
 
     A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
-    that one small network cannot fill; `passes.batched` says for which networks it works.
+    that one small network cannot fill; `backend.batched` says for which networks it works.
     """
     params = params.to(images.device, copy=True)
     velocity = torch.zeros_like(params)
@@ -122,7 +122,7 @@ def train_many(
                 numbers = fates(draws, count, side, images.dtype)
                 numbers = numbers.map(lambda z: z.flatten(0, 1).to(images.device))
                 seen = numbers.apply(seen.flatten(0, 1)).view_as(seen)
-            _, grad = passes.gradient(network, params, seen, targets[rows])
+            _, grad = backend.gradient(network, params, seen, targets[rows])
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
@@ -151,7 +151,7 @@ def predict(
     """Logits (N, K), in batches; batch norm by `statistics` where given."""
     batches = images.split(EVALUATION_BATCH)
     if statistics is None:
-        return torch.cat([passes.logits(network, params, part) for part in batches])
+        return torch.cat([backend.logits(network, params, part) for part in batches])
     with torch.no_grad():
         return torch.cat([network.apply(params, part, statistics) for part in batches])
 

@@ -9,23 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
-    {"files", "seeds", "scores", "progress", "devices", "ops"},
-    {"augment", "ranking", "networks"},
-    {"data", "results", "steps"},
-    {"synthetic"},
-    {"native", "foreign", "blocks"},
-    {"tangents", "chain"},
-    {"passes"},
-    {"graphs"},
-    {"unroll", "train"},
+    {"artifacts", "seeds", "progress", "devices", "extension"},
+    {"augment", "networks"},
+    {"data"},
+    {"synthetic", "engine"},
+    {"train", "exchange"},
     {"experts", "evaluation"},
     {"methods"},
-    {"space"},
-    {"config", "site", "surface"},
-    {"plan", "reference"},
-    {"stages"},
-    {"search", "doctor", "warm"},
-    {"workflow"},
+    {"leaderboard", "api"},
+    {"pipeline"},
+    {"search"},
     {"commands"},
     {"__main__"},
 ]
@@ -33,12 +26,12 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 ONLY = {
     "ray": {"search"},
     "optuna": {"search"},
-    "pandas": {"results", "site", "search"},
-    "pyarrow": {"results", "site", "search"},
+    "pandas": {"leaderboard", "search"},
+    "pyarrow": {"leaderboard", "search"},
     "torchvision": {"data"},
     "sklearn": {"data"},
-    "matplotlib": {"site", "search"},
-    "yaml": {"config"},
+    "matplotlib": {"leaderboard", "search"},
+    "yaml": {"pipeline"},
 }
 
 
@@ -121,8 +114,11 @@ def test_modules_fit_on_a_few_screens() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import iadd.results", ("torch", "scipy", "pandas", "matplotlib")),
-        ("import iadd.stages", ("ray", "snakemake", "pandas", "scipy", "sklearn", "torchvision")),
+        ("import iadd.leaderboard.results", ("torch", "scipy", "pandas", "matplotlib")),
+        (
+            "import iadd.pipeline.stages",
+            ("ray", "snakemake", "pandas", "scipy", "sklearn", "torchvision"),
+        ),
         ("import iadd", ("torch", "numpy")),
     ],
 )

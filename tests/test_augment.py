@@ -14,7 +14,7 @@ from iadd.augment import (
     move,
     move_reference,
 )
-from iadd.ops import has_cpu_kernels
+from iadd.engine.distance import has_cpu_kernels
 from iadd.seeds import generator_for
 
 

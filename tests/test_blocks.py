@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd import blocks, native
-from iadd.blocks import Affine, Form
+from iadd.engine import cpu_convnet, cuda_block
+from iadd.engine.cuda_block import Affine, Form
 
 KERNELS = torch.ops.iadd
 built = pytest.mark.skipif(
-    native.unavailable() is not None or not hasattr(KERNELS, "block_forward"),
+    cpu_convnet.unavailable() is not None or not hasattr(KERNELS, "block_forward"),
     reason="the extension is not built with the block kernels",
 )
 
@@ -34,18 +34,18 @@ def check(shape: tuple[int, int, int, int], form: Form, dtype: torch.dtype, boun
     rows, columns = (height // 2, width // 2) if form.pool else (height, width)
     by_y = normal(2, batch, channels, rows, columns, seed=5, dtype=dtype)
 
-    wanted_y, wanted_stats = blocks.forward_reference(x[0], affine, form)
+    wanted_y, wanted_stats = cuda_block.forward_reference(x[0], affine, form)
     y, stats = KERNELS.block_forward(x[0], *affine, *form)
     assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
     by_x, parts = KERNELS.block_backward(x[0], stats, *affine, by_y[0], *form)
-    wanted = blocks.backward_reference(x[0], wanted_stats, affine, by_y[0], form)
+    wanted = cuda_block.backward_reference(x[0], wanted_stats, affine, by_y[0], form)
     assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
 
-    wanted_y, wanted_stats = blocks.dual_forward_reference(x, affine, along, form)
+    wanted_y, wanted_stats = cuda_block.dual_forward_reference(x, affine, along, form)
     y, stats = KERNELS.block_dual_forward(x, *affine, *along, *form)
     assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
     by_x, parts = KERNELS.block_dual_backward(x, stats, *affine, *along, by_y, *form)
-    wanted = blocks.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    wanted = cuda_block.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
     assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
 
 
@@ -79,7 +79,7 @@ def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
     for x in (wide[..., 1:], wide[..., :8], wide.transpose(2, 3)[:, :, 1:], wide.flatten()[1:385]):
         x = x.view(2, 3, 8, 8) if x.dim() == 1 else x
         y, _ = KERNELS.block_forward(x, *affine, *form)
-        assert far(y, blocks.forward_reference(x, affine, form)[0]) < 1e-12
+        assert far(y, cuda_block.forward_reference(x, affine, form)[0]) < 1e-12
 
 
 @built
@@ -107,7 +107,7 @@ def test_a_plane_by_hand() -> None:
     """Values 0, 0, 2, 2: mean 1, deviation 1; scaled by 3 and shifted by 1: -2, -2, 4, 4."""
     x = torch.tensor([0.0, 0.0, 2.0, 2.0]).double().view(1, 1, 2, 2)
     affine = Affine(torch.tensor([3.0]).double(), torch.tensor([1.0]).double())
-    y, stats = blocks.forward_reference(x, affine, Form(relu=True, pool=True))
+    y, stats = cuda_block.forward_reference(x, affine, Form(relu=True, pool=True))
     assert float(y) == pytest.approx(2.0, abs=1e-4)  # (0 + 0 + 4 + 4) / 4
     assert stats is not None and stats.flatten().tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
 
@@ -120,12 +120,12 @@ def test_cuda_kernels_are_the_reference(side: int) -> None:
     x = normal(2, 3, channels, side, side).cuda()
     affine = Affine(normal(channels, seed=1).cuda(), normal(channels, seed=2).cuda())
     along = Affine(normal(channels, seed=3).cuda(), normal(channels, seed=4).cuda())
-    y, stats = blocks.dual_forward(x, affine, along, form)
-    wanted, wanted_stats = blocks.dual_forward_reference(x, affine, along, form)
-    assert blocks.fused(x) and far(y, wanted) < 1e-11
+    y, stats = cuda_block.dual_forward(x, affine, along, form)
+    wanted, wanted_stats = cuda_block.dual_forward_reference(x, affine, along, form)
+    assert cuda_block.fused(x) and far(y, wanted) < 1e-11
     by_y = torch.randn_like(y)
-    found = blocks.dual_backward(x, stats, affine, along, by_y, form)
-    reference = blocks.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    found = cuda_block.dual_backward(x, stats, affine, along, by_y, form)
+    reference = cuda_block.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
     assert all(far(a, b) < 1e-11 for a, b in zip(found, reference, strict=True))
-    again = blocks.dual_backward(x, stats, affine, along, by_y, form)
+    again = cuda_block.dual_backward(x, stats, affine, along, by_y, form)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd import chain, native, passes
+from iadd.engine import backend, chain, cpu_convnet
 from iadd.networks import Network, build_network
 
 pytestmark = pytest.mark.skipif(
-    native.unavailable() is not None, reason=f"no native passes: {native.unavailable()}"
+    cpu_convnet.unavailable() is not None, reason=f"no native passes: {cpu_convnet.unavailable()}"
 )
 
 FAMILY = (
@@ -53,7 +53,7 @@ def far(got: Tensor, wanted: Tensor) -> float:
 def test_the_gradient_is_autograds(name: str, channels: int, side: int, batch: int) -> None:
     network = build_network(name, channels, side, 7)
     case = draw(network, batch)
-    wanted = passes.gradient_reference(network, *case)
+    wanted = backend.gradient_reference(network, *case)
     for got, reference in zip(chain.gradient(network, *case), wanted, strict=True):
         assert far(got, reference) < 1e-11
     logits = chain.forward(network, *case[:2])
@@ -75,7 +75,7 @@ def test_taps_that_reach_over_the_whole_map() -> None:
     w1, b1, w2, b2, w3, b3 = (z.view(shape) for z, shape in zip(split, shapes, strict=True))
     x = F.max_pool2d(F.conv2d(images, w1, b1, padding=1).relu(), 2)
     x = F.conv2d(x, w2, b2, padding=2).relu()
-    loss = passes.cross_entropy(F.linear(x.flatten(1), w3, b3), targets)
+    loss = backend.cross_entropy(F.linear(x.flatten(1), w3, b3), targets)
     (wanted,) = torch.autograd.grad(loss, leaf)
     stages = [*(3, 3, 1, 1, 1), *(2, 5, 2, 1, 0), *(4, 0, 0, 0, 0)]
     _, got = torch.ops.iadd.chain_gradient(leaf.detach(), images, targets, stages)
@@ -99,7 +99,8 @@ def test_any_shape(
     network = build_network(name + parts[name], channels, side, classes)
     case = draw(network, batch, seed=width)
     assert (
-        far(chain.gradient(network, *case)[1], passes.gradient_reference(network, *case)[1]) < 1e-10
+        far(chain.gradient(network, *case)[1], backend.gradient_reference(network, *case)[1])
+        < 1e-10
     )
 
 
@@ -107,7 +108,7 @@ def test_any_shape(
 def test_however_a_batch_is_cut(batch: int) -> None:
     network = build_network("alexnet-w4", 1, 8, 3)
     case = draw(network, batch)
-    wanted = passes.gradient_reference(network, *case)
+    wanted = backend.gradient_reference(network, *case)
     assert max(map(far, chain.gradient(network, *case), wanted)) < 1e-11
     assert far(chain.forward(network, *case[:2]), network.apply(*case[:2])) < 1e-12
 
@@ -130,7 +131,7 @@ def test_equal_pixels_of_a_pool() -> None:
     network = build_network("lenet", 1, 8, 4)
     params, images, targets = draw(network, 3)
     blank = images.round().clamp(-1, 1) * (torch.arange(8) < 4)
-    wanted = passes.gradient_reference(network, params, blank, targets)[1]
+    wanted = backend.gradient_reference(network, params, blank, targets)[1]
     assert far(chain.gradient(network, params, blank, targets)[1], wanted) < 1e-11
 
 
@@ -142,7 +143,7 @@ def test_nan_and_infinity_propagate(name: str, value: float, which: int) -> None
     case = draw(network, 2)
     case[which].view(-1)[case[which].numel() // 2] = value
     loss, grad = chain.gradient(network, *case)
-    wanted_loss, wanted = passes.gradient_reference(network, *case)
+    wanted_loss, wanted = backend.gradient_reference(network, *case)
     assert bool(torch.isfinite(loss)) == bool(torch.isfinite(wanted_loss))
     assert bool(torch.isfinite(grad).all()) == bool(torch.isfinite(wanted).all())
 
@@ -161,7 +162,7 @@ def test_it_is_what_runs_where_it_is_faster() -> None:
     for name, channels, side in (("mlp", 1, 28), ("lenet", 3, 16), ("alexnet-w32", 1, 8)):
         network = build_network(name, channels, side, 3)
         params = torch.zeros(network.num_parameters)
-        assert passes.path(network, params) == f"chain-{native.instruction_set()}+autograd"
+        assert backend.path(network, params) == f"chain-{cpu_convnet.instruction_set()}+autograd"
         assert chain.path(network, params.bfloat16()) is None
     large = build_network("lenet", 3, 32, 3)
     assert chain.path(large, torch.zeros(large.num_parameters)) is None
@@ -207,8 +208,8 @@ def test_older_instruction_sets_agree(isa: str) -> None:
         "import torch; from tests.test_chain import *; "
         "network = build_network('alexnet-w5', 1, 9, 3); case = draw(network, 30); "
         "got = chain.gradient(network, *case); "
-        "wanted = passes.gradient_reference(network, *case); "
-        "assert max(map(far, got, wanted)) < 1e-11; print(native.instruction_set())"
+        "wanted = backend.gradient_reference(network, *case); "
+        "assert max(map(far, got, wanted)) < 1e-11; print(cpu_convnet.instruction_set())"
     )
     environment = os.environ | {"IADD_ISA": isa}
     ran = subprocess.run(

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from iadd.artifacts import load_tensors
 from iadd.commands import main
-from iadd.files import load_tensors
-from iadd.results import EVALUATIONS, LEADERBOARD, read_table
+from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, read_table
 
 TINY: dict[str, Any] = {
     "benchmark": "tiny",

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from iadd.config import Config, load_config, parse_config
-from iadd.plan import Plan, source_of
+from iadd.pipeline.config import Config, load_config, parse_config
+from iadd.pipeline.plan import Plan, source_of
 
 SHIPPED = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
 
@@ -104,7 +104,7 @@ def test_source_of_a_method_covers_its_own_file_only(
 ) -> None:
     import shutil
 
-    from iadd import plan as room
+    from iadd.pipeline import plan as room
 
     copy = tmp_path / "iadd"
     shutil.copytree(room.PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -122,7 +122,9 @@ def test_source_of_a_method_covers_its_own_file_only(
 def test_source_of_what_is_computed_covers_the_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.plan.PACKAGE", tmp_path / "iadd")  # installed: no kernels beside it
+    monkeypatch.setattr(
+        "iadd.pipeline.plan.PACKAGE", tmp_path / "iadd"
+    )  # installed: no kernels beside it
     kernel = tmp_path / "csrc" / "kernel.h"
     stages = ("experts", "methods", "evaluate", "tables")
     found = [[source_of(stage) for stage in stages]]
@@ -143,7 +145,9 @@ def test_anchors_may_live_under_dotted_keys() -> None:
 
 
 def test_the_reference_page_is_in_step_with_the_code() -> None:
-    from iadd.reference import render
+    from iadd.pipeline.config_docs import render
 
     page = Path(__file__).parent.parent / "config" / "README.md"
-    assert page.read_text() == render(), "run: python -m iadd.reference > config/README.md"
+    assert page.read_text() == render(), (
+        "run: python -m iadd.pipeline.config_docs > config/README.md"
+    )

@@ -8,11 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from iadd import commands, devices, stages
-from iadd.config import load_config
+from iadd import commands, devices
+from iadd.leaderboard.results import EVALUATIONS, read_table
 from iadd.networks import build_network
-from iadd.plan import Plan
-from iadd.results import EVALUATIONS, read_table
+from iadd.pipeline import stages
+from iadd.pipeline.config import load_config
+from iadd.pipeline.plan import Plan
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from iadd import experts as experts_room
-from iadd import passes
+from iadd.artifacts import load_tensors, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset, load_dataset
+from iadd.engine import backend
+from iadd.engine.backend import gradient_reference
 from iadd.experts import Experts, Recipe, expert_spec, record_shard
-from iadd.files import load_tensors, save_tensors
 from iadd.networks import Network, build_network
-from iadd.passes import gradient_reference
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_experts_trained_side_by_side_are_the_same(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_network("convnet-d1-w3", 1, 8, blobs.classes)
-    if not passes.batched(network, torch.zeros(1)):
+    if not backend.batched(network, torch.zeros(1)):
         pytest.skip("no pass here takes several networks at once")
     options: dict[str, Any] = {"experts": range(3), "epochs": 2}
     spec = record(blobs, network, tmp_path / "alone.safetensors", **options)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iadd import files
+from iadd import artifacts
 
 SPEC = {"dataset": "digits", "recipe": {"lr": 0.05, "epochs": 40}, "seeds": [1, 2]}
 
@@ -22,7 +22,7 @@ SPEC = {"dataset": "digits", "recipe": {"lr": 0.05, "epochs": 40}, "seeds": [1, 
 def stored(tmp_path: Path) -> Path:
     path = tmp_path / "deep" / "shard.safetensors"
     tensors = {"parameters": torch.arange(24.0).reshape(2, 3, 4), "epochs": torch.tensor([0, 2, 5])}
-    files.save_tensors(path, tensors, SPEC, {"seconds": 1.5})
+    artifacts.save_tensors(path, tensors, SPEC, {"seconds": 1.5})
     return path
 
 
@@ -34,15 +34,15 @@ def one_line(error: pytest.ExceptionInfo[ValueError], *parts: str) -> None:
 
 
 def test_canonical_json_does_not_depend_on_order_or_container() -> None:
-    assert files.canonical_json({"b": (1, 2), "a": 0.1}) == '{"a":0.1,"b":[1,2]}'
-    assert files.spec_hash({"b": 1, "a": 2}) == files.spec_hash({"a": 2, "b": 1})
-    assert files.spec_hash({"a": 1}) != files.spec_hash({"a": 2})
+    assert artifacts.canonical_json({"b": (1, 2), "a": 0.1}) == '{"a":0.1,"b":[1,2]}'
+    assert artifacts.spec_hash({"b": 1, "a": 2}) == artifacts.spec_hash({"a": 2, "b": 1})
+    assert artifacts.spec_hash({"a": 1}) != artifacts.spec_hash({"a": 2})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, Path("x")])
 def test_canonical_json_refuses_what_has_no_one_text(value: object) -> None:
     with pytest.raises(ValueError, match="spec: cannot be written as JSON"):
-        files.canonical_json({"key": value})
+        artifacts.canonical_json({"key": value})
 
 
 JSON = st.recursive(
@@ -54,23 +54,23 @@ JSON = st.recursive(
 
 @given(JSON, JSON)
 def test_first_difference_is_none_exactly_for_equal_texts(left: object, right: object) -> None:
-    same = files.canonical_json(left) == files.canonical_json(right)
-    assert (files.first_difference(left, right) is None) == same
-    assert files.first_difference(left, left) is None
+    same = artifacts.canonical_json(left) == artifacts.canonical_json(right)
+    assert (artifacts.first_difference(left, right) is None) == same
+    assert artifacts.first_difference(left, left) is None
 
 
 def test_source_hash_sees_content_and_name(tmp_path: Path) -> None:
     first, second = tmp_path / "a.py", tmp_path / "b.py"
     first.write_text("x = 1\n")
     second.write_text("x = 1\n")
-    before = files.source_hash([first, second])
-    assert before == files.source_hash([str(first), str(second)])
+    before = artifacts.source_hash([first, second])
+    assert before == artifacts.source_hash([str(first), str(second)])
     second.write_text("x = 2\n")
-    assert files.source_hash([first, second]) != before
+    assert artifacts.source_hash([first, second]) != before
 
 
 def test_tensors_spec_and_attributes_come_back(stored: Path) -> None:
-    loaded = files.load_tensors(stored, SPEC)
+    loaded = artifacts.load_tensors(stored, SPEC)
     assert loaded.spec == SPEC
     assert loaded.attributes == {"seconds": 1.5}
     assert torch.equal(loaded.tensors["parameters"], torch.arange(24.0).reshape(2, 3, 4))
@@ -78,7 +78,7 @@ def test_tensors_spec_and_attributes_come_back(stored: Path) -> None:
 
 
 def test_a_part_is_read_as_indexing_would(stored: Path) -> None:
-    file = files.open_tensors(stored, {"dataset": "digits"})
+    file = artifacts.open_tensors(stored, {"dataset": "digits"})
     whole = torch.arange(24.0).reshape(2, 3, 4)
     assert file.names == ("epochs", "parameters")
     assert file.shape("parameters") == (2, 3, 4)
@@ -88,20 +88,20 @@ def test_a_part_is_read_as_indexing_would(stored: Path) -> None:
 
 
 def test_a_part_is_a_copy_of_its_own(stored: Path) -> None:
-    file = files.open_tensors(stored)
+    file = artifacts.open_tensors(stored)
     file.get_slice("parameters", 0, 0).zero_()
     assert torch.equal(file.get_slice("parameters", 0, 0), torch.arange(4.0))
 
 
 def test_a_scalar_tensor_comes_back(tmp_path: Path) -> None:
-    files.save_tensors(tmp_path / "x", {"s": torch.tensor(3.0)}, {})
-    assert files.load_tensors(tmp_path / "x").tensors["s"].item() == 3.0
+    artifacts.save_tensors(tmp_path / "x", {"s": torch.tensor(3.0)}, {})
+    assert artifacts.load_tensors(tmp_path / "x").tensors["s"].item() == 3.0
 
 
 @pytest.mark.parametrize("index", [(2, 0), (0, 3), (-1, 0)])
 def test_an_index_outside_is_refused(stored: Path, index: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no index") as error:
-        files.open_tensors(stored).get_slice("parameters", *index)
+        artifacts.open_tensors(stored).get_slice("parameters", *index)
     one_line(error, stored.name, "(2, 3, 4)")
 
 
@@ -120,16 +120,16 @@ def test_an_index_outside_is_refused(stored: Path, index: tuple[int, int]) -> No
 def test_another_spec_is_refused_by_key_and_both_sides(
     stored: Path, expect: dict[str, object], parts: tuple[str, ...]
 ) -> None:
-    for reader in (files.open_tensors, files.load_tensors):
+    for reader in (artifacts.open_tensors, artifacts.load_tensors):
         with pytest.raises(ValueError) as error:
             reader(stored, expect)
         one_line(error, str(stored), *parts)
 
 
 def test_another_spec_version_is_refused(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SPEC_VERSION", "0.9")
+    monkeypatch.setattr(artifacts, "SPEC_VERSION", "0.9")
     with pytest.raises(ValueError) as error:
-        files.open_tensors(stored)
+        artifacts.open_tensors(stored)
     one_line(error, "spec_version is '1.0'", "reads '0.9'")
 
 
@@ -138,7 +138,7 @@ def test_a_truncated_file_is_refused_at_every_length(stored: Path) -> None:
     for length in (0, 5, 8, 60, len(content) // 2, len(content) - 1):
         stored.write_bytes(content[:length])
         with pytest.raises(ValueError) as error:
-            files.open_tensors(stored, SPEC)
+            artifacts.open_tensors(stored, SPEC)
         one_line(error, str(stored), "truncated or not a safetensors file")
 
 
@@ -147,34 +147,34 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
 
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(ValueError, match="has no spec"):
-        files.load_tensors(tmp_path / "foreign")
+        artifacts.load_tensors(tmp_path / "foreign")
     with pytest.raises(ValueError, match="no such file"):
-        files.load_tensors(tmp_path / "nothing")
+        artifacts.load_tensors(tmp_path / "nothing")
     with pytest.raises(ValueError, match="cannot be read"):
-        files.load_tensors(tmp_path)
+        artifacts.load_tensors(tmp_path)
 
 
 def test_nan_is_refused_where_it_is_read(tmp_path: Path) -> None:
     rows = torch.zeros(3, 2)
     rows[1, 1] = float("nan")
-    files.save_tensors(tmp_path / "x", {"rows": rows}, {})
-    file = files.open_tensors(tmp_path / "x")
+    artifacts.save_tensors(tmp_path / "x", {"rows": rows}, {})
+    file = artifacts.open_tensors(tmp_path / "x")
     assert torch.equal(file.get_slice("rows", 0), torch.zeros(2))
     with pytest.raises(ValueError, match="rows has NaN"):
         file.get_slice("rows", 1)
     with pytest.raises(ValueError, match="rows has NaN"):
-        files.load_tensors(tmp_path / "x")
+        artifacts.load_tensors(tmp_path / "x")
 
 
 def test_an_unknown_tensor_is_named_with_those_there(stored: Path) -> None:
     with pytest.raises(ValueError, match="no tensor 'weights', only epochs, parameters"):
-        files.open_tensors(stored).get_slice("weights", 0)
+        artifacts.open_tensors(stored).get_slice("weights", 0)
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table"
-    files.atomic_write(path, b"old")
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+    artifacts.atomic_write(path, b"old")
+    with pytest.raises(RuntimeError), artifacts.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError("stopped")
     assert path.read_bytes() == b"old"
@@ -185,16 +185,16 @@ def test_the_draft_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_p
     path = tmp_path / "shard"
     code = (
         "import os, signal, sys; from iadd import files\n"
-        "with files.replacing(sys.argv[1]) as draft:\n"
+        "with artifacts.replacing(sys.argv[1]) as draft:\n"
         "    draft.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    repository = Path(files.__file__).parents[1]
+    repository = Path(artifacts.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=repository, check=False)
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".shard.")
-    with files.replacing(path) as outer:
+    with artifacts.replacing(path) as outer:
         outer.write_bytes(b"outer")
-        files.atomic_write(path, b"inner")
+        artifacts.atomic_write(path, b"inner")
         assert path.read_bytes() == b"inner"
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"outer"
@@ -207,9 +207,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
         with pytest.raises(ValueError) as plain:
-            files.atomic_write(path, big)
+            artifacts.atomic_write(path, big)
         with pytest.raises(ValueError) as tensor:
-            files.save_tensors(path, tensors, {})
+            artifacts.save_tensors(path, tensors, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     one_line(plain, str(path), "cannot be written")
@@ -220,8 +220,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for write in (
-        lambda path: files.atomic_write(path, b""),
-        lambda path: files.save_tensors(path, {}, {}),
+        lambda path: artifacts.atomic_write(path, b""),
+        lambda path: artifacts.save_tensors(path, {}, {}),
     ):
         with pytest.raises(ValueError) as error:
             write(tmp_path / "file" / "set")
@@ -232,13 +232,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(ValueError, match="Permission denied"):
-        files.atomic_write(tmp_path / "x", b"")
+        artifacts.atomic_write(tmp_path / "x", b"")
     tmp_path.chmod(0o755)
 
 
 def test_files_are_as_readable_as_others_in_the_folder(stored: Path, tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
-    files.atomic_write(tmp_path / "plain", b"")
+    artifacts.atomic_write(tmp_path / "plain", b"")
     usual = (tmp_path / "usual").stat().st_mode
     assert stored.stat().st_mode == usual
     assert (tmp_path / "plain").stat().st_mode == usual

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from iadd.data import Transform
-from iadd.foreign import import_folder, import_torch
+from iadd.exchange import import_folder, import_torch
 from iadd.synthetic import TENSORS, SyntheticSet
 
 NAMES = ("a", "b", "c")

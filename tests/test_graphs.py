@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from iadd import graphs
 from iadd.augment import FAMILIES, Augmentation, Draw
+from iadd.engine import cuda_graph
+from iadd.engine.student import Step, Unrolled, draw_steps
+from iadd.engine.unroll import unroll
 from iadd.networks import build_network
 from iadd.seeds import generator_for
-from iadd.steps import Step, Unrolled, draw_steps
-from iadd.unroll import unroll
 
 
 def run(
@@ -57,11 +57,11 @@ def assert_same(a: Unrolled, b: Unrolled) -> None:
 def test_fixed_buffers_give_the_exact_gradient(
     families: tuple[str, ...], batch: int | None
 ) -> None:
-    graphs._iteration.cache_clear()
+    cuda_graph._iteration.cache_clear()
     for seed in (0, 1):  # the second goes through the first one's buffers
         options = {"families": families, "batch": batch, "alpha": 0.05 + 0.02 * seed}
         assert_same(run("captured", seed, **options), run("graph", seed, **options))
-    assert graphs._iteration.cache_info().misses == 1
+    assert cuda_graph._iteration.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("name", ["mlp-w16", "convnet-d1-w4-batchnorm", "lenet"])
@@ -78,10 +78,10 @@ def test_results_outlive_the_next_iteration() -> None:
 
 
 def test_a_new_shape_gets_new_buffers() -> None:
-    graphs._iteration.cache_clear()
+    cuda_graph._iteration.cache_clear()
     run("captured")
     run("captured", batch=4)
-    assert graphs._iteration.cache_info().misses == 2
+    assert cuda_graph._iteration.cache_info().misses == 2
 
 
 def test_steps_of_unequal_size_are_replayed_one_by_one() -> None:
@@ -90,7 +90,7 @@ def test_steps_of_unequal_size_are_replayed_one_by_one() -> None:
 
 
 def test_what_is_too_large_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iadd.unroll.REPLAY_BYTES", 100)
+    monkeypatch.setattr("iadd.engine.unroll.REPLAY_BYTES", 100)
     result = run("captured")
     assert result.path.startswith("replay/3 ")
     assert_same(result, run("graph"))
@@ -102,10 +102,10 @@ def test_capture_that_fails_is_said_once_and_done_without(
     def refuse(work: object, pool: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(graphs, "_captured", refuse)
+    monkeypatch.setattr(cuda_graph, "_captured", refuse)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    frame = graphs.Frame(
+    frame = cuda_graph.Frame(
         build_network("convnet-d1-w3", 1, 8, 3),
         torch.float32,
         torch.device("cpu"),
@@ -114,7 +114,7 @@ def test_capture_that_fails_is_said_once_and_done_without(
         None,
         False,
     )
-    iteration = graphs.Iteration(frame)
+    iteration = cuda_graph.Iteration(frame)
     assert not iteration._capture()
     assert iteration.forward == iteration._forward
     assert [r.message for r in caplog.records] == [

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd import native, passes
+from iadd.engine import backend, cpu_convnet
 from iadd.networks import Network, build_network
 
 pytestmark = pytest.mark.skipif(
-    native.unavailable() is not None, reason=f"no native passes: {native.unavailable()}"
+    cpu_convnet.unavailable() is not None, reason=f"no native passes: {cpu_convnet.unavailable()}"
 )
 
 FAMILY = (
@@ -92,13 +92,13 @@ def size(config: list[int], classes: int, image: Tensor) -> int:
 def test_float64_is_autograd(name: str, resolution: int) -> None:
     network = build_network(name, 3, resolution, 4)
     case = draw(network, 3)
-    assert passes.path(network, case.params).startswith("native-")
-    loss, grad = native.gradient(network, *case[:3])
-    wanted_loss, wanted_grad = passes.gradient_reference(network, *case[:3])
+    assert backend.path(network, case.params).startswith("native-")
+    loss, grad = cpu_convnet.gradient(network, *case[:3])
+    wanted_loss, wanted_grad = backend.gradient_reference(network, *case[:3])
     assert far(loss, wanted_loss) < 1e-12
     assert far(grad, wanted_grad) < 1e-11
-    wanted = passes.tangent_reference(network, *case)
-    for got, reference in zip(native.tangent(network, *case), wanted, strict=True):
+    wanted = backend.tangent_reference(network, *case)
+    for got, reference in zip(cpu_convnet.tangent(network, *case), wanted, strict=True):
         assert far(got, reference) < 1e-11
 
 
@@ -129,7 +129,7 @@ def test_any_shape(
     targets = torch.rand(batch, classes, generator=g, dtype=torch.float64).requires_grad_()
     direction = normal(len(params))
     logits, features = plain(list(config), classes, params, x)
-    loss = passes.cross_entropy(logits, targets)
+    loss = backend.cross_entropy(logits, targets)
     (grad,) = torch.autograd.grad(loss, params, create_graph=True)
     wanted = torch.autograd.grad(grad @ direction, (params, x, targets), retain_graph=True)
 
@@ -154,12 +154,16 @@ def test_float32_is_near_float64_where_no_sign_differs(name: str) -> None:
     """One Hessian-vector product within 1e-5; a network without ReLU has no signs to differ."""
     network = build_network(f"{name}-linear", 3, 16, 10)
     case = draw(network, 6, scale=0.1)
-    wanted = native.tangent(network, *case)
+    wanted = cpu_convnet.tangent(network, *case)
     single = Case(*(z.float() for z in case))
-    for got, reference in zip(native.tangent(network, *single)[:3], wanted[:3], strict=True):
+    for got, reference in zip(cpu_convnet.tangent(network, *single)[:3], wanted[:3], strict=True):
         assert far(got, reference) < 1e-5
     assert (
-        far(native.gradient(network, *single[:3])[1], native.gradient(network, *case[:3])[1]) < 1e-5
+        far(
+            cpu_convnet.gradient(network, *single[:3])[1],
+            cpu_convnet.gradient(network, *case[:3])[1],
+        )
+        < 1e-5
     )
 
 
@@ -170,7 +174,7 @@ def test_one_block_by_hand() -> None:
     params[4] = 1  # the centre tap
     image = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8)
     target = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    loss, grad = native.gradient(network, params, image, target)
+    loss, grad = cpu_convnet.gradient(network, params, image, target)
     assert math.isclose(float(loss), math.log(2))
     convolution, head = grad[:10], grad[10:]
     assert not convolution.any()  # the head is zero, so nothing flows through it
@@ -183,7 +187,7 @@ def test_one_block_by_hand() -> None:
 def test_forward_and_pull_back(name: str) -> None:
     network = build_network(name, 1, 10, 3)
     params, images, _, _ = draw(network, 5)
-    logits, features = native.forward(network, params, images)
+    logits, features = cpu_convnet.forward(network, params, images)
     leaves = [params.requires_grad_(), images.requires_grad_()]
     wanted = network.apply(*leaves), network.embed(*leaves)
     for got, output, at_features in zip((logits, features), wanted, (False, True), strict=True):
@@ -192,11 +196,11 @@ def test_forward_and_pull_back(name: str) -> None:
         cotangent = torch.randn(output.shape, generator=g, dtype=torch.float64)
         expected = torch.autograd.grad(output, leaves, cotangent, materialize_grads=True)
         data = (params.detach(), images.detach(), cotangent)
-        pulled = native.pull_back(network, *data, at_features=at_features)
+        pulled = cpu_convnet.pull_back(network, *data, at_features=at_features)
         for mine, theirs in zip(pulled, expected, strict=True):
             assert mine is not None
             assert far(mine, theirs) < 1e-11
-        only = native.pull_back(network, *data, at_features=at_features, need_params=False)
+        only = cpu_convnet.pull_back(network, *data, at_features=at_features, need_params=False)
         assert only[0] is None
         assert torch.equal(only[1], pulled[1])  # type: ignore[arg-type]
 
@@ -208,12 +212,12 @@ def test_step_and_pull_are_gradient_and_tangent_taken_in_place(students: int | N
     params, adjoint = case.params, case.direction
     if students:
         params, adjoint = (torch.stack([z * (1 + 0.1 * k) for k in range(3)]) for z in case[::3])
-    _, grad = native.gradient(network, params, case.images, case.targets)
-    h, *others = native.tangent(network, params, case.images, case.targets, adjoint)
+    _, grad = cpu_convnet.gradient(network, params, case.images, case.targets)
+    h, *others = cpu_convnet.tangent(network, params, case.images, case.targets, adjoint)
     moved, kept = adjoint.clone(), params.clone()
-    pulled = native.pull(network, params, case.images, case.targets, 0.3, moved)
+    pulled = cpu_convnet.pull(network, params, case.images, case.targets, 0.3, moved)
     carry = torch.zeros_like(params)
-    native.step(network, kept, case.images, case.targets, 0.3, carry, kept)
+    cpu_convnet.step(network, kept, case.images, case.targets, 0.3, carry, kept)
     assert far(kept, params - 0.3 * grad) < 1e-15
     assert 0 < float(carry.abs().max()) < 1e-15
     assert far(moved, adjoint - 0.3 * h) < 1e-15
@@ -224,8 +228,8 @@ def test_a_step_carries_what_rounding_takes_off_it() -> None:
     network = build_network("convnet-d2-w17", 3, 11, 4)
     params, images, targets, _ = (z.float() for z in draw(network, 6))
     carry, end = torch.zeros_like(params), torch.empty_like(params)
-    native.step(network, params, images, targets, 0.25, carry, end)
-    _, grad = native.gradient(network, params, images, targets)
+    cpu_convnet.step(network, params, images, targets, 0.25, carry, end)
+    _, grad = cpu_convnet.gradient(network, params, images, targets)
     exact = params.double() - 0.25 * grad.double()
     assert float((end - exact).abs().max()) > 1e-9
     left = (end.double() + carry - exact).abs()
@@ -237,14 +241,14 @@ def test_students_at_once_are_students_one_by_one() -> None:
     network = build_network("convnet-d2-w32", 1, 8, 10)
     cases = [draw(network, 7, seed) for seed in range(3)]
     params, images, targets, direction = (torch.stack(z).float() for z in zip(*cases, strict=True))
-    together = native.tangent(network, params, images, targets, direction)
-    shared = native.gradient(network, params, images[0], targets[0])
+    together = cpu_convnet.tangent(network, params, images, targets, direction)
+    shared = cpu_convnet.gradient(network, params, images[0], targets[0])
     for m in range(3):
-        alone = native.tangent(network, params[m], images[m], targets[m], direction[m])
+        alone = cpu_convnet.tangent(network, params[m], images[m], targets[m], direction[m])
         for many, one in zip(together, alone, strict=True):
             assert torch.equal(many[m], one)
         for many, one in zip(
-            shared, native.gradient(network, params[m], images[0], targets[0]), strict=True
+            shared, cpu_convnet.gradient(network, params[m], images[0], targets[0]), strict=True
         ):
             assert torch.equal(many[m], one)
 
@@ -260,10 +264,10 @@ def test_students_at_once_are_students_one_by_one() -> None:
 )
 def test_however_a_batch_is_cut(network: Network, batch: int) -> None:
     case = draw(network, batch)
-    got = [*native.gradient(network, *case[:3]), *native.tangent(network, *case)]
+    got = [*cpu_convnet.gradient(network, *case[:3]), *cpu_convnet.tangent(network, *case)]
     wanted = [
-        *passes.gradient_reference(network, *case[:3]),
-        *passes.tangent_reference(network, *case),
+        *backend.gradient_reference(network, *case[:3]),
+        *backend.tangent_reference(network, *case),
     ]
     assert max(map(far, got, wanted)) < 1e-10
 
@@ -277,7 +281,9 @@ def test_threads_do_not_change_a_bit(batch: int, width: int) -> None:
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append([*native.gradient(network, *case[:3]), *native.tangent(network, *case)])
+        results.append(
+            [*cpu_convnet.gradient(network, *case[:3]), *cpu_convnet.tangent(network, *case)]
+        )
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -291,10 +297,10 @@ def test_nan_and_infinity_propagate(name: str, value: float) -> None:
     for field, at in (("params", bias), ("images", 5), ("targets", 1), ("direction", bias)):
         case = clean._replace(**{field: getattr(clean, field).clone()})
         getattr(case, field).view(-1)[at] = value
-        loss, grad = native.gradient(network, *case[:3])
+        loss, grad = cpu_convnet.gradient(network, *case[:3])
         assert bool(torch.isfinite(loss)) == (field == "direction")
         assert bool(torch.isfinite(grad).all()) == (field == "direction")
-        assert not bool(torch.isfinite(native.tangent(network, *case)[0]).all())
+        assert not bool(torch.isfinite(cpu_convnet.tangent(network, *case)[0]).all())
 
 
 def test_unordered_and_foreign_strides_are_copied() -> None:
@@ -303,7 +309,7 @@ def test_unordered_and_foreign_strides_are_copied() -> None:
     strided = case._replace(images=case.images.to(memory_format=torch.channels_last))
     assert not strided.images.is_contiguous()
     assert torch.equal(
-        native.gradient(network, *strided[:3])[1], native.gradient(network, *case[:3])[1]
+        cpu_convnet.gradient(network, *strided[:3])[1], cpu_convnet.gradient(network, *case[:3])[1]
     )
 
 
@@ -315,37 +321,39 @@ def test_unordered_and_foreign_strides_are_copied() -> None:
 def test_other_networks_have_no_native_path(name: str) -> None:
     network = build_network(name, 1, 16, 3)
     params = torch.zeros(network.num_parameters)
-    assert native.path(network, params) is None
+    assert cpu_convnet.path(network, params) is None
     with pytest.raises(ValueError, match="no native pass"):
-        native.gradient(network, params, torch.zeros(1, 1, 16, 16), torch.zeros(1, 3))
+        cpu_convnet.gradient(network, params, torch.zeros(1, 1, 16, 16), torch.zeros(1, 3))
 
 
 def test_other_dtypes_have_no_native_path() -> None:
     network = build_network("convnet-d2-w8", 1, 8, 3)
-    assert native.path(network, torch.zeros(network.num_parameters, dtype=torch.bfloat16)) is None
-    assert native.path(network, torch.zeros(network.num_parameters, device="meta")) is None
+    assert (
+        cpu_convnet.path(network, torch.zeros(network.num_parameters, dtype=torch.bfloat16)) is None
+    )
+    assert cpu_convnet.path(network, torch.zeros(network.num_parameters, device="meta")) is None
 
 
 def test_refusals_name_what_is_wrong() -> None:
     network = build_network("convnet-d2-w8", 1, 8, 3)
     params, images, targets, direction = draw(network, 2)
     with pytest.raises(ValueError, match="parameters has shape"):
-        native.gradient(network, params[1:], images, targets)
+        cpu_convnet.gradient(network, params[1:], images, targets)
     with pytest.raises(ValueError, match="targets has shape"):
-        native.gradient(network, params, images, targets[:1])
+        cpu_convnet.gradient(network, params, images, targets[:1])
     with pytest.raises(ValueError, match="direction has shape"):
-        native.tangent(network, params, images, targets, direction[1:])
+        cpu_convnet.tangent(network, params, images, targets, direction[1:])
     with pytest.raises(ValueError, match="dimensions"):
-        native.gradient(network, params, images[0], targets)
+        cpu_convnet.gradient(network, params, images[0], targets)
     with pytest.raises(ValueError, match="no image"):
-        native.gradient(network, params, images[:0], targets[:0])
+        cpu_convnet.gradient(network, params, images[:0], targets[:0])
     with pytest.raises(TypeError, match="images is"):
-        native.gradient(network, params, images.float(), targets)
+        cpu_convnet.gradient(network, params, images.float(), targets)
 
 
 PROBE = """
 import torch
-from iadd import native, passes
+from iadd.engine import cpu_convnet, backend
 from iadd.networks import build_network
 network = build_network("convnet-d3-w20", 3, 13, 5)
 g = torch.Generator().manual_seed(0)
@@ -353,10 +361,10 @@ params = network.init(g).double()
 images = torch.randn(3, 3, 13, 13, generator=g, dtype=torch.float64)
 targets = torch.rand(3, 5, generator=g, dtype=torch.float64)
 direction = torch.randn(len(params), generator=g, dtype=torch.float64)
-wanted = passes.tangent_reference(network, params, images, targets, direction)
-got = native.tangent(network, params, images, targets, direction)
+wanted = backend.tangent_reference(network, params, images, targets, direction)
+got = cpu_convnet.tangent(network, params, images, targets, direction)
 assert all(float((a - b).abs().max() / b.abs().max()) < 1e-11 for a, b in zip(got, wanted))
-print(native.path(network, params))
+print(cpu_convnet.path(network, params))
 """
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from iadd import ops
-from iadd.ops import (
+from iadd import extension
+from iadd.engine.distance import (
     WeightsRule,
     distance,
     weighted_distance,
@@ -25,7 +25,7 @@ from iadd.ops import (
     weights_step_reference,
 )
 
-FUSED = ops.kernel_name(torch.zeros(1)) == "cpu-fused"
+FUSED = extension.kernel_name(torch.zeros(1)) == "cpu-fused"
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 BOTH = [
     pytest.param(
@@ -181,7 +181,7 @@ def test_half_experts_hold_every_value(expert, device):
     expected = exact(*arguments, None)
     assert error(unscaled, expected[1]) < 1e-6
     # the unscaled gradient is s - t, exactly
-    if ops.kernel_name(start.to(device)) != "reference":
+    if extension.kernel_name(start.to(device)) != "reference":
         assert torch.equal(adjoint.student.cpu(), -values.float())
 
 
@@ -632,15 +632,15 @@ def test_step_refuses(step, change, named):
 
 @pytest.mark.skipif(not FUSED, reason="no kernel")
 def test_says_what_runs():
-    assert ops.kernel_name(torch.zeros(1)) == "cpu-fused"
-    assert ops.kernel_name(torch.zeros(1, device="meta")) == "reference"
-    assert ops.status()["kernels"].startswith("fused")
+    assert extension.kernel_name(torch.zeros(1)) == "cpu-fused"
+    assert extension.kernel_name(torch.zeros(1, device="meta")) == "reference"
+    assert extension.status()["kernels"].startswith("fused")
 
 
 def test_reference_on_demand():
     code = (
         "import torch; from iadd import ops\n"
-        "print(ops.kernel_name(torch.zeros(1)), ops.status()['kernels'])\n"
+        "print(extension.kernel_name(torch.zeros(1)), extension.status()['kernels'])\n"
         "a = ops.weighted_distance_adjoint(torch.ones(3), torch.zeros(3), torch.full((3,), 2.))\n"
         "print(float(a.weighted), (a.scale * a.student).tolist())"
     )

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iadd import results
-from iadd.results import (
+from iadd.leaderboard import results
+from iadd.leaderboard.results import (
     EVALUATIONS,
     LEADERBOARD,
     SPEC_VERSION,
@@ -122,7 +122,7 @@ def test_columns_are_the_contract_s():
 
 
 def test_tables_need_no_torch():
-    code = "import sys, iadd.results; sys.exit('torch' in sys.modules)"
+    code = "import sys, iadd.leaderboard.results; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

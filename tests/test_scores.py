@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from iadd.scores import (
+from iadd.leaderboard.statistics import (
     Estimate,
     augmentation_robust_score,
     estimate,

@@ -19,14 +19,16 @@ from typing import Any
 import pytest
 import torch
 
-from iadd import methods, results, stages
-from iadd.config import parse_config
-from iadd.files import canonical_json
-from iadd.plan import Plan
+from iadd import methods
+from iadd.artifacts import canonical_json
+from iadd.leaderboard import results
+from iadd.leaderboard.ranking import ranked_rows
+from iadd.pipeline import stages
+from iadd.pipeline.config import parse_config
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.search_space import space_of
 from iadd.progress import Progress
-from iadd.ranking import ranked_rows
 from iadd.seeds import generator_for
-from iadd.space import space_of
 
 pytest.importorskip("ray")
 pytest.importorskip("optuna")
@@ -408,7 +410,7 @@ def test_a_member_that_is_cut_off_goes_on_and_a_rest_is_no_retry(ready: Path) ->
 def test_a_population_survives_a_kill_and_its_winner_is_replayed(
     ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.plan.source_of", lambda *names: "the same")
+    monkeypatch.setattr("iadd.pipeline.plan.source_of", lambda *names: "the same")
     keys = benchmark(**POPULATION)
     plan = Plan(parse_config(keys, "x"))
     (ready / "b.json").write_text(json.dumps(keys))
@@ -464,7 +466,7 @@ def test_a_population_survives_a_kill_and_its_winner_is_replayed(
 def test_a_population_whose_budget_ends_goes_on_with_a_larger_one(ready: Path) -> None:
     small = plan_of(**POPULATION, seconds=1e-6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iadd.plan.source_of", lambda *names: "the same")
+        patch.setattr("iadd.pipeline.plan.source_of", lambda *names: "the same")
         winner = json.loads(search(small, "blobs", "mtt", 1).read_text())
         assert winner["evidence"]["iterations"] == 0  # the default alone is judged
         large = plan_of(**POPULATION | {"trials": 3})
@@ -694,9 +696,9 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
 DRIVER = """
 import json, sys
 from pathlib import Path
-from iadd import plan
-from iadd.config import parse_config
-from iadd.plan import Plan
+from iadd.pipeline import plan
+from iadd.pipeline.config import parse_config
+from iadd.pipeline.plan import Plan
 from iadd.search import search
 plan.source_of = lambda *names: "the same"  # whoever edits the code while this test runs
 if __name__ == "__main__":
@@ -707,7 +709,7 @@ if __name__ == "__main__":
 def test_a_search_killed_in_the_middle_loses_no_finished_trial(
     ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.plan.source_of", lambda *names: "the same")
+    monkeypatch.setattr("iadd.pipeline.plan.source_of", lambda *names: "the same")
     keys = benchmark(trials=8, scheduler="none")
     plan = Plan(parse_config(keys, "x"))
     (ready / "b.json").write_text(json.dumps(keys))

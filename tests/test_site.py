@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, rank, read_table, write_table
-from iadd.site import build_site
+from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, rank, read_table, write_table
+from iadd.leaderboard.site import build_site
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -1,8 +1,8 @@
 """A student's steps: the rows and augmentations that they are drawn."""
 
 from iadd.augment import Draw
+from iadd.engine.student import draw_steps
 from iadd.seeds import generator_for
-from iadd.steps import draw_steps
 
 
 def test_minibatches_are_drawn_without_replacement_and_refilled() -> None:

@@ -102,7 +102,7 @@ def test_another_spec_is_refused(
 
 
 def test_truncated_foreign_and_nan_files_are_refused(tmp_path: Path, hard: SyntheticSet) -> None:
-    from iadd.files import save_tensors
+    from iadd.artifacts import save_tensors
 
     path = tmp_path / "set"
     hard.save(path)

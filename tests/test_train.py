@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadd import passes
 from iadd.augment import FAMILIES, Augmentation, augment
+from iadd.engine import backend
 from iadd.networks import build_network
 from iadd.seeds import generator_for, seed_for
 from iadd.train import Schedule, accuracy, fixed_statistics, train, train_many
@@ -59,7 +59,7 @@ def test_augmented_steps_are_those_taken_one_by_one(
     for _ in range(6):
         for rows in torch.randperm(11, generator=after).split(4):
             seen = augment(images[rows], augmentation.draw(after, len(rows)))
-            params -= 0.1 * passes.gradient(network, params, seen, targets[rows])[1]
+            params -= 0.1 * backend.gradient(network, params, seen, targets[rows])[1]
     assert torch.allclose(got, params, rtol=0, atol=1e-6)
     assert torch.equal(draws.get_state(), after.get_state())
 
@@ -118,7 +118,7 @@ def test_seeds_are_values_of_their_names() -> None:
 def test_many_side_by_side_end_where_each_ends_alone(families: tuple[str, ...]) -> None:
     g = generator_for("many")
     network = build_network("convnet-d1-w4", 3, 8, 3)
-    if not passes.batched(network, torch.zeros(1)):
+    if not backend.batched(network, torch.zeros(1)):
         pytest.skip("no pass here takes several networks at once")
     images = torch.randn(10, 3, 8, 8, generator=g, dtype=torch.float64)
     targets = torch.eye(3, dtype=torch.float64)[torch.arange(10) % 3]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 import iadd
 from iadd.augment import FAMILIES, Augmentation, Draw
+from iadd.engine.student import Step, Unrolled, draw_steps
+from iadd.engine.unroll import Schedule, _schedule, unroll
 from iadd.evaluation import validation_accuracy
 from iadd.methods import Hooks
 from iadd.networks import build_network
 from iadd.seeds import generator_for
-from iadd.steps import Step, Unrolled, draw_steps
 from iadd.synthetic import SyntheticSet
-from iadd.unroll import Schedule, _schedule, unroll
 
 NETWORKS = (
     "convnet-d2-w8",
@@ -120,7 +120,7 @@ def test_every_schedule_is_exact(
     """Seven steps: whole and broken segments, graphs kept of none, some and all of their steps."""
     options = {"steps": 7, "batch": 4, "families": ("scale",), "step_size": 0.02}
     graph = run(name, "graph", **options)
-    monkeypatch.setattr("iadd.unroll._schedule", lambda *_: Schedule(stride, tapes))
+    monkeypatch.setattr("iadd.engine.unroll._schedule", lambda *_: Schedule(stride, tapes))
     assert_same(run(name, "auto", **options), graph)
 
 
@@ -132,11 +132,11 @@ def test_auto_keeps_what_a_sixth_of_the_graph_allows(monkeypatch: pytest.MonkeyP
 
     assert schedule("vgg11-w4", 20) == Schedule(20, 20)  # within what is free: the whole graph
     assert run("vgg11-w4", "auto").path == "replay/4/4 autograd"
-    monkeypatch.setattr("iadd.unroll.FREE_BYTES", 0)
+    monkeypatch.setattr("iadd.engine.unroll.FREE_BYTES", 0)
     many, few = schedule("vgg11-w4", 60), schedule("vgg11-w4", 3)
     assert 1 < many.tapes <= 10 and many.stride >= many.tapes
     assert few.tapes == 1
-    monkeypatch.setattr("iadd.unroll.REPLAY_BYTES", 0)
+    monkeypatch.setattr("iadd.engine.unroll.REPLAY_BYTES", 0)
     assert schedule("vgg11-w4", 60).tapes == 1  # nothing fits: the least there is
 
 
@@ -217,7 +217,7 @@ def test_digits_are_distilled_as_well_by_every_path(
     forced: dict[str, str] = {}
     sets = [distilled()]
     with monkeypatch.context() as patch:
-        patch.setattr("iadd.native.path", lambda network, params: None)
+        patch.setattr("iadd.engine.cpu_convnet.path", lambda network, params: None)
         sets.append(distilled())
         forced = {"mode": "replay"}
         sets.append(distilled())

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from iadd import warm
+from iadd.pipeline import jobserver
 
 SERVER = """
 import os, sys, time
-from iadd import warm
+from iadd.pipeline import jobserver
 
 def command():
     print("argv", *sys.argv[1:], flush=True)
@@ -28,7 +28,7 @@ def command():
         time.sleep(60)
     print("cwd", os.getcwd(), os.environ.get("COLOUR"))
 
-print(warm.start(command), flush=True)
+print(jobserver.start(command), flush=True)
 sys.stdin.read()
 """
 
@@ -53,7 +53,7 @@ def client(address: str, *words: str, cwd: Path | None = None) -> subprocess.Pop
     return subprocess.Popen(
         [sys.executable, "-m", "iadd", *words],
         cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {warm.VARIABLE: address, "COLOUR": "blue"},
+        env=os.environ | {jobserver.VARIABLE: address, "COLOUR": "blue"},
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_streams_folder_environment_and_status(address: str, tmp_path: Path) -> 
 
 
 def test_a_crash_is_a_failure_not_a_success(address: str) -> None:
-    assert client(address, "crash").wait(60) == warm.CUT_OFF
+    assert client(address, "crash").wait(60) == jobserver.CUT_OFF
     job = client(address, "raise")
     assert "RuntimeError: a bug" in job.communicate(timeout=60)[1] and job.returncode == 1
 

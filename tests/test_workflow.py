@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, read_table
+from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, read_table
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow

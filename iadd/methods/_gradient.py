@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from iadd import passes
 from iadd.augment import Augmentation, augment, augment_adjoint
+from iadd.engine import backend
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 from iadd.networks import Network
 from iadd.train import Schedule, train
@@ -69,7 +69,7 @@ class GradientMatching(Matching):
             schedule = Schedule(self.params.inner_epochs, 256, self.params.lr_net)
             inner = problem.augmentation if self.siamese else Augmentation(())
             self.net = train(network, self.net, images, targets, schedule, inner, generator)
-        return Outer(loss, loss, gradient, 0.0, passes.path(network, self.net))
+        return Outer(loss, loss, gradient, 0.0, backend.path(network, self.net))
 
     def match(
         self, label: int, images: Tensor, targets: Tensor, generator: torch.Generator
@@ -80,16 +80,16 @@ class GradientMatching(Matching):
         rows = rows[torch.randperm(len(rows), generator=generator)[: self.params.batch_real]]
         real = problem.dataset.train.images[rows]
         draw = problem.augmentation.draw(generator) if self.siamese else None
-        _, g_real = passes.gradient(
+        _, g_real = backend.gradient(
             network, self.net, augment(real, draw), targets[:1].expand(len(real), -1).contiguous()
         )
         seen = augment(images, draw)
-        _, g_synthetic = passes.gradient(network, self.net, seen, targets)
+        _, g_synthetic = backend.gradient(network, self.net, seen, targets)
         g_leaf = g_synthetic.requires_grad_()
         with torch.enable_grad():
             distance = gradient_distance(network, g_leaf, g_real)
             (direction,) = torch.autograd.grad(distance, g_leaf)
-        h = passes.tangent(network, self.net, seen, targets, direction).images
+        h = backend.tangent(network, self.net, seen, targets, direction).images
         return float(distance.detach()), augment_adjoint(h, draw)
 
     def state(self) -> dict[str, Tensor]:

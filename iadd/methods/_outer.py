@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iadd.artifacts import canonical_json, load_tensors, save_tensors
 from iadd.devices import synchronize
-from iadd.files import canonical_json, load_tensors, save_tensors
 from iadd.methods._base import Matching, Method, Outer
 
 MAX_ROLLBACKS = 6

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from iadd import passes
+from iadd.engine import backend
 from iadd.methods._base import Method, MethodParams
 from iadd.train import Schedule, train
 
@@ -37,7 +37,7 @@ class Selection(Method):
         """What is known of every training image: by default its embedding (N, F)."""
         params = self.train(generator)
         parts = self.problem.dataset.train.images.split(512)
-        return torch.cat([passes.embed(self.problem.network, params, part) for part in parts])
+        return torch.cat([backend.embed(self.problem.network, params, part) for part in parts])
 
     def initial(self, generator: torch.Generator) -> Tensor:
         observed = self.observe(generator).cpu()

@@ -15,10 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from iadd import extension
+from iadd.engine.distance import Distance, distance
+from iadd.engine.student import draw_steps
+from iadd.engine.unroll import unroll
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Problem, Space
-from iadd.ops import Distance, distance, kernel_name
-from iadd.steps import draw_steps
-from iadd.unroll import unroll
 
 
 class TrajectoryParams(MatchingParams):
@@ -114,5 +115,5 @@ class Trajectory(Matching):
             float(self.unweighted),
             result.images,
             float(result.step_size),
-            f"{result.path} {kernel_name(start)}",
+            f"{result.path} {extension.kernel_name(start)}",
         )

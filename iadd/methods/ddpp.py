@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from iadd.engine.distance import weighted_distance
 from iadd.methods._base import MethodParams
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
-from iadd.ops import weighted_distance
 
 
 class DDPPParams(TrajectoryParams):

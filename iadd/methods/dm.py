@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iadd import passes
 from iadd.augment import augment, augment_adjoint
+from iadd.engine import backend
 from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
 
 
@@ -43,15 +43,15 @@ class DM(Matching):
             real.append(augment(train[rows], draw))
             draws.append(draw)
             lengths.append(len(rows))
-        features = passes.embed(network, net, torch.cat(real)).split(lengths)
+        features = backend.embed(network, net, torch.cat(real)).split(lengths)
         mean_real = torch.stack([part.mean(0) for part in features])  # (K, F)
         classes = zip(images.split(problem.ipc), draws, strict=True)
         seen = torch.cat([augment(own, draw) for own, draw in classes])
-        mean = passes.embed(network, net, seen).view(network.classes, problem.ipc, -1)
+        mean = backend.embed(network, net, seen).view(network.classes, problem.ipc, -1)
         difference = mean.mean(1) - mean_real  # (K, F)
         loss = float(difference.square().sum())
         cotangent = (2 / problem.ipc * difference).repeat_interleave(problem.ipc, 0)  # (N, F)
-        by_seen = passes.embed_gradient(network, net, seen, cotangent).split(problem.ipc)
+        by_seen = backend.embed_gradient(network, net, seen, cotangent).split(problem.ipc)
         classes = zip(by_seen, draws, strict=True)
         gradient = torch.cat([augment_adjoint(own, draw) for own, draw in classes])
-        return Outer(loss, loss, gradient, 0.0, passes.path(network, net))
+        return Outer(loss, loss, gradient, 0.0, backend.path(network, net))

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from iadd.engine.distance import Distance, WeightsRule, distance, weights_step
 from iadd.methods._base import MethodParams, Problem
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
-from iadd.ops import Distance, WeightsRule, distance, weights_step
 
 READINGS: dict[str, dict[str, Any]] = {
     "R1": {"update": "descent", "normalisation": "none", "optimiser": "sgd", "lr_w": 1.0},

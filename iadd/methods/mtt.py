@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from iadd.engine.distance import Distance, distance
 from iadd.methods._trajectory import Trajectory
-from iadd.ops import Distance, distance
 
 
 class MTT(Trajectory):

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from iadd import methods, stages
-from iadd.config import Config
-from iadd.files import SPEC_VERSION, atomic_write, canonical_json, source_hash
-from iadd.plan import Plan
+from iadd import methods
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, source_hash
+from iadd.pipeline import stages
+from iadd.pipeline.config import Config
+from iadd.pipeline.plan import Plan
 from iadd.progress import Progress
 from iadd.search.cluster import cluster
 from iadd.search.figure import importance, png
@@ -157,7 +158,7 @@ def _write(
     plan: Plan, task: Task, journal: Journal, finalists: list[tuple[Entry, list[Entry]]]
 ) -> Path:
     """Name the winner: JSON, trials, picture."""
-    from iadd.results import TRIALS, write_table
+    from iadd.leaderboard.results import TRIALS, write_table
 
     run = (task.dataset, task.method, task.ipc)
     rows = [row for entry in journal.entries(None) for row in _rows(plan, task, entry)]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iadd.files import atomic_write, canonical_json, spec_hash
+from iadd.artifacts import atomic_write, canonical_json, spec_hash
 
 RUNNING = "running"
 

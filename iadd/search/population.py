@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from iadd.files import atomic_write
+from iadd.artifacts import atomic_write
 from iadd.methods import Space
 from iadd.progress import Progress
 from iadd.search.journal import RUNNING, Entry

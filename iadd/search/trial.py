@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from iadd import devices, methods, stages
-from iadd.config import parse_config
-from iadd.plan import Plan
+from iadd import devices, methods
+from iadd.pipeline import stages
+from iadd.pipeline.config import parse_config
+from iadd.pipeline.plan import Plan
 from iadd.search.journal import Entry, Journal
 from iadd.seeds import generator_for
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from iadd.methods import Space
+from iadd.pipeline.search_space import SearchConfig
 from iadd.progress import Progress
 from iadd.search.journal import RUNNING, Entry
 from iadd.search.stopping import scheduler_of
 from iadd.search.trial import Task, attempt, place, settings_of
 from iadd.seeds import seed_for
-from iadd.space import SearchConfig
 
 METRIC = "accuracy"
 

@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from iadd import blocks, methods, native, ops, passes
+from iadd import extension, methods
+from iadd.engine import backend, cpu_convnet, cuda_block
 from iadd.networks import Network, build_network
-from iadd.plan import Plan
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.stages import open_dataset, open_network
 from iadd.seeds import generator_for
-from iadd.stages import open_dataset, open_network
 
 PACKAGES = [
     "iadd",
@@ -49,13 +50,16 @@ def print_report() -> None:
         table.add_row(f"cuda:{k}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
         table.add_row("cuda", "no usable device")
-    for name, value in ops.status().items():
+    for name, value in extension.status().items():
         table.add_row(name, value)
     table.add_row(
-        "native passes", native.unavailable() or "for ConvNets, MLP, LeNet, AlexNet, on the CPU"
+        "native passes",
+        cpu_convnet.unavailable() or "for ConvNets, MLP, LeNet, AlexNet, on the CPU",
     )
     if torch.cuda.is_available():
-        fused = "fused blocks" if blocks.fused(torch.empty(0, device="cuda")) else "plain blocks"
+        fused = (
+            "fused blocks" if cuda_block.fused(torch.empty(0, device="cuda")) else "plain blocks"
+        )
         table.add_row("cuda passes", f"for the ConvNet family, {fused}, in CUDA graphs")
     for tool in ("nvcc", "snakemake", "sbatch"):
         table.add_row(tool, shutil.which(tool) or "not found")
@@ -145,11 +149,11 @@ def _image_seconds(network: Network) -> float:
             32, network.channels, network.resolution, network.resolution, generator=generator
         )
         targets = torch.full((32, network.classes), 1 / network.classes)
-        passes.gradient(network, params, images, targets)
+        backend.gradient(network, params, images, targets)
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            passes.gradient(network, params, images, targets)
+            backend.gradient(network, params, images, targets)
             times.append(time.perf_counter() - began)
         _SECONDS[network.name] = sorted(times)[2] / 32
     return _SECONDS[network.name]

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
+from iadd.leaderboard.ranking import (
+    TUNED as TUNED,  # the mark of a protocol, and of a run: `mtt+tuned`
+)
 from iadd.methods import Space
-from iadd.ranking import TUNED as TUNED  # the mark of a protocol, and of a run: `mtt+tuned`
 
 KINDS = ("log", "uniform", "int")
 Ranges = dict[str, dict[str, list[float]] | list[Any] | None]

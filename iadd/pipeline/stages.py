@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from iadd import methods
+from iadd.artifacts import SPEC_VERSION, canonical_json
 from iadd.augment import Augmentation
-from iadd.config import Config, load_config
 from iadd.data import Dataset, load_dataset
 from iadd.devices import describe, peak_bytes
 from iadd.experts import Experts, expert_spec, record_shard
-from iadd.files import SPEC_VERSION, canonical_json
 from iadd.networks import Network, build_network
-from iadd.plan import Plan
+from iadd.pipeline.config import Config, load_config
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.search_space import TUNED, base_name, is_tuned
 from iadd.progress import Progress
 from iadd.seeds import generator_for
-from iadd.space import TUNED, base_name, is_tuned
 from iadd.synthetic import SyntheticSet
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def distill(
 def _write_trace(
     plan: Plan, key: str, method: str, ipc: int, seed: int, result: methods.Distilled
 ) -> None:
-    from iadd.results import TRACES, write_table
+    from iadd.leaderboard.results import TRACES, write_table
 
     same = {"dataset": key, "ipc": ipc, "method": method, "seed": seed}
     blank = dict.fromkeys(TRACES.names)
@@ -192,7 +192,7 @@ def evaluate(
 ) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
-    from iadd.results import EVALUATIONS, write_table
+    from iadd.leaderboard.results import EVALUATIONS, write_table
 
     config = plan.config
     _check_run(config, method, ipc, seed)
@@ -254,7 +254,7 @@ def evaluate(
 
 def collect(plan: Plan) -> None:
     """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it."""
-    from iadd import results
+    from iadd.leaderboard import results
 
     runs = list(plan.runs())
     evaluations = results.collect(
@@ -274,7 +274,7 @@ def collect(plan: Plan) -> None:
 
 def show(plan: Plan) -> None:
     """Print the leaderboard and where its files lie."""
-    from iadd import results
+    from iadd.leaderboard import results
 
     table = plan.table("leaderboard")
     board = results.read_table(table, results.LEADERBOARD)
@@ -285,7 +285,7 @@ def show(plan: Plan) -> None:
 
 def site(plan: Plan) -> None:
     """Build `site/index.html` from the tables and the pictures of the distilled sets."""
-    from iadd.site import build_site
+    from iadd.leaderboard.site import build_site
 
     pictures = {
         (dataset, method, ipc): plan.distilled(dataset, method, ipc, 0).with_suffix(".png")
@@ -316,7 +316,7 @@ def import_set(
     dataset: str | None,
 ) -> None:
     """Turn an exported folder, or foreign .pt images and labels, into a distilled set."""
-    from iadd.foreign import import_folder, import_torch
+    from iadd.exchange import import_folder, import_torch
 
     if config is None:
         raise ValueError(f"{source}: --config is needed, it names the data set and its transform")
@@ -363,7 +363,7 @@ def _host_peak() -> int:
 def _git_commit() -> str | None:
     """The commit of the code that ran; null outside a checkout."""
     done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        ["git", "-C", str(Path(__file__).parent.parent), "rev-parse", "HEAD"],
         capture_output=True,
         text=True,
         check=False,

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import ops
+from iadd import extension
 
 EPSILON = 1e-5
 
@@ -44,7 +44,7 @@ def fused(like: Tensor) -> bool:
 
 
 def _built() -> bool:
-    return "extension" in ops.status() and hasattr(torch.ops.iadd, "block_forward")
+    return "extension" in extension.status() and hasattr(torch.ops.iadd, "block_forward")
 
 
 def forward(x: Tensor, affine: Affine, form: Form) -> tuple[Tensor, Tensor | None]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from iadd import warm
-from iadd.config import Config, load_config, parse_config
-from iadd.files import canonical_json
-from iadd.plan import Plan
-from iadd.space import is_tuned
+from iadd.artifacts import canonical_json
+from iadd.pipeline import jobserver
+from iadd.pipeline.config import Config, load_config, parse_config
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.search_space import is_tuned
 
 
 class Jobs:
@@ -110,5 +110,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     profile = []
     if not {"--profile", "--executor"} & set(options):
         profile = ["--profile", "workflow/profiles/default"]
-        os.environ[warm.VARIABLE] = warm.start(command)  # local jobs only: a cluster counts its own
+        os.environ[jobserver.VARIABLE] = jobserver.start(
+            command
+        )  # local jobs only: a cluster counts its own
     os.execv(sys.executable, [*snakemake, *profile, "--configfile", str(config), *options])

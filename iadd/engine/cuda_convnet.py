@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import blocks
-from iadd.blocks import Affine, Form
+from iadd.engine import cuda_block
+from iadd.engine.cuda_block import Affine, Form
 from iadd.networks import Network
 
 
@@ -34,7 +34,7 @@ def fits(network: Network) -> bool:
 
 def path(network: Network, params: Tensor) -> str:
     """Name of this path, as recorded: `tangents`, `-fused` with the CUDA kernels, the precision."""
-    fused = network.options.norm == "instancenorm" and blocks.fused(params)
+    fused = network.options.norm == "instancenorm" and cuda_block.fused(params)
     name = f"tangents-{params.device.type}" + ("-fused" if fused else "")
     return name if network.precision == "float32" else f"{name}-{network.precision}"
 
@@ -192,7 +192,7 @@ class _Students:
         for layer, form in zip(layers, self.forms, strict=True):
             inputs.append(x)
             convolved.append(self.convolution.forward(x, layer.weight))
-            x, stats = blocks.forward(convolved[-1], layer.affine, form)
+            x, stats = cuda_block.forward(convolved[-1], layer.affine, form)
             kept.append(stats)
         features = self._apart(x).flatten(2)  # (M, B, F)
         logits = torch.baddbmm(bias, features, head.transpose(1, 2))
@@ -216,7 +216,7 @@ class _Students:
         by_y, found = self._maps(by_features), []
         for k in reversed(range(len(layers))):
             layer, x = layers[k], tape.inputs[k]
-            by_x, by_affine = blocks.backward(
+            by_x, by_affine = cuda_block.backward(
                 tape.convolved[k], tape.stats[k], layer.affine, by_y, self.forms[k]
             )
             if need_params:
@@ -245,7 +245,7 @@ class _Students:
                 both = both.view(2, -1, *both.shape[1:])
                 both[1] += other
             convolved.append(both)
-            x, stats = blocks.dual_forward(both, layer.affine, along.affine, form)
+            x, stats = cuda_block.dual_forward(both, layer.affine, along.affine, form)
             kept.append(stats)
         f, f_dot = features = self._apart(x).flatten(3)  # (2, M, B, F)
         z = torch.baddbmm(bias, f, head.transpose(1, 2))
@@ -267,7 +267,7 @@ class _Students:
         found = []
         for k in reversed(range(len(layers))):
             layer, along, x = layers[k], moving[k], tape.inputs[k]
-            by_x, by_affine = blocks.dual_backward(
+            by_x, by_affine = cuda_block.dual_backward(
                 tape.convolved[k], tape.stats[k], layer.affine, along.affine, by_y, self.forms[k]
             )
             # Pairs tangent adjoints with values and adjoints with tangents. Images stand still.

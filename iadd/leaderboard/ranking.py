@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from iadd.scores import Estimate, augmentation_robust_score, estimate, label_robust_score
+from iadd.leaderboard.statistics import (
+    Estimate,
+    augmentation_robust_score,
+    estimate,
+    label_robust_score,
+)
 from iadd.seeds import seed_for
 
 Record = Mapping[str, Any]

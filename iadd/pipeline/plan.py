@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from iadd import methods
-from iadd.config import Config
-from iadd.files import canonical_json, source_hash, spec_hash
-from iadd.space import base_name, is_tuned, tuned_name
+from iadd.artifacts import canonical_json, source_hash, spec_hash
+from iadd.pipeline.config import Config
+from iadd.pipeline.search_space import base_name, is_tuned, tuned_name
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 
 
 class Plan:
@@ -203,9 +203,9 @@ _BUDGET = {"trials", "seconds", "gpu_hours"}
 _MACHINE = {"workers", "cpus", "gpus", "memory_mb", "retries"}  # where, not what
 _OTHERS = {"methods", "space", "points"}  # other methods' business, or spelt out beside
 
-_LOWER = (
-    *("augment", "blocks", "chain", "data", "devices", "files", "native", "networks", "ops"),
-    *("passes", "seeds", "tangents", "train"),
+_TRAINING = (
+    *("artifacts", "augment", "data", "devices", "engine", "extension"),
+    *("networks", "seeds", "train"),
 )
 
 
@@ -215,15 +215,15 @@ def source_of(stage: str, method: str | None = None) -> str:
     The kernels' text is part of it where it lies beside the package, as in a checkout.
     """
     rooms = {
-        "experts": (*_LOWER, "experts"),
-        "methods": (*_LOWER, "experts", "synthetic", "steps", "graphs", "unroll", "evaluation"),
-        "evaluate": (*_LOWER, "synthetic", "evaluation"),
-        "tables": ("files", "seeds", "scores", "ranking", "results", "site"),
+        "experts": (*_TRAINING, "experts"),
+        "methods": (*_TRAINING, "experts", "synthetic", "evaluation"),
+        "evaluate": (*_TRAINING, "synthetic", "evaluation"),
+        "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
     paths: list[Path] = []
     for room in rooms:
         folder = PACKAGE / room
-        paths += sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+        paths += sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
     if stage != "tables":
         paths += sorted((PACKAGE.parent / "csrc").glob("*.*"))
     if method:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from iadd import config, methods
+from iadd import methods
 from iadd.experts import Recipe
-from iadd.space import SearchConfig
+from iadd.pipeline import config
+from iadd.pipeline.search_space import SearchConfig
 
 HEAD = """# Configuration
 
@@ -15,7 +16,7 @@ Keys that begin with a dot are ignored and may hold YAML anchors (`config/digits
 settings between methods so). Threads, memory and partitions are the machine's business and live in
 `workflow/profiles/`.
 
-This page is made from the code: `python -m iadd.reference > config/README.md`.
+This page is made from the code: `python -m iadd.pipeline.config_docs > config/README.md`.
 """
 
 

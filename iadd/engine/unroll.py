@@ -24,10 +24,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iadd import graphs, passes
 from iadd.augment import augment, augment_together, steps_together
+from iadd.engine import backend, cuda_graph
+from iadd.engine.student import Endpoint, Step, Unrolled
 from iadd.networks import Network
-from iadd.steps import Endpoint, Step, Unrolled
 
 MODES = ("auto", "replay", "captured", "checkpoint", "graph")
 REPLAY_BYTES = 2 << 30
@@ -97,7 +97,9 @@ def unroll(
         return _graph(network, start, images, targets, alpha, steps, endpoint)
     rate = float(alpha)
     if mode == "captured" or (mode == "auto" and start.is_cuda):
-        found = graphs.replay(network, start, images, targets, rate, steps, endpoint, REPLAY_BYTES)
+        found = cuda_graph.replay(
+            network, start, images, targets, rate, steps, endpoint, REPLAY_BYTES
+        )
         if found:
             return found
         mode = "auto"
@@ -111,13 +113,13 @@ def _rows(of: Tensor, step: Step) -> Tensor:
 
 def _schedule(mode: str, network: Network, start: Tensor, images: Tensor, count: int) -> Schedule:
     """What to keep in `count` steps that see `images` (B, C, H, W)."""
-    taped = passes.taped(network, start)
+    taped = backend.taped(network, start)
     sparse = Schedule(math.isqrt(count - 1) + 1, int(taped))
     if mode != "auto":
         return sparse if mode == "checkpoint" else Schedule(1, int(taped))
     if not taped:
         return sparse if (count + 1) * start.nbytes > REPLAY_BYTES else Schedule(1, 0)
-    tape = passes.tape_bytes(network, tuple(images.shape), start.dtype, start.device)
+    tape = backend.tape_bytes(network, tuple(images.shape), start.dtype, start.device)
     budget = min(max(SHARE * count * tape, FREE_BYTES), REPLAY_BYTES)
 
     def bytes_kept(s: Schedule) -> float:
@@ -133,7 +135,7 @@ def _schedule(mode: str, network: Network, start: Tensor, images: Tensor, count:
     return min(fitting, key=repeated) if fitting else min(choices, key=bytes_kept)
 
 
-_Stop = tuple[Tensor, passes.Tape | None]
+_Stop = tuple[Tensor, backend.Tape | None]
 """Where the walk is at step t: theta_t (P,), and the step's tape if it keeps one."""
 
 
@@ -197,13 +199,13 @@ class _Walk:
             self.carry.zero_()
 
     def after(
-        self, t: int, params: Tensor, tape: passes.Tape | None = None, into: Tensor | None = None
+        self, t: int, params: Tensor, tape: backend.Tape | None = None, into: Tensor | None = None
     ) -> Tensor:
         """theta_{t+1}, in `into` if given."""
         with torch.no_grad():
             if tape:
-                return passes.advance(params, tape.gradient, self.rate, self.carry, into)
-            return passes.step(self.network, params, *self.views[t], self.rate, self.carry, into)
+                return backend.advance(params, tape.gradient, self.rate, self.carry, into)
+            return backend.step(self.network, params, *self.views[t], self.rate, self.carry, into)
 
     def segment(self, steps: range, params: Tensor, tapes: int) -> list[_Stop]:
         """From theta at the first of `steps`: theta at every one, with a tape at the last few."""
@@ -214,7 +216,7 @@ class _Walk:
                 params = self.after(t - 1, *stops[-1])
             tape = None
             if steps.stop - t <= tapes:
-                tape = passes.record(self.network, params, *self.views[t])
+                tape = backend.record(self.network, params, *self.views[t])
             stops.append((params, tape))
         return stops
 
@@ -222,9 +224,9 @@ class _Walk:
         """Take lambda_{t+1} to lambda_t in place; the slope of step t."""
         params, tape = stop
         if tape:
-            by_seen, by_labels, slope = passes.pull_tape(self.network, tape, self.rate, adjoint)
+            by_seen, by_labels, slope = backend.pull_tape(self.network, tape, self.rate, adjoint)
         else:
-            by_seen, by_labels, slope = passes.pull(
+            by_seen, by_labels, slope = backend.pull(
                 self.network, params, *self.views[t], self.rate, adjoint
             )
         self.views.pull(t, by_seen, by_labels)
@@ -263,7 +265,7 @@ def _replay(
             stops = walk.segment(segment, kept.pop(), schedule.tapes)
         for t in reversed(segment):
             grad_alpha -= walk.before(t, stops.pop(), adjoint)
-    ran = passes.path(network, start)
+    ran = backend.path(network, start)
     gradients = views.grad_images, views.grad_targets, grad_alpha
     return Unrolled(loss.detach(), *gradients, end, f"{schedule} {ran}")
 
@@ -300,7 +302,7 @@ def _graph(
         params = start.detach().requires_grad_()
         for step in steps:
             seen = augment(_rows(leaves[0], step), step.draw)
-            loss = passes.cross_entropy(network.apply(params, seen), _rows(leaves[1], step))
+            loss = backend.cross_entropy(network.apply(params, seen), _rows(leaves[1], step))
             (grad,) = torch.autograd.grad(loss, params, create_graph=True)
             params = params - leaves[2] * grad
         loss, adjoint = endpoint(params.detach())

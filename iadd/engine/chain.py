@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from iadd import native
+from iadd.engine import cpu_convnet
 from iadd.networks import ARCHITECTURES, Layers, Network, Options
 
 PLAIN = ("mlp", "lenet", "alexnet")
@@ -69,15 +69,17 @@ def _stages(network: Network) -> list[int] | None:
 def path(network: Network, params: Tensor) -> str | None:
     """Name of the pass for parameters like these, `chain-<instruction set>`; None if none."""
     small = network.channels * network.resolution**2 <= IMAGE_NUMBERS
-    if not (small and native.takes(params)) or _stages(network) is None:
+    if not (small and cpu_convnet.takes(params)) or _stages(network) is None:
         return None
-    return f"chain-{native.instruction_set()}"
+    return f"chain-{cpu_convnet.instruction_set()}"
 
 
 def _known(network: Network) -> list[int]:
     stages = _stages(network)
-    if stages is None or native.unavailable():
-        raise ValueError(f"network {network.name!r} has no native chain: {native.unavailable()}")
+    if stages is None or cpu_convnet.unavailable():
+        raise ValueError(
+            f"network {network.name!r} has no native chain: {cpu_convnet.unavailable()}"
+        )
     return stages
 
 

@@ -16,7 +16,7 @@ from iadd.evaluation import find_protocol
 from iadd.experts import Recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
-from iadd.space import SearchConfig, space_of
+from iadd.pipeline.search_space import SearchConfig, space_of
 
 
 class Section(BaseModel):

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from iadd import ops
+from iadd import extension
 from iadd.networks import Network
 
 MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
@@ -28,7 +28,7 @@ def unavailable() -> str | None:
     IADD_KERNELS=reference turns them off, with every other kernel. IADD_ISA=avx2 or generic keeps
     them from the newer instructions that the processor has.
     """
-    status = ops.status()
+    status = extension.status()
     if "extension" not in status:
         return status["kernels"]
     if not hasattr(torch.ops.iadd, "convnet_gradient"):
@@ -38,7 +38,7 @@ def unavailable() -> str | None:
 
 def takes(params: Tensor) -> bool:
     """Whether native passes take such parameters: float32 or float64 on the CPU, where built."""
-    return ops.has_cpu_kernels(params) and unavailable() is None
+    return extension.has_cpu_kernels(params) and unavailable() is None
 
 
 @cache

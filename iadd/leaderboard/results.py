@@ -20,9 +20,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from iadd.files import SPEC_VERSION, atomic_write, canonical_json
-from iadd.ranking import CELL, TUNED, WHOLE, is_null, rank_range, ranked_rows, remark
-from iadd.scores import augmentation_robust_score, label_robust_score
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
+from iadd.leaderboard.ranking import CELL, TUNED, WHOLE, is_null, rank_range, ranked_rows, remark
+from iadd.leaderboard.statistics import augmentation_robust_score, label_robust_score
 
 if TYPE_CHECKING:  # jobs write their rows without paying for pandas
     import pandas as pd

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "IADD_WARM"
-LOADED = ("iadd.stages", "iadd.evaluation", "iadd.results", "iadd.unroll", "iadd.methods",
+LOADED = ("iadd.pipeline.stages", "iadd.evaluation", "iadd.leaderboard.results", "iadd.engine.unroll", "iadd.methods",
           "pandas", "pyarrow.parquet", "PIL.PngImagePlugin", "safetensors.torch")  # fmt: skip
 """What jobs import beside PyTorch, a second's worth."""
 CUT_OFF = 1
@@ -82,11 +82,11 @@ def _detach() -> None:
 
 def _load() -> None:
     """Import what jobs need. No tensor is computed here: threads would not survive the fork."""
-    from iadd import native
+    from iadd.engine import cpu_convnet
 
     for name in LOADED:
         importlib.import_module(name)
-    native.unavailable()
+    cpu_convnet.unavailable()
     gc.freeze()  # what is loaded stays: no job's collections look through it again
 
 

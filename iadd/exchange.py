@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iadd.artifacts import source_hash
 from iadd.data import Transform
 from iadd.data import folder as image_tree
-from iadd.files import source_hash
 from iadd.synthetic import TENSORS, SyntheticSet
 
 

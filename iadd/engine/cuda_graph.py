@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from iadd import passes
 from iadd.augment import Fates, fates
+from iadd.engine import backend
+from iadd.engine.student import Endpoint, Step, Unrolled
 from iadd.networks import Network
-from iadd.steps import Endpoint, Step, Unrolled
 
 
 class Frame(NamedTuple):
@@ -100,7 +100,7 @@ class Iteration:
             self.by_targets.clone(),
             self.by_alpha.clone(),
             end,
-            ("captured " if self.captured else "replay ") + passes.path(self.frame.network, start),
+            ("captured " if self.captured else "replay ") + backend.path(self.frame.network, start),
         )
 
     def _picked(self) -> Tensor:
@@ -120,15 +120,15 @@ class Iteration:
             self.carry.zero_()
             for t in range(self.frame.steps):
                 now, after = self.trajectory[t], self.trajectory[t + 1]
-                _, grad = passes.gradient(self.frame.network, now, self.seen[t], self.labels[t])
-                passes.advance(now, grad, self.alpha, self.carry, after)
+                _, grad = backend.gradient(self.frame.network, now, self.seen[t], self.labels[t])
+                backend.advance(now, grad, self.alpha, self.carry, after)
 
     def _backward(self) -> None:
         with torch.no_grad():
             self.by_alpha.zero_()
             for t in reversed(range(self.frame.steps)):
                 now, seen, labels = self.trajectory[t], self.seen[t], self.labels[t]
-                h = passes.tangent(self.frame.network, now, seen, labels, self.adjoint)
+                h = backend.tangent(self.frame.network, now, seen, labels, self.adjoint)
                 self.by_seen[t].copy_(h.images)
                 self.by_labels[t].copy_(h.targets)
                 self.by_alpha.sub_(h.slope)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import chain, native, tangents
 from iadd.devices import arithmetic
+from iadd.engine import chain, cpu_convnet, cuda_convnet
 from iadd.networks import Network
 
 
@@ -46,10 +46,10 @@ def path(network: Network, params: Tensor) -> str:
 
     `chain-<instructions>+autograd`: the gradient by the one, the tangent by the other.
     """
-    if found := native.path(network, params):
+    if found := cpu_convnet.path(network, params):
         return found
     if _by_hand(network, params):
-        return tangents.path(network, params)
+        return cuda_convnet.path(network, params)
     if found := chain.path(network, params):
         return f"{found}+autograd"
     rounded = params.is_cuda and network.precision != "float32"
@@ -57,16 +57,16 @@ def path(network: Network, params: Tensor) -> str:
 
 
 def _by_hand(network: Network, params: Tensor) -> bool:
-    return params.is_cuda and tangents.fits(network)
+    return params.is_cuda and cuda_convnet.fits(network)
 
 
 def _arithmetic(network: Network, params: Tensor) -> AbstractContextManager[None]:
-    return arithmetic(network.precision, params.device, autocast=not tangents.fits(network))
+    return arithmetic(network.precision, params.device, autocast=not cuda_convnet.fits(network))
 
 
 def batched(network: Network, params: Tensor) -> bool:
     """Whether `gradient` takes several students at once: (M, P), (M, B, C, H, W), (M, B, K)."""
-    return native.path(network, params) is not None or _by_hand(network, params)
+    return cpu_convnet.path(network, params) is not None or _by_hand(network, params)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -78,13 +78,13 @@ def gradient(
     network: Network, params: Tensor, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss () and its gradient (P,) at parameters (P,) on images (B, C, H, W), targets (B, K)."""
-    if native.path(network, params):
-        return native.gradient(network, params, images, targets)
+    if cpu_convnet.path(network, params):
+        return cpu_convnet.gradient(network, params, images, targets)
     if chain.path(network, params):
         return chain.gradient(network, params, images, targets)
     with _arithmetic(network, params):
         if _by_hand(network, params):
-            return tangents.gradient(network, params, images, targets)
+            return cuda_convnet.gradient(network, params, images, targets)
         return gradient_reference(network, params, images, targets)
 
 
@@ -92,11 +92,11 @@ def tangent(
     network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
 ) -> Tangent:
     """The mixed Hessian-vector product at (params, images, targets) in `direction` (P,)."""
-    if native.path(network, params):
-        return Tangent(*native.tangent(network, params, images, targets, direction))
+    if cpu_convnet.path(network, params):
+        return Tangent(*cpu_convnet.tangent(network, params, images, targets, direction))
     with _arithmetic(network, params):
         if _by_hand(network, params):
-            return Tangent(*tangents.tangent(network, params, images, targets, direction))
+            return Tangent(*cuda_convnet.tangent(network, params, images, targets, direction))
         return tangent_reference(network, params, images, targets, direction)
 
 
@@ -110,9 +110,9 @@ def step(
     into: Tensor | None = None,
 ) -> Tensor:
     """Parameters (P,) after a step of SGD, in `into` if given; `carry` is as in `advance`."""
-    if native.path(network, params):
+    if cpu_convnet.path(network, params):
         into = torch.empty_like(params) if into is None else into
-        native.step(network, params, images, targets, rate, carry, into)
+        cpu_convnet.step(network, params, images, targets, rate, carry, into)
         return into
     _, grad = gradient(network, params, images, targets)
     return advance(params, grad, rate, carry, into)
@@ -146,8 +146,8 @@ def pull(
 
     Returns the tangent's other parts: by images, by targets, and the slope.
     """
-    if native.path(network, params):
-        return native.pull(network, params, images, targets, rate, adjoint)
+    if cpu_convnet.path(network, params):
+        return cpu_convnet.pull(network, params, images, targets, rate, adjoint)
     h = tangent(network, params, images, targets, adjoint)
     adjoint.sub_(h.params, alpha=rate)
     return h.images, h.targets, h.slope
@@ -155,37 +155,37 @@ def pull(
 
 def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Logits (B, K), outside autograd."""
-    if native.path(network, params):
-        return native.forward(network, params, images)[0]
+    if cpu_convnet.path(network, params):
+        return cpu_convnet.forward(network, params, images)[0]
     if chain.path(network, params):
         return chain.forward(network, params, images)
     with torch.no_grad(), _arithmetic(network, params):
         if _by_hand(network, params):
-            return tangents.forward(network, params, images)[0]
+            return cuda_convnet.forward(network, params, images)[0]
         return network.apply(params, images)
 
 
 def embed(network: Network, params: Tensor, images: Tensor) -> Tensor:
     """Features (B, F) before the classifier, outside autograd."""
-    if native.path(network, params):
-        return native.forward(network, params, images)[1]
+    if cpu_convnet.path(network, params):
+        return cpu_convnet.forward(network, params, images)[1]
     with torch.no_grad(), _arithmetic(network, params):
         if _by_hand(network, params):
-            return tangents.forward(network, params, images)[1]
+            return cuda_convnet.forward(network, params, images)[1]
         return network.embed(params, images)
 
 
 def embed_gradient(network: Network, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
     """Gradient by the images (B, C, H, W) of <features, cotangent (B, F)>."""
-    if native.path(network, params):
-        _, by_images = native.pull_back(
+    if cpu_convnet.path(network, params):
+        _, by_images = cpu_convnet.pull_back(
             network, params, images, cotangent, at_features=True, need_params=False
         )
         assert by_images is not None
         return by_images
     with torch.enable_grad(), _arithmetic(network, params):
         if _by_hand(network, params):
-            return tangents.pull_back(network, params, images, cotangent)
+            return cuda_convnet.pull_back(network, params, images, cotangent)
         leaf = images.detach().requires_grad_()
         (by_images,) = torch.autograd.grad(network.embed(params, leaf), leaf, cotangent)
     return by_images
@@ -211,7 +211,7 @@ def tangent_reference(
 
 def taped(network: Network, params: Tensor) -> bool:
     """Whether the passes are autograd's, so that a `Tape` saves `tangent` its first-order pass."""
-    return native.path(network, params) is None and not _by_hand(network, params)
+    return cpu_convnet.path(network, params) is None and not _by_hand(network, params)
 
 
 def record(network: Network, params: Tensor, images: Tensor, targets: Tensor) -> Tape:

@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from iadd.files import atomic_write
-from iadd.ranking import CELL, TUNED, WHOLE, is_null, rank_range, remark
-from iadd.results import EVALUATIONS, LEADERBOARD, TRACES, TRIALS, read_table
-from iadd.site.plot import COLOURS, png, svg
+from iadd.artifacts import atomic_write
+from iadd.leaderboard.ranking import CELL, TUNED, WHOLE, is_null, rank_range, remark
+from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, TRIALS, read_table
+from iadd.leaderboard.site.plot import COLOURS, png, svg
 
 Record = dict[str, Any]
 Pictures = Mapping[tuple[str, str, int], Record]
@@ -36,7 +36,7 @@ def build_site(
 ) -> None:
     """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
 
-    leaderboard, evaluations, traces: tables of `iadd.results`. pictures: PNG files of distilled
+    leaderboard, evaluations, traces: tables of `iadd.leaderboard.results`. pictures: PNG files of distilled
     images by (dataset, method, ipc); searches: those of searches, told of by the table trials, each
     of the same budget.
     Same tables, same bytes. Raises ValueError naming the file

@@ -1,0 +1,92 @@
+"""The compiled extension `iadd/_C*.so`: finding it, loading it, and saying what it can do."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@cache
+def _extension() -> dict[str, str]:
+    """Load iadd/_C*.so and register its fakes: what it is, or under `reason` why it is not used."""
+    mode = os.environ.get("IADD_KERNELS", "fused")
+    if mode not in ("fused", "reference"):
+        raise ValueError(f"IADD_KERNELS={mode}: allowed are fused, reference")
+    if mode == "reference":
+        return {"reason": "IADD_KERNELS=reference"}
+    found = sorted(Path(__file__).parent.glob("_C*.so"))
+    if not found:
+        return _without("it is not built (python setup.py build_ext --inplace)")
+    try:
+        torch.ops.load_library(found[0])
+        info = dict(word.split("=") for word in torch.ops.iadd.kernel_info().split())
+    except (OSError, AttributeError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return _without(f"{found[0].name} does not load: {reason}")
+    if info["torch"] != torch.__version__.partition("+")[0]:
+        return _without(
+            f"{found[0].name} was built for torch {info['torch']}, this is {torch.__version__}"
+        )
+    torch.library.register_fake("iadd::distance_pass")(_fake_pass)
+    torch.library.register_fake("iadd::weights_step")(_fake_step)
+    return info | {"file": found[0].name}
+
+
+def _without(reason: str) -> dict[str, str]:
+    logging.getLogger("iadd").warning("plain PyTorch instead of the fused kernels: %s", reason)
+    return {"reason": reason}
+
+
+@cache
+def _without_cuda() -> None:
+    _without("the extension was built without CUDA")
+
+
+def _fake_pass(student: Tensor, *others: object, **more: object) -> tuple[Tensor, Tensor, Tensor]:
+    _fake_step(student, *others, *more.values())
+    return student.new_empty(()), student.new_empty(()), student.new_empty(())
+
+
+def _fake_step(first: Tensor, *others: object) -> None:
+    for x in others:
+        if isinstance(x, Tensor) and x.device != first.device:
+            raise ValueError(f"device: {x.device} beside {first.device}, allowed the same")
+
+
+def has_kernel(tensor: Tensor) -> bool:
+    """Whether a kernel for the tensor's device is there; the first time it is not, says why."""
+    info = _extension()
+    if "reason" in info:
+        return False
+    if tensor.is_cuda and info["cuda"] == "0":
+        _without_cuda()
+        return False
+    return tensor.is_cpu or tensor.is_cuda
+
+
+def has_cpu_kernels(tensor: Tensor) -> bool:
+    """Whether the extension is there for a tensor of float32 or float64 on the CPU."""
+    return tensor.is_cpu and tensor.dtype in (torch.float32, torch.float64) and has_kernel(tensor)
+
+
+def kernel_name(tensor: Tensor) -> str:
+    """Which implementation runs for tensors on its device: cpu-fused, cuda-fused or reference."""
+    return f"{tensor.device.type}-fused" if has_kernel(tensor) else "reference"
+
+
+def status() -> dict[str, str]:
+    """What `iadd doctor` shows: file, torch, devices and instruction set, or why there are none."""
+    info = _extension()
+    if "reason" in info:
+        return {"kernels": f"reference: {info['reason']}"}
+    devices = "cpu and cuda" if info["cuda"] == "1" else "cpu, built without cuda"
+    return {
+        "kernels": f"fused for {devices}",
+        "extension": f"{info['file']}, torch {info['torch']}",
+        "cpu kernels": info["cpu"],
+    }
