@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation, Draw, augment_together, fates, steps_together
-from iadd.engine import backend
+from iadd.engine.backend import choose_backend
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingPlan:
     """How a network is trained: SGD, with momentum if given; `drops` cut the rate tenfold."""
 
     epochs: int
@@ -32,12 +32,15 @@ class Schedule:
     """Epochs (0-based) at whose start the learning rate is multiplied by 0.1."""
 
 
+Schedule = TrainingPlan  # the old name, until every caller has moved
+
+
 def train(
     network: Network,
     params: Tensor,
     images: Tensor,
     targets: Tensor,
-    schedule: Schedule,
+    schedule: TrainingPlan,
     augmentation: Augmentation,
     generator: torch.Generator,
     on_epoch: Callable[[int, Tensor], None] | None = None,
@@ -57,24 +60,25 @@ def train(
     A non-finite state is not an error here: it is returned, and whoever asked records it.
     """
     params = params.to(images.device, copy=True)
+    backend = choose_backend(network, params.device, params.dtype)
     velocity = torch.zeros_like(params)
     rate, batches = schedule.step_size, -(-len(images) // schedule.batch)
-    steps = _views(images, targets, schedule, augmentation, generator)
+    steps = _augmented_batches(images, targets, schedule, augmentation, generator)
     for epoch in range(schedule.epochs):
         if epoch in schedule.drops:
             rate *= 0.1
         for seen, labels in islice(steps, batches):
-            _, grad = backend.gradient(network, params, seen, labels)
+            _, grad = backend.gradient(params, seen, labels)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
 
 
-def _views(
+def _augmented_batches(
     images: Tensor,
     targets: Tensor,
-    schedule: Schedule,
+    schedule: TrainingPlan,
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,7 +102,7 @@ def train_many(
     params: Tensor,
     images: Tensor,
     targets: Tensor,
-    schedule: Schedule,
+    schedule: TrainingPlan,
     augmentation: Augmentation,
     generators: Sequence[torch.Generator],
     on_epoch: Callable[[int, Tensor], None] | None = None,
@@ -106,9 +110,10 @@ def train_many(
     """`train` of M networks side by side: parameters (M, P), a generator each.
 
     A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
-    that one small network cannot fill; `backend.batched` says for which networks it works.
+    that one small network cannot fill; `Backend.batched` says for which networks it works.
     """
     params = params.to(images.device, copy=True)
+    backend = choose_backend(network, params.device, params.dtype)
     velocity = torch.zeros_like(params)
     rate, size, side = schedule.step_size, len(images), images.shape[-1]
     for epoch in range(schedule.epochs):
@@ -122,14 +127,16 @@ def train_many(
                 numbers = fates(draws, count, side, images.dtype)
                 numbers = numbers.map(lambda z: z.flatten(0, 1).to(images.device))
                 seen = numbers.apply(seen.flatten(0, 1)).view_as(seen)
-            _, grad = backend.gradient(network, params, seen, targets[rows])
+            _, grad = backend.gradient(params, seen, targets[rows])
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
 
 
-def _step(params: Tensor, velocity: Tensor, grad: Tensor, schedule: Schedule, rate: float) -> None:
+def _step(
+    params: Tensor, velocity: Tensor, grad: Tensor, schedule: TrainingPlan, rate: float
+) -> None:
     if schedule.weight_decay:
         grad.add_(params, alpha=schedule.weight_decay)
     if schedule.momentum:
@@ -151,7 +158,8 @@ def predict(
     """Logits (N, K), in batches; batch norm by `statistics` where given."""
     batches = images.split(EVALUATION_BATCH)
     if statistics is None:
-        return torch.cat([backend.logits(network, params, part) for part in batches])
+        backend = choose_backend(network, params.device, params.dtype)
+        return torch.cat([backend.logits(params, part) for part in batches])
     with torch.no_grad():
         return torch.cat([network.apply(params, part, statistics) for part in batches])
 

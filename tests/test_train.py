@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from iadd.augment import FAMILIES, Augmentation, augment
-from iadd.engine import backend
+from iadd.engine.backend import choose_backend
 from iadd.networks import build_network
 from iadd.seeds import generator_for, seed_for
-from iadd.train import Schedule, accuracy, fixed_statistics, train, train_many
+from iadd.train import TrainingPlan, accuracy, fixed_statistics, train, train_many
 
 
 @pytest.mark.parametrize("name", ["mlp-w8", "convnet-d2-w8", "resnet18-w4-batchnorm"])
@@ -18,7 +18,7 @@ def test_equals_torch_optim(name: str) -> None:
     images = torch.randn(20, 1, 8, 8, generator=g, dtype=torch.float64)
     labels = torch.arange(20) % 3
     start = network.init(g).double()
-    schedule = Schedule(4, 8, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
+    schedule = TrainingPlan(4, 8, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
     got = train(
         network,
         start,
@@ -53,13 +53,13 @@ def test_augmented_steps_are_those_taken_one_by_one(
     )
     images, targets = torch.randn(11, 1, 8, 8, generator=g), torch.eye(3)[torch.arange(11) % 3]
     start, draws, after = network.init(g), generator_for("draws"), generator_for("draws")
-    schedule = Schedule(6, 4, 0.1)
+    schedule = TrainingPlan(6, 4, 0.1)
     got = train(network, start, images, targets, schedule, augmentation, draws)
-    params = start.clone()
+    params, backend = start.clone(), choose_backend(network, start.device)
     for _ in range(6):
         for rows in torch.randperm(11, generator=after).split(4):
             seen = augment(images[rows], augmentation.draw(after, len(rows)))
-            params -= 0.1 * backend.gradient(network, params, seen, targets[rows])[1]
+            params -= 0.1 * backend.gradient(params, seen, targets[rows])[1]
     assert torch.allclose(got, params, rtol=0, atol=1e-6)
     assert torch.equal(draws.get_state(), after.get_state())
 
@@ -75,7 +75,7 @@ def test_input_is_left_alone_and_epochs_are_reported() -> None:
         start,
         images,
         targets,
-        Schedule(3, 4, 0.1),
+        TrainingPlan(3, 4, 0.1),
         Augmentation(),
         generator_for(2),
         lambda epoch, params: seen.append((epoch, params.clone())),
@@ -118,12 +118,12 @@ def test_seeds_are_values_of_their_names() -> None:
 def test_many_side_by_side_end_where_each_ends_alone(families: tuple[str, ...]) -> None:
     g = generator_for("many")
     network = build_network("convnet-d1-w4", 3, 8, 3)
-    if not backend.batched(network, torch.zeros(1)):
+    if not choose_backend(network, torch.device("cpu")).batched:
         pytest.skip("no pass here takes several networks at once")
     images = torch.randn(10, 3, 8, 8, generator=g, dtype=torch.float64)
     targets = torch.eye(3, dtype=torch.float64)[torch.arange(10) % 3]
     starts = torch.stack([network.init(g).double() for _ in range(3)])
-    schedule = Schedule(3, 4, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
+    schedule = TrainingPlan(3, 4, 0.05, momentum=0.9, weight_decay=0.01, drops=(2,))
     common = (images, targets, schedule, Augmentation(families))
     epochs: list[int] = []
     before = starts.clone()

@@ -1,11 +1,11 @@
-"""The native passes of the ConvNet family: gradient, tangent, forward and pull-back on the CPU.
+"""The backend of the ConvNet family on the CPU: hand-written C++ passes from csrc/cpu_convnet*.
 
-Built from `csrc/` into `iadd/_C*.so`. One text serves float32 and float64 and three instruction
-sets, chosen at run time. Results are bit-identical for any number of threads. Nothing here is
-recorded by autograd: callers hand over plain tensors and get plain tensors.
+One text serves float32 and float64 and three instruction sets, chosen at run time. Results have the
+same bits for any number of threads.
 
-Forward over reverse (Pearlmutter 1994) in dual numbers, 3x3 convolutions by Winograd F(4x4, 3x3)
-(Lavin & Gray 2015, arXiv:1509.09308), norm, ReLU and pool fused per image and channel block.
+The tangent is forward over reverse (Pearlmutter 1994) in dual numbers, 3x3 convolutions go by
+Winograd F(4x4, 3x3) (Lavin & Gray 2015, arXiv:1509.09308), and norm, ReLU and pool are fused per
+image and block of channels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iadd import extension
+from iadd.engine.base import Backend, Tangent
 from iadd.networks import Network
 
 MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
@@ -23,7 +24,7 @@ MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
 
 @cache
 def unavailable() -> str | None:
-    """Why the native passes cannot run in this process, in one line; None if they can.
+    """Why the C++ passes cannot run in this process, in one line; None if they can.
 
     IADD_KERNELS=reference turns them off, with every other kernel. IADD_ISA=avx2 or generic keeps
     them from the newer instructions that the processor has.
@@ -34,11 +35,6 @@ def unavailable() -> str | None:
     if not hasattr(torch.ops.iadd, "convnet_gradient"):
         return f"{status['extension']} was built without the ConvNet passes"
     return None
-
-
-def takes(params: Tensor) -> bool:
-    """Whether native passes take such parameters: float32 or float64 on the CPU, where built."""
-    return extension.has_cpu_kernels(params) and unavailable() is None
 
 
 @cache
@@ -56,113 +52,91 @@ def _config(network: Network) -> list[int] | None:
     return [options.width, options.depth, norm, relu, pool]
 
 
-def path(network: Network, params: Tensor) -> str | None:
-    """Name of the native path for parameters like these, `native-<instruction set>`; None if none.
+def fits(network: Network, device: torch.device, dtype: torch.dtype) -> bool:
+    """A ConvNet with instance norm or none, ReLU or none, average pooling or none, on the CPU."""
+    return (
+        device.type == "cpu"
+        and dtype in (torch.float32, torch.float64)
+        and _config(network) is not None
+        and unavailable() is None
+    )
 
-    A ConvNet with instance norm or none, ReLU or none, average pooling or none, in float32 or
-    float64 on the CPU.
+
+class CpuConvNet(Backend):
+    """Passes of a ConvNet in C++; `gradient` and `tangent` take a leading M of many networks.
+
+    Images and targets are (B, ...) for all networks or (M, B, ...).
+
+    Raises:
+        ValueError: a network outside the family, or the extension is not there.
     """
-    if not takes(params) or _config(network) is None:
-        return None
-    return f"native-{instruction_set()}"
+
+    batched = True
+
+    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(network, device, dtype)
+        config = _config(network)
+        if config is None or unavailable():
+            reason = unavailable() or "it is no ConvNet of the family"
+            raise ValueError(f"network {network.name!r} has no C++ passes: {reason}")
+        self._config = config
+        self._operators = torch.ops.iadd
+
+    @property
+    def name(self) -> str:
+        return f"cpu-convnet-{instruction_set()}"
+
+    def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, gradient = self._operators.convnet_gradient(params, images, targets, self._config)
+        return loss, gradient
+
+    def tangent(
+        self, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+    ) -> Tangent:
+        found = self._operators.convnet_tangent(params, images, targets, direction, self._config)
+        return Tangent(*found[:4])
+
+    def step(
+        self,
+        params: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        step_size: float,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        out = torch.empty_like(params) if out is None else out
+        carry = torch.zeros_like(params)
+        self._operators.convnet_step(params, images, targets, step_size, self._config, carry, out)
+        return out
+
+    def step_back(
+        self, params: Tensor, images: Tensor, targets: Tensor, step_size: float, adjoint: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        by_images, by_targets, slope, _ = self._operators.convnet_pull(
+            params, images, targets, step_size, self._config, adjoint
+        )
+        return by_images, by_targets, slope
+
+    def logits(self, params: Tensor, images: Tensor) -> Tensor:
+        return self._forward(params, images)[0]
+
+    def embed(self, params: Tensor, images: Tensor) -> Tensor:
+        return self._forward(params, images)[1]
+
+    def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
+        by_images: Tensor = self._operators.convnet_backward(
+            params, images, cotangent, self.network.classes, True, False, True, self._config
+        )[1]
+        return by_images
+
+    def _forward(self, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features = self._operators.convnet_forward(
+            params, images, self.network.classes, self._config
+        )
+        return logits, features
 
 
 @cache
 def instruction_set() -> str:
     """The newest that the processor has a build for: avx512, avx2 or generic."""
     return str(torch.ops.iadd.convnet_isa())
-
-
-def _known(network: Network) -> list[int]:
-    config = _config(network)
-    if config is None or unavailable():
-        raise ValueError(f"network {network.name!r} has no native pass here: {unavailable()}")
-    return config
-
-
-def gradient(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean soft-target cross-entropy () and its gradient (P,).
-
-    Args:
-        params: (P,), or (M, P) for M students; every result then has a leading M.
-        images: (B, C, H, W) for all students or (M, B, C, H, W).
-        targets: probabilities (B, K) or (M, B, K).
-    """
-    config = _known(network)  # first: it loads the operators
-    loss, grad = torch.ops.iadd.convnet_gradient(params, images, targets, config)
-    return loss, grad
-
-
-def tangent(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Derivatives of <gradient, direction> by params (P,), images (B, C, H, W), targets (B, K).
-
-    Shapes as in `gradient`; `direction` is like `params`. The last is <gradient, direction> itself.
-    """
-    config = _known(network)
-    h, h_images, h_targets, slope, _ = torch.ops.iadd.convnet_tangent(
-        params, images, targets, direction, config
-    )
-    return h, h_images, h_targets, slope
-
-
-def step(
-    network: Network,
-    params: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    rate: float,
-    carry: Tensor,
-    into: Tensor,
-) -> None:
-    """Parameters after a step, params - rate * gradient, in `into` (P,), which may be `params`.
-
-    `carry` (P,) is as in `passes.advance`.
-    """
-    config = _known(network)
-    torch.ops.iadd.convnet_step(params, images, targets, rate, config, carry, into)
-
-
-def pull(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, rate: float, adjoint: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`tangent` along `adjoint` (P,), which moves by -rate times the first part, in place."""
-    config = _known(network)
-    h_images, h_targets, slope, _ = torch.ops.iadd.convnet_pull(
-        params, images, targets, rate, config, adjoint
-    )
-    return h_images, h_targets, slope
-
-
-def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
-    config = _known(network)
-    logits, features = torch.ops.iadd.convnet_forward(params, images, network.classes, config)
-    return logits, features
-
-
-def pull_back(
-    network: Network,
-    params: Tensor,
-    images: Tensor,
-    cotangent: Tensor,
-    *,
-    at_features: bool = False,
-    need_params: bool = True,
-    need_images: bool = True,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients by params (P,) and images (B, C, H, W) of <logits, cotangent>.
-
-    Args:
-        cotangent: (B, K), or (B, F) of the embedding with `at_features`.
-        need_params, need_images: what to compute; the other is None.
-    """
-    config = _known(network)
-    needs = (at_features, need_params, need_images)
-    by_params, by_images = torch.ops.iadd.convnet_backward(
-        params, images, cotangent, network.classes, *needs, config
-    )
-    return (by_params if need_params else None), (by_images if need_images else None)

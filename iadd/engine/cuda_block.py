@@ -38,9 +38,9 @@ class Form(NamedTuple):
     pool: bool
 
 
-def fused(like: Tensor) -> bool:
-    """Whether the CUDA kernels run for maps like this one."""
-    return like.is_cuda and _built()
+def fused(device: torch.device) -> bool:
+    """Whether the CUDA kernels run for maps on that device."""
+    return device.type == "cuda" and _built()
 
 
 def _built() -> bool:
@@ -49,7 +49,7 @@ def _built() -> bool:
 
 def forward(x: Tensor, affine: Affine, form: Form) -> tuple[Tensor, Tensor | None]:
     """The block's output (B, C, h, w) and what `backward` wants of the planes: (B, C, 2)."""
-    if affine.scale is not None and fused(x):
+    if affine.scale is not None and fused(x.device):
         y, stats = torch.ops.iadd.block_forward(x, affine.scale, affine.shift, *form)
         return y, stats
     return forward_reference(x, affine, form)
@@ -59,7 +59,7 @@ def backward(
     x: Tensor, stats: Tensor | None, affine: Affine, by_y: Tensor, form: Form
 ) -> tuple[Tensor, Tensor]:
     """Gradients by x (B, C, H, W), and by scale and shift (C, 2), from that by the output."""
-    if affine.scale is not None and fused(x):
+    if affine.scale is not None and fused(x.device):
         by_x, parts = torch.ops.iadd.block_backward(
             x, stats, affine.scale, affine.shift, by_y.contiguous(), *form
         )
@@ -74,7 +74,7 @@ def dual_forward(
 
     The planes' numbers are (B, C, 4): mean, r, and their tangents' mean(x.) and mean(x' x.).
     """
-    if affine.scale is not None and fused(x):
+    if affine.scale is not None and fused(x.device):
         y, stats = torch.ops.iadd.block_dual_forward(x, *affine, *along, *form)
         return y, stats
     return dual_forward_reference(x, affine, along, form)
@@ -88,7 +88,7 @@ def dual_backward(
     Args:
         by_y: adjoints (2, B, C, h, w) of the output; tangents come first, here and in the result.
     """
-    if affine.scale is not None and fused(x):
+    if affine.scale is not None and fused(x.device):
         by_x, parts = torch.ops.iadd.block_dual_backward(
             x, stats, *affine, *along, by_y.contiguous(), *form
         )

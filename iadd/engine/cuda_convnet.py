@@ -1,23 +1,22 @@
-"""Gradient and tangent passes of the ConvNet family in tensor operations, on any device.
+"""The backend of the ConvNet family on GPUs: gradient and tangent written out in tensor operations.
 
-What `native` is for CPUs this is for GPUs: the gradient written out by hand, and its tangent
-forward over reverse (Pearlmutter 1994) in dual numbers. No double backward and no graph, a short
-fixed list of launches, so that a CUDA graph can hold a whole unroll. M students run at once, their
-channels side by side in grouped convolutions. Nothing here is recorded by autograd.
+No double backward and no graph, but a short fixed list of launches, which a CUDA graph can hold for
+a whole unroll. The tangent is forward over reverse (Pearlmutter 1994) in dual numbers. It runs on
+CPUs too, where tests compare it with autograd.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iadd.devices import arithmetic
 from iadd.engine import cuda_block
-from iadd.engine.cuda_block import Affine, Form
+from iadd.engine.base import Backend, Tangent
+from iadd.engine.cuda_passes import ConvNets
 from iadd.networks import Network
 
 
@@ -32,308 +31,78 @@ def fits(network: Network) -> bool:
     )
 
 
-def path(network: Network, params: Tensor) -> str:
-    """Name of this path, as recorded: `tangents`, `-fused` with the CUDA kernels, the precision."""
-    fused = network.options.norm == "instancenorm" and cuda_block.fused(params)
-    name = f"tangents-{params.device.type}" + ("-fused" if fused else "")
-    return name if network.precision == "float32" else f"{name}-{network.precision}"
+class CudaConvNet(Backend):
+    """Passes of a ConvNet; every one takes a leading M of many networks: parameters (M, P).
 
-
-@torch.no_grad()
-def gradient(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean soft-target cross-entropy () and its gradient (P,).
-
-    Args:
-        params: (P,), or (M, P) for M students; every result then has a leading M.
-        images: (B, C, H, W) for all students or (M, B, C, H, W).
-        targets: probabilities (B, K) or (M, B, K).
+    Images, targets and cotangents are (B, ...) for all networks or (M, B, ...).
     """
-    students = _Students(network, params)
-    tape = students.forward(images)
-    log_p = F.log_softmax(tape.logits, 2)  # (M, B, K)
-    targets = targets.expand_as(log_p)
-    count = log_p.shape[1]
-    loss = -(targets * log_p).sum((1, 2)) / count
-    by_logits = (log_p.exp() * targets.sum(2, keepdim=True) - targets) / count
-    by_params, _ = students.backward(tape, by_logits, need_images=False)
-    return students.squeeze(loss), students.squeeze(by_params)
 
+    batched = True
 
-@torch.no_grad()
-def tangent(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Derivatives of <gradient, direction> by params (P,), images (B, C, H, W), targets (B, K).
-
-    Shapes as in `gradient`; `direction` is like `params`. The last is <gradient, direction> itself.
-    """
-    students = _Students(network, params, direction)
-    tape = students.dual_forward(images)
-    logits, along = tape.logits  # (M, B, K) each
-    log_p = F.log_softmax(logits, 2)
-    targets = targets.expand_as(log_p)
-    p, count, mass = log_p.exp(), log_p.shape[1], targets.sum(2, keepdim=True)
-    by_logits = (p * mass - targets) / count
-    centred = along - (p * along).sum(2, keepdim=True)
-    slope = (by_logits * along).sum((1, 2))
-    by_params, by_images = students.dual_backward(tape, p * centred * mass / count, by_logits)
-    found = (by_params, by_images, centred / -count, slope)
-    h, h_images, h_targets, slope = (students.squeeze(z) for z in found)
-    return h, h_images, h_targets, slope
-
-
-@torch.no_grad()
-def forward(network: Network, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the embedding before the head (B, F); a leading M as in `gradient`."""
-    students = _Students(network, params)
-    tape = students.forward(images)
-    return students.squeeze(tape.logits), students.squeeze(tape.features)
-
-
-@torch.no_grad()
-def pull_back(network: Network, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
-    """Gradient by the images of <embedding, cotangent (B, F)>; a leading M as in `gradient`."""
-    students = _Students(network, params)
-    tape = students.forward(images)
-    by_features = cotangent.expand_as(tape.features)
-    _, by_images = students.through_blocks(tape, by_features, need_params=False)
-    assert by_images is not None
-    return students.squeeze(by_images)
-
-
-class _Layer(NamedTuple):
-    weight: Tensor  # (M * O, C, 3, 3)
-    bias: Tensor  # (M * O,)
-    affine: Affine  # of what follows the convolution
-
-
-class _Tape(NamedTuple):
-    """What a backward pass wants: every block's input, convolution and moments; the head's."""
-
-    inputs: list[Tensor]
-    convolved: list[Tensor]
-    stats: list[Tensor | None]
-    features: Tensor  # (M, B, F); dual: (2, M, B, F)
-    logits: Tensor  # (M, B, K); dual: (2, M, B, K)
-
-
-@dataclass
-class _Students:
-    """M students of one network, and the direction that their parameters move along."""
-
-    network: Network
-    params: Tensor
-    direction: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.many = self.params.dim() == 2
-        self.params = self.params.detach().reshape(-1, self.network.num_parameters)  # (M, P)
-        self.count = len(self.params)
-        options = self.network.options
-        self.norm = options.norm == "instancenorm"
-        sides = [self.network.resolution]
-        self.forms = []
-        for _ in range(options.depth):
-            pool = options.pooling == "avgpool" and sides[-1] >= 4
-            self.forms.append(Form(options.activation == "relu", pool))
-            sides.append(sides[-1] // 2 if pool else sides[-1])
-        self.side = sides[-1]
-        half = self.network.precision == "bf16"
-        self.convolution = _Convolution(self.count, torch.bfloat16 if half else None)
-
-    @cached_property
-    def values(self) -> tuple[list[_Layer], Tensor, Tensor]:
-        return self._read(self.params)
-
-    @cached_property
-    def tangents(self) -> tuple[list[_Layer], Tensor, Tensor]:
-        assert self.direction is not None
-        return self._read(self.direction.detach().reshape_as(self.params))
-
-    def _read(self, flat: Tensor) -> tuple[list[_Layer], Tensor, Tensor]:
-        """The blocks' layers, and the head's weight (M, K, F) and bias (M, 1, K)."""
-        shapes = [shape for _, shape in self.network.shapes]
-        parts = [
-            part.reshape(self.count * shape[0], *shape[1:])
-            for part, shape in zip(flat.split(self.network.sizes, 1), shapes, strict=True)
-        ]
-        step = 4 if self.norm else 2
-        layers = []
-        for k in range(0, len(parts) - 2, step):
-            weight, bias = parts[k : k + 2]
-            # Instance norm takes the convolution's bias away again: it is never added.
-            affine = Affine(*parts[k + 2 : k + 4]) if self.norm else Affine(None, bias)
-            layers.append(_Layer(weight, bias, affine))
-        classes, features = shapes[-2]
-        head = parts[-2].view(self.count, classes, features)
-        return layers, head, parts[-1].view(self.count, 1, classes)
-
-    def squeeze(self, result: Tensor) -> Tensor:
-        return result if self.many else result.squeeze(0)
-
-    def _lay_out(self, images: Tensor) -> Tensor:
-        """Every student's images beside one another: (B, M * C, H, W)."""
-        if images.dim() == 4:
-            images = images.expand(self.count, *images.shape)
-        return images.detach().transpose(0, 1).flatten(1, 2).contiguous()
-
-    def _apart(self, maps: Tensor) -> Tensor:
-        """(..., B, M * C, H, W) -> (..., M, B, C, H, W)."""
-        *lead, batch, channels, height, width = maps.shape
-        apart = maps.view(*lead, batch, self.count, channels // self.count, height, width)
-        return apart.transpose(-5, -4)
-
-    def forward(self, images: Tensor) -> _Tape:
-        layers, head, bias = self.values
-        x = self._lay_out(images)
-        inputs, convolved, kept = [], [], []
-        for layer, form in zip(layers, self.forms, strict=True):
-            inputs.append(x)
-            convolved.append(self.convolution.forward(x, layer.weight))
-            x, stats = cuda_block.forward(convolved[-1], layer.affine, form)
-            kept.append(stats)
-        features = self._apart(x).flatten(2)  # (M, B, F)
-        logits = torch.baddbmm(bias, features, head.transpose(1, 2))
-        return _Tape(inputs, convolved, kept, features, logits)
-
-    def backward(
-        self, tape: _Tape, by_logits: Tensor, need_images: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients by params (M, P) and by images (M, B, C, H, W) from that by logits."""
-        _, head, _ = self.values
-        by_head = [by_logits.transpose(1, 2) @ tape.features, by_logits.sum(1)]
-        found, by_images = self.through_blocks(
-            tape, by_logits @ head, need_params=True, need_images=need_images
+    @property
+    def name(self) -> str:
+        fused = self.network.options.norm == "instancenorm" and cuda_block.fused(self.device)
+        precision = self.network.precision
+        return (
+            "cuda-convnet"
+            + ("-fused" if fused else "")
+            + ("" if precision == "float32" else f"-{precision}")
         )
-        return self._gather(found, by_head), by_images
 
-    def through_blocks(
-        self, tape: _Tape, by_features: Tensor, *, need_params: bool, need_images: bool = True
-    ) -> tuple[list[list[Tensor]], Tensor | None]:
-        layers, _, _ = self.values
-        by_y, found = self._maps(by_features), []
-        for k in reversed(range(len(layers))):
-            layer, x = layers[k], tape.inputs[k]
-            by_x, by_affine = cuda_block.backward(
-                tape.convolved[k], tape.stats[k], layer.affine, by_y, self.forms[k]
-            )
-            if need_params:
-                by_weight = self.convolution.by_weight(by_x, x, layer.weight)
-                found.append(self._one(by_weight, by_affine))
-            if k or need_images:
-                by_y = self.convolution.by_input(by_x, x, layer.weight)
-        return found[::-1], self._apart(by_y) if need_images else None
+    @torch.no_grad()
+    def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        nets = ConvNets(self.network, params)
+        with self._arithmetic():
+            kept = nets.forward(images)
+            log_p = F.log_softmax(kept.logits, 2)  # (M, B, K)
+            targets = targets.expand_as(log_p)
+            count = log_p.shape[1]
+            loss = -(targets * log_p).sum((1, 2)) / count
+            by_logits = (log_p.exp() * targets.sum(2, keepdim=True) - targets) / count
+            by_params, _ = nets.backward(kept, by_logits, need_images=False)
+        return nets.squeeze(loss), nets.squeeze(by_params)
 
-    def dual_forward(self, images: Tensor) -> _Tape:
-        """`forward` in dual numbers; the images stand still."""
-        layers, head, bias = self.values
-        moving, head_dot, bias_dot = self.tangents
-        x = self._lay_out(images)
-        inputs: list[Tensor] = []
-        convolved: list[Tensor] = []
-        kept: list[Tensor | None] = []
-        for layer, along, form in zip(layers, moving, self.forms, strict=True):
-            inputs.append(x)
-            still = not convolved
-            both = self.convolution.forward(x if still else x.flatten(0, 1), layer.weight)
-            other = self.convolution.forward(x if still else x[0], along.weight)
-            if still:
-                both = torch.stack((both, other))  # (2, B, M * O, H, W)
-            else:
-                both = both.view(2, -1, *both.shape[1:])
-                both[1] += other
-            convolved.append(both)
-            x, stats = cuda_block.dual_forward(both, layer.affine, along.affine, form)
-            kept.append(stats)
-        f, f_dot = features = self._apart(x).flatten(3)  # (2, M, B, F)
-        z = torch.baddbmm(bias, f, head.transpose(1, 2))
-        z_dot = torch.baddbmm(bias_dot, f_dot, head.transpose(1, 2))
-        z_dot = z_dot.baddbmm(f, head_dot.transpose(1, 2))
-        return _Tape(inputs, convolved, kept, features, torch.stack((z, z_dot)))
+    @torch.no_grad()
+    def tangent(
+        self, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+    ) -> Tangent:
+        nets = ConvNets(self.network, params, direction)
+        with self._arithmetic():
+            kept = nets.dual_forward(images)
+            logits, along = kept.logits  # (M, B, K) each
+            log_p = F.log_softmax(logits, 2)
+            targets = targets.expand_as(log_p)
+            p, count, mass = log_p.exp(), log_p.shape[1], targets.sum(2, keepdim=True)
+            by_logits = (p * mass - targets) / count
+            centred = along - (p * along).sum(2, keepdim=True)
+            slope = (by_logits * along).sum((1, 2))
+            by_params, by_images = nets.dual_backward(kept, p * centred * mass / count, by_logits)
+        found = (by_params, by_images, centred / -count, slope)
+        return Tangent(*(nets.squeeze(z) for z in found))
 
-    def dual_backward(
-        self, tape: _Tape, by_logits_dot: Tensor, by_logits: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Tangents of the gradients by params (M, P) and images (M, B, C, H, W)."""
-        layers, head, _ = self.values
-        moving, head_dot, _ = self.tangents
-        f, f_dot = tape.features
-        adjoints, paired = torch.cat((by_logits_dot, by_logits), 1), torch.cat((f, f_dot), 1)
-        by_head = [adjoints.transpose(1, 2) @ paired, by_logits_dot.sum(1)]
-        by_f_dot = torch.baddbmm(by_logits_dot @ head, by_logits, head_dot)
-        by_y = torch.stack([self._maps(z) for z in (by_f_dot, by_logits @ head)])
-        found = []
-        for k in reversed(range(len(layers))):
-            layer, along, x = layers[k], moving[k], tape.inputs[k]
-            by_x, by_affine = cuda_block.dual_backward(
-                tape.convolved[k], tape.stats[k], layer.affine, along.affine, by_y, self.forms[k]
-            )
-            # Pairs tangent adjoints with values and adjoints with tangents. Images stand still.
-            pair = (by_x.flatten(0, 1), x.flatten(0, 1)) if k else (by_x[0], x)
-            by_weight = self.convolution.by_weight(*pair, layer.weight)
-            found.append(self._one(by_weight, by_affine))
-            like = x.flatten(0, 1) if k else x
-            still = x[0] if k else x
-            if k:
-                by_y = self.convolution.by_input(by_x.flatten(0, 1), like, layer.weight)
-                by_y = by_y.view(2, -1, *by_y.shape[1:])
-                by_y[0] += self.convolution.by_input(by_x[1], still, along.weight)
-            else:
-                by_images = self.convolution.by_input(by_x[0], x, layer.weight)
-                by_images += self.convolution.by_input(by_x[1], x, along.weight)
-        return self._gather(found[::-1], by_head), self._apart(by_images)
+    def logits(self, params: Tensor, images: Tensor) -> Tensor:
+        return self._forward(params, images)[0]
 
-    def _maps(self, features: Tensor) -> Tensor:
-        """(M, B, F) -> (B, M * C, h, w)."""
-        return features.transpose(0, 1).reshape(features.shape[1], -1, self.side, self.side)
+    def embed(self, params: Tensor, images: Tensor) -> Tensor:
+        return self._forward(params, images)[1]
 
-    def _one(self, by_weight: Tensor, by_affine: Tensor) -> list[Tensor]:
-        by_scale, by_shift = by_affine.unbind(1)
-        if self.norm:  # a bias before an instance norm changes nothing
-            return [by_weight, torch.zeros_like(by_shift), by_scale, by_shift]
-        return [by_weight, by_shift]
+    @torch.no_grad()
+    def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
+        nets = ConvNets(self.network, params)
+        with self._arithmetic():
+            kept = nets.forward(images)
+            by_features = cotangent.expand_as(kept.features)
+            _, by_images = nets.through_blocks(kept, by_features, need_params=False)
+        assert by_images is not None
+        return nets.squeeze(by_images)
 
-    def _gather(self, found: list[list[Tensor]], by_head: list[Tensor]) -> Tensor:
-        parts = [part for block in found for part in block] + by_head
-        return torch.cat([part.reshape(self.count, -1) for part in parts], 1)
+    @torch.no_grad()
+    def _forward(self, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        nets = ConvNets(self.network, params)
+        with self._arithmetic():
+            kept = nets.forward(images)
+        return nets.squeeze(kept.logits), nets.squeeze(kept.features)
 
-
-@dataclass(frozen=True)
-class _Convolution:
-    """3x3 convolutions with padding 1 in `groups` groups, and their two adjoints.
-
-    `dtype`: what their operands are rounded to; results and sums stay as the operands were.
-    """
-
-    groups: int
-    dtype: torch.dtype | None
-
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        y = F.conv2d(self._round(x), self._round(weight), None, 1, 1, 1, self.groups)
-        return y.to(x.dtype)
-
-    def by_input(self, by_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        return self._backward(by_y, x, weight, 0)
-
-    def by_weight(self, by_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        return self._backward(by_y, x, weight, 1)
-
-    def _backward(self, by_y: Tensor, x: Tensor, weight: Tensor, wanted: int) -> Tensor:
-        operands = (self._round(by_y), self._round(x), self._round(weight))
-        found: Tensor = torch.ops.aten.convolution_backward(
-            *operands,
-            None,
-            [1, 1],
-            [1, 1],
-            [1, 1],
-            False,
-            [0, 0],
-            self.groups,
-            [wanted == 0, wanted == 1, False],
-        )[wanted]
-        return found.to(by_y.dtype)
-
-    def _round(self, x: Tensor) -> Tensor:
-        return x if self.dtype is None else x.to(self.dtype)
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        # The passes round to bf16 themselves, at the convolutions.
+        return arithmetic(self.network.precision, self.device, autocast=False)

@@ -17,17 +17,14 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Fates, fates
-from iadd.engine import backend
+from iadd.engine.base import Backend
 from iadd.engine.student import Endpoint, Step, Unrolled
-from iadd.networks import Network
 
 
 class Frame(NamedTuple):
     """What a captured iteration is good for: everything that fixes shapes and kernels."""
 
-    network: Network
-    dtype: torch.dtype
-    device: torch.device
+    backend: Backend
     images: tuple[int, ...]
     steps: int
     batch: int | None
@@ -38,27 +35,29 @@ class Frame(NamedTuple):
     def bytes(self) -> int:
         """Of the students' trajectory and of all that they see."""
         seen = (self.batch or self.images[0]) * self.images[1] * self.images[2] * self.images[3]
-        width = torch.finfo(self.dtype).bits // 8
-        return width * ((self.steps + 2) * self.network.num_parameters + 2 * self.steps * seen)
+        width = torch.finfo(self.backend.dtype).bits // 8
+        return width * (
+            (self.steps + 2) * self.backend.network.num_parameters + 2 * self.steps * seen
+        )
 
 
 class Iteration:
     """The buffers of one frame and, on a CUDA device, the graphs that work on them."""
 
     def __init__(self, frame: Frame) -> None:
-        self.frame, network, steps = frame, frame.network, frame.steps
-        blank = torch.zeros((), dtype=frame.dtype, device=frame.device)
+        self.frame, self.backend, steps = frame, frame.backend, frame.steps
+        network, device, dtype = self.backend.network, self.backend.device, self.backend.dtype
+        blank = torch.zeros((), dtype=dtype, device=device)
         count, seen = frame.images[0], frame.batch or frame.images[0]
         self.trajectory = blank.new_zeros(steps + 1, network.num_parameters)
-        self.carry = torch.zeros_like(self.trajectory[0])
         self.images, self.targets = (
             blank.new_zeros(frame.images),
             blank.new_zeros(count, network.classes),
         )
         self.alpha, self.adjoint = blank, torch.zeros_like(self.trajectory[0])
-        self.rows = torch.arange(seen, device=frame.device).repeat(steps, 1)
-        self.fates = fates([None] * steps, seen, frame.images[-1], frame.dtype).map(
-            lambda z: z.to(frame.device)
+        self.rows = torch.arange(seen, device=device).repeat(steps, 1)
+        self.fates = fates([None] * steps, seen, frame.images[-1], dtype).map(
+            lambda z: z.to(device)
         )
         self.seen = self.images.new_zeros(steps, seen, *frame.images[1:])
         self.labels = self.targets.new_zeros(steps, seen, network.classes)
@@ -68,7 +67,7 @@ class Iteration:
         self.by_alpha = torch.zeros_like(self.alpha)
         self.forward: Callable[[], None] = self._forward
         self.backward: Callable[[], None] = self._backward
-        self.captured = frame.device.type == "cuda" and self._capture()
+        self.captured = device.type == "cuda" and self._capture()
 
     def run(
         self,
@@ -100,7 +99,7 @@ class Iteration:
             self.by_targets.clone(),
             self.by_alpha.clone(),
             end,
-            ("captured " if self.captured else "replay ") + backend.path(self.frame.network, start),
+            ("captured " if self.captured else "replay ") + self.backend.name,
         )
 
     def _picked(self) -> Tensor:
@@ -117,18 +116,17 @@ class Iteration:
         with torch.no_grad():
             self.seen.copy_(self._augmented(self._picked()).view_as(self.seen))
             self.labels.copy_(self.targets[self.rows])
-            self.carry.zero_()
             for t in range(self.frame.steps):
                 now, after = self.trajectory[t], self.trajectory[t + 1]
-                _, grad = backend.gradient(self.frame.network, now, self.seen[t], self.labels[t])
-                backend.advance(now, grad, self.alpha, self.carry, after)
+                _, grad = self.backend.gradient(now, self.seen[t], self.labels[t])
+                torch.addcmul(now, self.alpha, grad, value=-1, out=after)
 
     def _backward(self) -> None:
         with torch.no_grad():
             self.by_alpha.zero_()
             for t in reversed(range(self.frame.steps)):
                 now, seen, labels = self.trajectory[t], self.seen[t], self.labels[t]
-                h = backend.tangent(self.frame.network, now, seen, labels, self.adjoint)
+                h = self.backend.tangent(now, seen, labels, self.adjoint)
                 self.by_seen[t].copy_(h.images)
                 self.by_labels[t].copy_(h.targets)
                 self.by_alpha.sub_(h.slope)
@@ -154,7 +152,7 @@ class Iteration:
 
     def _capture(self) -> bool:
         try:
-            with torch.cuda.device(self.frame.device):
+            with torch.cuda.device(self.backend.device):
                 pool = torch.cuda.graph_pool_handle()
                 self.forward = _captured(self._forward, pool)
                 self.backward = _captured(self._backward, pool)
@@ -185,7 +183,7 @@ _iteration = lru_cache(maxsize=1)(Iteration)  # recaptured when the frame change
 
 
 def replay(
-    network: Network,
+    backend: Backend,
     start: Tensor,
     images: Tensor,
     targets: Tensor,
@@ -207,7 +205,7 @@ def replay(
     draws = [step.draw for step in steps]
     augmented = any(draw is not None for draw in draws)
     shape = tuple(images.shape)
-    frame = Frame(network, start.dtype, start.device, shape, len(steps), batch, augmented)
+    frame = Frame(backend, shape, len(steps), batch, augmented)
     if frame.bytes > largest:
         return None
     numbers = fates(draws, batch or shape[0], shape[-1], start.dtype)

@@ -1,18 +1,18 @@
-"""What an outer iteration is made of: the student's steps, its end-point loss, and what comes out.
+"""What an outer iteration is made of: the student's steps, what they see, its end-point loss.
 
-Below `unroll` and `graphs`, the two ways to take it.
+Below `unroll` and `cuda_graph`, the two ways to take it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iadd.augment import Draw
+from iadd.augment import Draw, augment_together, steps_together
 
 Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps the student's end point (P,) to the loss () and its gradient (P,)."""
@@ -59,3 +59,57 @@ def draw_steps(
             rows, queue = queue[:batch], queue[batch:]
         steps.append(Step(rows, families(size if rows is None else len(rows))))
     return steps
+
+
+def rows_of(tensor: Tensor, step: Step) -> Tensor:
+    """What the step sees of images or targets (N, ...)."""
+    return tensor if step.rows is None else tensor[step.rows]
+
+
+class AugmentedBatches:
+    """The batch of every student step, and the gradient that its steps add up to.
+
+    Of small images, several steps' are augmented together, and their gradients taken back together:
+    calls cost more than pixels.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, rate: float, steps: Sequence[Step]) -> None:
+        self.images, self.targets = images.detach(), targets.detach()
+        self.rate, self.steps = rate, steps
+        self.by_images, self.by_targets = torch.zeros_like(images), torch.zeros_like(targets)
+        self._group = steps_together(images, len(rows_of(images, steps[0])))
+        self._present = range(0)
+        """The steps whose augmented images `_seen` holds."""
+        self._seen: list[Tensor] = []
+        self._waiting: list[tuple[int, Tensor]] = []
+        """Steps with gradients by their augmented images that were not yet taken back."""
+
+    def __getitem__(self, t: int) -> tuple[Tensor, Tensor]:
+        """Augmented images (B, C, H, W) and targets (B, K) of step t."""
+        if t not in self._present:
+            first = t - t % self._group
+            self._present = range(first, min(first + self._group, len(self.steps)))
+            batches = [rows_of(self.images, self.steps[k]) for k in self._present]
+            self._seen = augment_together(batches, [self.steps[k].draw for k in self._present])
+        return self._seen[t - self._present.start], rows_of(self.targets, self.steps[t])
+
+    def add_gradient(self, t: int, by_seen: Tensor, by_labels: Tensor) -> None:
+        """Add step t's share, times -rate; steps come in falling order."""
+        self._add(self.by_targets, t, by_labels)
+        if self.steps[t].draw is None:
+            self._add(self.by_images, t, by_seen)
+        else:
+            self._waiting.append((t, by_seen))
+        if t % self._group == 0 and self._waiting:
+            steps, batches = zip(*self._waiting, strict=True)
+            draws = [self.steps[k].draw for k in steps]
+            for k, by_rows in zip(steps, augment_together(batches, draws, True), strict=True):
+                self._add(self.by_images, k, by_rows)
+            self._waiting.clear()
+
+    def _add(self, gradient: Tensor, t: int, by_rows: Tensor) -> None:
+        rows = self.steps[t].rows
+        if rows is None:
+            gradient.sub_(by_rows, alpha=self.rate)
+        else:
+            gradient.index_add_(0, rows, by_rows, alpha=-self.rate)

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd import extension
+from iadd.engine.backend import choose_backend
 from iadd.engine.distance import Distance, distance
 from iadd.engine.student import draw_steps
 from iadd.engine.unroll import unroll
@@ -109,7 +110,8 @@ class Trajectory(Matching):
             self.gradients, self.unweighted = tuple(by_variables), found.unweighted
             return loss.detach(), by_student
 
-        result = unroll(problem.network, start, images, targets, step_size, steps, endpoint)
+        backend = choose_backend(problem.network, start.device, start.dtype)
+        result = unroll(backend, start, images, targets, step_size, steps, endpoint)
         return Outer(
             float(result.loss),
             float(self.unweighted),

@@ -54,12 +54,10 @@ def print_report() -> None:
         table.add_row(name, value)
     table.add_row(
         "native passes",
-        cpu_convnet.unavailable() or "for ConvNets, MLP, LeNet, AlexNet, on the CPU",
+        cpu_convnet.unavailable() or "for ConvNets, on the CPU",
     )
     if torch.cuda.is_available():
-        fused = (
-            "fused blocks" if cuda_block.fused(torch.empty(0, device="cuda")) else "plain blocks"
-        )
+        fused = "fused blocks" if cuda_block.fused(torch.device("cuda")) else "plain blocks"
         table.add_row("cuda passes", f"for the ConvNet family, {fused}, in CUDA graphs")
     for tool in ("nvcc", "snakemake", "sbatch"):
         table.add_row(tool, shutil.which(tool) or "not found")

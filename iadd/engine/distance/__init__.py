@@ -8,7 +8,7 @@ with weights IADD's (Li et al., Neural Networks 172, 2024, arXiv 2401.15863, rec
 mask DDPP's (Li et al., IEICE E107-A(6), 2024, arXiv 2209.14609, reconstructed).
 
 Each function has a fused kernel (csrc/weighted_distance*: one pass over memory) and beside
-it a `_reference` in plain PyTorch (`iadd.engine.distance.reference`), which is the specification and what runs
+it a `_reference` in plain PyTorch (`distance.reference`), which is the specification and what runs
 where the kernel is not built. IADD_KERNELS=reference asks for that.
 
 Outcomes. A wrong shape, dtype or device, a start or target that requires a gradient, an empty

@@ -1,6 +1,6 @@
 """The weighted parameter distance in plain PyTorch: the specification of the fused kernels.
 
-What each function does on odd input is in `iadd.engine.distance`; the checks here raise where csrc/ does.
+What each function does on odd input is in the package; the checks here raise where csrc/ does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The native ConvNet passes against autograd in float64, by hand, and where they must refuse."""
+"""The C++ ConvNet passes against autograd in float64, by hand, and where they must refuse."""
 
 import math
 import os
@@ -13,12 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd.engine import backend, cpu_convnet
+from iadd.engine import cpu_convnet
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.backend import choose_backend
+from iadd.engine.base import cross_entropy
+from iadd.engine.cpu_convnet import CpuConvNet
 from iadd.networks import Network, build_network
 
 pytestmark = pytest.mark.skipif(
-    cpu_convnet.unavailable() is not None, reason=f"no native passes: {cpu_convnet.unavailable()}"
+    cpu_convnet.unavailable() is not None, reason=f"no C++ passes: {cpu_convnet.unavailable()}"
 )
+CPU = torch.device("cpu")
 
 FAMILY = (
     "convnet-d1-w3",
@@ -50,6 +55,14 @@ def draw(network: Network, batch: int, seed: int = 0, scale: float = 1.0) -> Cas
     # Not normalised: the formulas must not lean on targets that sum to one.
     targets = torch.rand(batch, network.classes, generator=g, dtype=torch.float64)
     return Case(params, images, targets, normal(len(params)))
+
+
+def passes(network: Network, dtype: torch.dtype = torch.float64) -> CpuConvNet:
+    return CpuConvNet(network, CPU, dtype)
+
+
+def by_autograd(network: Network) -> AutogradBackend:
+    return AutogradBackend(network, CPU, torch.float64)
 
 
 def far(got: Tensor, wanted: Tensor) -> float:
@@ -92,13 +105,13 @@ def size(config: list[int], classes: int, image: Tensor) -> int:
 def test_float64_is_autograd(name: str, resolution: int) -> None:
     network = build_network(name, 3, resolution, 4)
     case = draw(network, 3)
-    assert backend.path(network, case.params).startswith("native-")
-    loss, grad = cpu_convnet.gradient(network, *case[:3])
-    wanted_loss, wanted_grad = backend.gradient_reference(network, *case[:3])
+    assert choose_backend(network, CPU, torch.float64).name.startswith("cpu-convnet-")
+    loss, grad = passes(network).gradient(*case[:3])
+    wanted_loss, wanted_grad = by_autograd(network).gradient(*case[:3])
     assert far(loss, wanted_loss) < 1e-12
     assert far(grad, wanted_grad) < 1e-11
-    wanted = backend.tangent_reference(network, *case)
-    for got, reference in zip(cpu_convnet.tangent(network, *case), wanted, strict=True):
+    wanted = by_autograd(network).tangent(*case)
+    for got, reference in zip(passes(network).tangent(*case), wanted, strict=True):
         assert far(got, reference) < 1e-11
 
 
@@ -129,7 +142,7 @@ def test_any_shape(
     targets = torch.rand(batch, classes, generator=g, dtype=torch.float64).requires_grad_()
     direction = normal(len(params))
     logits, features = plain(list(config), classes, params, x)
-    loss = backend.cross_entropy(logits, targets)
+    loss = cross_entropy(logits, targets)
     (grad,) = torch.autograd.grad(loss, params, create_graph=True)
     wanted = torch.autograd.grad(grad @ direction, (params, x, targets), retain_graph=True)
 
@@ -154,14 +167,14 @@ def test_float32_is_near_float64_where_no_sign_differs(name: str) -> None:
     """One Hessian-vector product within 1e-5; a network without ReLU has no signs to differ."""
     network = build_network(f"{name}-linear", 3, 16, 10)
     case = draw(network, 6, scale=0.1)
-    wanted = cpu_convnet.tangent(network, *case)
+    wanted = passes(network).tangent(*case)
     single = Case(*(z.float() for z in case))
-    for got, reference in zip(cpu_convnet.tangent(network, *single)[:3], wanted[:3], strict=True):
+    for got, reference in zip(passes(network).tangent(*single)[:3], wanted[:3], strict=True):
         assert far(got, reference) < 1e-5
     assert (
         far(
-            cpu_convnet.gradient(network, *single[:3])[1],
-            cpu_convnet.gradient(network, *case[:3])[1],
+            passes(network).gradient(*single[:3])[1],
+            passes(network).gradient(*case[:3])[1],
         )
         < 1e-5
     )
@@ -174,7 +187,7 @@ def test_one_block_by_hand() -> None:
     params[4] = 1  # the centre tap
     image = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8)
     target = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    loss, grad = cpu_convnet.gradient(network, params, image, target)
+    loss, grad = passes(network).gradient(params, image, target)
     assert math.isclose(float(loss), math.log(2))
     convolution, head = grad[:10], grad[10:]
     assert not convolution.any()  # the head is zero, so nothing flows through it
@@ -184,71 +197,48 @@ def test_one_block_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_forward_and_pull_back(name: str) -> None:
+def test_logits_embedding_and_its_gradient(name: str) -> None:
     network = build_network(name, 1, 10, 3)
     params, images, _, _ = draw(network, 5)
-    logits, features = cpu_convnet.forward(network, params, images)
-    leaves = [params.requires_grad_(), images.requires_grad_()]
-    wanted = network.apply(*leaves), network.embed(*leaves)
-    for got, output, at_features in zip((logits, features), wanted, (False, True), strict=True):
-        assert far(got, output.detach()) < 1e-12
-        g = torch.Generator().manual_seed(1)
-        cotangent = torch.randn(output.shape, generator=g, dtype=torch.float64)
-        expected = torch.autograd.grad(output, leaves, cotangent, materialize_grads=True)
-        data = (params.detach(), images.detach(), cotangent)
-        pulled = cpu_convnet.pull_back(network, *data, at_features=at_features)
-        for mine, theirs in zip(pulled, expected, strict=True):
-            assert mine is not None
-            assert far(mine, theirs) < 1e-11
-        only = cpu_convnet.pull_back(network, *data, at_features=at_features, need_params=False)
-        assert only[0] is None
-        assert torch.equal(only[1], pulled[1])  # type: ignore[arg-type]
+    leaf = images.clone().requires_grad_()
+    embedding = network.embed(params, leaf)
+    assert far(passes(network).logits(params, images), network.apply(params, images)) < 1e-12
+    assert far(passes(network).embed(params, images), embedding.detach()) < 1e-12
+    g = torch.Generator().manual_seed(1)
+    cotangent = torch.randn(embedding.shape, generator=g, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad(embedding, leaf, cotangent)
+    assert far(passes(network).embed_gradient(params, images, cotangent), wanted) < 1e-11
 
 
 @pytest.mark.parametrize("students", [None, 3])
-def test_step_and_pull_are_gradient_and_tangent_taken_in_place(students: int | None) -> None:
+def test_step_and_step_back_are_gradient_and_tangent_taken_in_place(students: int | None) -> None:
     network = build_network("convnet-d2-w17", 3, 11, 4)
     case = draw(network, 6)
     params, adjoint = case.params, case.direction
     if students:
         params, adjoint = (torch.stack([z * (1 + 0.1 * k) for k in range(3)]) for z in case[::3])
-    _, grad = cpu_convnet.gradient(network, params, case.images, case.targets)
-    h, *others = cpu_convnet.tangent(network, params, case.images, case.targets, adjoint)
+    _, grad = passes(network).gradient(params, case.images, case.targets)
+    h, *others = passes(network).tangent(params, case.images, case.targets, adjoint)
     moved, kept = adjoint.clone(), params.clone()
-    pulled = cpu_convnet.pull(network, params, case.images, case.targets, 0.3, moved)
-    carry = torch.zeros_like(params)
-    cpu_convnet.step(network, kept, case.images, case.targets, 0.3, carry, kept)
+    pulled = passes(network).step_back(params, case.images, case.targets, 0.3, moved)
+    passes(network).step(kept, case.images, case.targets, 0.3, kept)
     assert far(kept, params - 0.3 * grad) < 1e-15
-    assert 0 < float(carry.abs().max()) < 1e-15
     assert far(moved, adjoint - 0.3 * h) < 1e-15
     assert all(torch.equal(a, b) for a, b in zip(pulled, others, strict=True))
-
-
-def test_a_step_carries_what_rounding_takes_off_it() -> None:
-    network = build_network("convnet-d2-w17", 3, 11, 4)
-    params, images, targets, _ = (z.float() for z in draw(network, 6))
-    carry, end = torch.zeros_like(params), torch.empty_like(params)
-    cpu_convnet.step(network, params, images, targets, 0.25, carry, end)
-    _, grad = cpu_convnet.gradient(network, params, images, targets)
-    exact = params.double() - 0.25 * grad.double()
-    assert float((end - exact).abs().max()) > 1e-9
-    left = (end.double() + carry - exact).abs()
-    assert float(left[params.abs() >= 0.25 * grad.abs()].max()) == 0  # Kahan's sum is exact there
-    assert float(left.max()) < 0.1 * float((end - exact).abs().max())
 
 
 def test_students_at_once_are_students_one_by_one() -> None:
     network = build_network("convnet-d2-w32", 1, 8, 10)
     cases = [draw(network, 7, seed) for seed in range(3)]
     params, images, targets, direction = (torch.stack(z).float() for z in zip(*cases, strict=True))
-    together = cpu_convnet.tangent(network, params, images, targets, direction)
-    shared = cpu_convnet.gradient(network, params, images[0], targets[0])
+    together = passes(network).tangent(params, images, targets, direction)
+    shared = passes(network).gradient(params, images[0], targets[0])
     for m in range(3):
-        alone = cpu_convnet.tangent(network, params[m], images[m], targets[m], direction[m])
+        alone = passes(network).tangent(params[m], images[m], targets[m], direction[m])
         for many, one in zip(together, alone, strict=True):
             assert torch.equal(many[m], one)
         for many, one in zip(
-            shared, cpu_convnet.gradient(network, params[m], images[0], targets[0]), strict=True
+            shared, passes(network).gradient(params[m], images[0], targets[0]), strict=True
         ):
             assert torch.equal(many[m], one)
 
@@ -264,10 +254,10 @@ def test_students_at_once_are_students_one_by_one() -> None:
 )
 def test_however_a_batch_is_cut(network: Network, batch: int) -> None:
     case = draw(network, batch)
-    got = [*cpu_convnet.gradient(network, *case[:3]), *cpu_convnet.tangent(network, *case)]
+    got = [*passes(network).gradient(*case[:3]), *passes(network).tangent(*case)]
     wanted = [
-        *backend.gradient_reference(network, *case[:3]),
-        *backend.tangent_reference(network, *case),
+        *by_autograd(network).gradient(*case[:3]),
+        *by_autograd(network).tangent(*case),
     ]
     assert max(map(far, got, wanted)) < 1e-10
 
@@ -281,9 +271,7 @@ def test_threads_do_not_change_a_bit(batch: int, width: int) -> None:
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(
-            [*cpu_convnet.gradient(network, *case[:3]), *cpu_convnet.tangent(network, *case)]
-        )
+        results.append([*passes(network).gradient(*case[:3]), *passes(network).tangent(*case)])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -297,10 +285,10 @@ def test_nan_and_infinity_propagate(name: str, value: float) -> None:
     for field, at in (("params", bias), ("images", 5), ("targets", 1), ("direction", bias)):
         case = clean._replace(**{field: getattr(clean, field).clone()})
         getattr(case, field).view(-1)[at] = value
-        loss, grad = cpu_convnet.gradient(network, *case[:3])
+        loss, grad = passes(network).gradient(*case[:3])
         assert bool(torch.isfinite(loss)) == (field == "direction")
         assert bool(torch.isfinite(grad).all()) == (field == "direction")
-        assert not bool(torch.isfinite(cpu_convnet.tangent(network, *case)[0]).all())
+        assert not bool(torch.isfinite(passes(network).tangent(*case)[0]).all())
 
 
 def test_unordered_and_foreign_strides_are_copied() -> None:
@@ -309,7 +297,7 @@ def test_unordered_and_foreign_strides_are_copied() -> None:
     strided = case._replace(images=case.images.to(memory_format=torch.channels_last))
     assert not strided.images.is_contiguous()
     assert torch.equal(
-        cpu_convnet.gradient(network, *strided[:3])[1], cpu_convnet.gradient(network, *case[:3])[1]
+        passes(network).gradient(*strided[:3])[1], passes(network).gradient(*case[:3])[1]
     )
 
 
@@ -318,42 +306,40 @@ def test_unordered_and_foreign_strides_are_copied() -> None:
     ["mlp", "resnet18-w4", "convnet-d2-w8-maxpool", "convnet-d2-w8-batchnorm",
      "convnet-d2-w8-leakyrelu"],
 )  # fmt: skip
-def test_other_networks_have_no_native_path(name: str) -> None:
+def test_other_networks_have_no_such_passes(name: str) -> None:
     network = build_network(name, 1, 16, 3)
-    params = torch.zeros(network.num_parameters)
-    assert cpu_convnet.path(network, params) is None
-    with pytest.raises(ValueError, match="no native pass"):
-        cpu_convnet.gradient(network, params, torch.zeros(1, 1, 16, 16), torch.zeros(1, 3))
+    assert choose_backend(network, CPU).name == "autograd"
+    with pytest.raises(ValueError, match="it is no ConvNet of the family"):
+        passes(network)
 
 
-def test_other_dtypes_have_no_native_path() -> None:
+def test_other_dtypes_and_devices_have_no_such_passes() -> None:
     network = build_network("convnet-d2-w8", 1, 8, 3)
-    assert (
-        cpu_convnet.path(network, torch.zeros(network.num_parameters, dtype=torch.bfloat16)) is None
-    )
-    assert cpu_convnet.path(network, torch.zeros(network.num_parameters, device="meta")) is None
+    assert choose_backend(network, CPU, torch.bfloat16).name == "autograd"
+    assert choose_backend(network, torch.device("meta")).name == "autograd"
 
 
 def test_refusals_name_what_is_wrong() -> None:
     network = build_network("convnet-d2-w8", 1, 8, 3)
     params, images, targets, direction = draw(network, 2)
     with pytest.raises(ValueError, match="parameters has shape"):
-        cpu_convnet.gradient(network, params[1:], images, targets)
+        passes(network).gradient(params[1:], images, targets)
     with pytest.raises(ValueError, match="targets has shape"):
-        cpu_convnet.gradient(network, params, images, targets[:1])
+        passes(network).gradient(params, images, targets[:1])
     with pytest.raises(ValueError, match="direction has shape"):
-        cpu_convnet.tangent(network, params, images, targets, direction[1:])
+        passes(network).tangent(params, images, targets, direction[1:])
     with pytest.raises(ValueError, match="dimensions"):
-        cpu_convnet.gradient(network, params, images[0], targets)
+        passes(network).gradient(params, images[0], targets)
     with pytest.raises(ValueError, match="no image"):
-        cpu_convnet.gradient(network, params, images[:0], targets[:0])
+        passes(network).gradient(params, images[:0], targets[:0])
     with pytest.raises(TypeError, match="images is"):
-        cpu_convnet.gradient(network, params, images.float(), targets)
+        passes(network).gradient(params, images.float(), targets)
 
 
 PROBE = """
 import torch
-from iadd.engine import cpu_convnet, backend
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.cpu_convnet import CpuConvNet
 from iadd.networks import build_network
 network = build_network("convnet-d3-w20", 3, 13, 5)
 g = torch.Generator().manual_seed(0)
@@ -361,10 +347,11 @@ params = network.init(g).double()
 images = torch.randn(3, 3, 13, 13, generator=g, dtype=torch.float64)
 targets = torch.rand(3, 5, generator=g, dtype=torch.float64)
 direction = torch.randn(len(params), generator=g, dtype=torch.float64)
-wanted = backend.tangent_reference(network, params, images, targets, direction)
-got = cpu_convnet.tangent(network, params, images, targets, direction)
+where = network, params.device, params.dtype
+wanted = AutogradBackend(*where).tangent(params, images, targets, direction)
+got = CpuConvNet(*where).tangent(params, images, targets, direction)
 assert all(float((a - b).abs().max() / b.abs().max()) < 1e-11 for a, b in zip(got, wanted))
-print(cpu_convnet.path(network, params))
+print(CpuConvNet(*where).name)
 """
 
 
@@ -379,4 +366,4 @@ def test_every_instruction_set(isa: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in (f"native-{isa}", "native-generic")
+    assert done.stdout.strip() in (f"cpu-convnet-{isa}", "cpu-convnet-generic")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from iadd.augment import FAMILIES, Augmentation, Draw
 from iadd.engine import cuda_graph
+from iadd.engine.backend import choose_backend
 from iadd.engine.student import Step, Unrolled, draw_steps
 from iadd.engine.unroll import unroll
 from iadd.networks import build_network
@@ -42,7 +43,8 @@ def run(
     def endpoint(student: Tensor) -> tuple[Tensor, Tensor]:
         return (student - target).square().sum(), 2 * (student - target)
 
-    return unroll(network, start, images, targets, alpha, steps, endpoint, mode)
+    backend = choose_backend(network, start.device, start.dtype)
+    return unroll(backend, start, images, targets, alpha, steps, endpoint, mode)
 
 
 def assert_same(a: Unrolled, b: Unrolled) -> None:
@@ -90,7 +92,8 @@ def test_steps_of_unequal_size_are_replayed_one_by_one() -> None:
 
 
 def test_what_is_too_large_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iadd.engine.unroll.REPLAY_BYTES", 100)
+    monkeypatch.setattr("iadd.engine.unroll.KEPT_BYTES", 100)
+    monkeypatch.setattr("iadd.engine.checkpoints.KEPT_BYTES", 100)
     result = run("captured")
     assert result.path.startswith("replay/3 ")
     assert_same(result, run("graph"))
@@ -106,9 +109,7 @@ def test_capture_that_fails_is_said_once_and_done_without(
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     frame = cuda_graph.Frame(
-        build_network("convnet-d1-w3", 1, 8, 3),
-        torch.float32,
-        torch.device("cpu"),
+        choose_backend(build_network("convnet-d1-w3", 1, 8, 3), torch.device("cpu")),
         (3, 1, 8, 8),
         2,
         None,
@@ -130,5 +131,5 @@ def test_cuda_graphs_give_the_exact_gradient(families: tuple[str, ...], batch: i
     for seed in (0, 1, 2):
         options = {"families": families, "batch": batch}
         found = run("captured", seed, device="cuda", **options)
-        assert found.path.startswith("captured tangents-cuda-fused")
+        assert found.path.startswith("captured cuda-convnet-fused")
         assert_same(found, run("graph", seed, **options))

@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd.engine import backend, cuda_convnet
+from iadd.engine import cuda_convnet
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_block import Affine, Form, backward_reference, dual_backward_reference
+from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.networks import Network, build_network
 from iadd.seeds import generator_for
 
@@ -19,6 +22,14 @@ FAMILY = (
     "convnet-d2-w3-nopool",
     "convnet-d2-w6-nonorm-linear-nopool",
 )
+
+
+def passes(network: Network, dtype: torch.dtype = torch.float64) -> CudaConvNet:
+    return CudaConvNet(network, torch.device("cpu"), dtype)
+
+
+def by_autograd(network: Network) -> AutogradBackend:
+    return AutogradBackend(network, torch.device("cpu"), torch.float64)
 
 
 def draw(network: Network, students: int, batch: int, shared: bool = False) -> tuple[Tensor, ...]:
@@ -47,16 +58,17 @@ def assert_close(got: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> None:
 
 def compare(network: Network, students: int, batch: int, shared: bool = False) -> None:
     params, images, targets, direction = draw(network, students, batch, shared)
-    loss, grad = cuda_convnet.gradient(network, params, images, targets)
-    found = cuda_convnet.tangent(network, params, images, targets, direction)
-    logits, features = cuda_convnet.forward(network, params, images)
-    by_images = cuda_convnet.pull_back(network, params, images, features)
+    loss, grad = passes(network).gradient(params, images, targets)
+    found = passes(network).tangent(params, images, targets, direction)
+    logits = passes(network).logits(params, images)
+    features = passes(network).embed(params, images)
+    by_images = passes(network).embed_gradient(params, images, features)
     for m in range(students):
         x, y = (images, targets) if shared else (images[m], targets[m])
-        wanted_loss, wanted_grad = backend.gradient_reference(network, params[m], x, y)
+        wanted_loss, wanted_grad = by_autograd(network).gradient(params[m], x, y)
         assert_close(loss[m], wanted_loss)
         assert_close(grad[m], wanted_grad)
-        wanted = backend.tangent_reference(network, params[m], x, y, direction[m])
+        wanted = by_autograd(network).tangent(params[m], x, y, direction[m])
         for got, reference in zip(found, wanted, strict=True):
             assert_close(got[m], reference)
         assert_close(logits[m], network.apply(params[m], x))
@@ -91,10 +103,10 @@ def test_one_student_needs_no_leading_dimension() -> None:
     network = build_network("convnet-d2-w4", 1, 8, 3)
     params, images, targets, direction = draw(network, 1, 2)
     flat = (params[0], images[0], targets[0])
-    many = cuda_convnet.tangent(network, params, images, targets, direction)
-    for one, first in zip(cuda_convnet.tangent(network, *flat, direction[0]), many, strict=True):
+    many = passes(network).tangent(params, images, targets, direction)
+    for one, first in zip(passes(network).tangent(*flat, direction[0]), many, strict=True):
         assert torch.equal(one, first[0])
-    loss, grad = cuda_convnet.gradient(network, *flat)
+    loss, grad = passes(network).gradient(*flat)
     assert loss.shape == () and grad.shape == (network.num_parameters,)
 
 
@@ -108,20 +120,20 @@ def test_nan_propagates() -> None:
     network = build_network("convnet-d1-w3", 1, 8, 3)
     params, images, targets, direction = draw(network, 1, 2)
     images[0, 0, 0, 0, 0] = float("nan")
-    assert bool(cuda_convnet.gradient(network, params, images, targets)[0].isnan())
-    assert bool(cuda_convnet.tangent(network, params, images, targets, direction)[0].isnan().any())
+    assert bool(passes(network).gradient(params, images, targets)[0].isnan())
+    assert bool(passes(network).tangent(params, images, targets, direction)[0].isnan().any())
 
 
 def test_bf16_rounds_operands_and_says_so() -> None:
     exact = build_network("convnet-d2-w8", 3, 8, 3)
     rounded = build_network("convnet-d2-w8", 3, 8, 3, "bf16")
     params, images, targets, direction = (z.float() for z in draw(exact, 1, 4))
-    fine = cuda_convnet.tangent(exact, params, images, targets, direction)[0]
-    coarse = cuda_convnet.tangent(rounded, params, images, targets, direction)[0]
+    fine = passes(exact).tangent(params, images, targets, direction)[0]
+    coarse = passes(rounded).tangent(params, images, targets, direction)[0]
     assert coarse.dtype == torch.float32
     assert 1e-4 < float((fine - coarse).norm() / fine.norm()) < 0.3
-    assert cuda_convnet.path(rounded, params) == "tangents-cpu-bf16"
-    assert cuda_convnet.path(exact, params) == "tangents-cpu"
+    assert passes(rounded).name == "cuda-convnet-bf16"
+    assert passes(exact).name == "cuda-convnet"
 
 
 def test_a_unit_that_is_off_passes_nothing() -> None:
@@ -141,20 +153,19 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
 def test_a_card_computes_what_the_cpu_does(name: str) -> None:
     network = build_network(name, 3, 11, 4)
     given = [z.cuda() for z in draw(network, 2, 3)]
-    assert backend.path(network, given[0]).startswith("tangents-cuda")
-    many = backend.tangent(network, *given)
+    backend = choose_backend(network, torch.device("cuda", 0), torch.float64)
+    assert backend.name.startswith("cuda-convnet")
+    many = backend.tangent(*given)
     for m in range(2):
         one = [z[m].cpu() for z in given]
-        wanted = backend.tangent_reference(network, *one)
+        wanted = by_autograd(network).tangent(*one)
         for got, reference in zip(many, wanted, strict=True):
             assert_close(got[m].cpu(), reference)
-        loss, grad = backend.gradient(network, *(z[m] for z in given[:3]))
-        wanted_loss, wanted_grad = backend.gradient_reference(network, *one[:3])
+        loss, grad = backend.gradient(*(z[m] for z in given[:3]))
+        wanted_loss, wanted_grad = by_autograd(network).gradient(*one[:3])
         assert_close(loss.cpu(), wanted_loss)
         assert_close(grad.cpu(), wanted_grad)
-        assert_close(
-            backend.logits(network, given[0][m], given[1][m]).cpu(), network.apply(one[0], one[1])
-        )
+        assert_close(backend.logits(given[0][m], given[1][m]).cpu(), network.apply(one[0], one[1]))
 
 
 @pytest.mark.gpu
@@ -163,9 +174,10 @@ def test_float32_on_a_card_is_no_tf32() -> None:
     """One product of float32 stays within 1e-5 of float64; TF32 would be at 1e-3."""
     network = build_network("convnet-d3-w32-linear", 3, 16, 4)
     given = [z[0].cuda() for z in draw(network, 1, 8)]
-    exact = backend.tangent(network, *given)
+    card = torch.device("cuda", 0)
+    exact = choose_backend(network, card, torch.float64).tangent(*given)
     for precision, low, high in (("float32", 0.0, 1e-5), ("tf32", 1e-5, 1e-2), ("bf16", 1e-4, 1)):
         rounded = build_network(network.name, 3, 16, 4, precision)
-        found = backend.tangent(rounded, *(z.float() for z in given))
+        found = choose_backend(rounded, card).tangent(*(z.float() for z in given))
         error = float((found.images.double() - exact.images).norm() / exact.images.norm())
         assert low <= error < high, precision

@@ -271,7 +271,7 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_same_bits_on_every_instruction_set(capability):
     """A node without AVX-512 computes the same numbers, from the same build."""
-    code = "import test_ops; print(test_ops.digest(test_ops.results()))"
+    code = "import test_distance as t; print(t.digest(t.results()))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
@@ -639,7 +639,7 @@ def test_says_what_runs():
 
 def test_reference_on_demand():
     code = (
-        "import torch; from iadd import ops\n"
+        "import torch; from iadd import extension; from iadd.engine import distance as ops\n"
         "print(extension.kernel_name(torch.zeros(1)), extension.status()['kernels'])\n"
         "a = ops.weighted_distance_adjoint(torch.ones(3), torch.zeros(3), torch.full((3,), 2.))\n"
         "print(float(a.weighted), (a.scale * a.student).tolist())"

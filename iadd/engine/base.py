@@ -1,0 +1,101 @@
+"""What a backend gives: the passes over a network that all training and distilling is made of.
+
+A pass is a pure function of plain tensors; autograd records nothing of it. The central ones are the
+gradient of the loss, and its tangent along a direction: the mixed Hessian-vector product by which
+`unroll` differentiates a student's training.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iadd.networks import Network
+
+
+class Tangent(NamedTuple):
+    """Derivatives of <gradient(theta, x, y), direction>: by theta (P,), x (B, C, H, W), y (B, K).
+
+    `slope` is that inner product () itself.
+    """
+
+    params: Tensor
+    images: Tensor
+    targets: Tensor
+    slope: Tensor
+
+
+class Backend(ABC):
+    """The passes of one network on one device in one dtype.
+
+    Parameters are flat vectors (P,), images (B, C, H, W), targets label probabilities (B, K), all
+    of the backend's dtype and on its device. The loss is `cross_entropy`.
+    """
+
+    batched = False
+    """Whether `gradient` takes several networks at once: (M, P), (M, B, C, H, W), (M, B, K)."""
+    uses_autograd = False
+    """Whether the passes are autograd's, which works for any network."""
+
+    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+        self.network, self.device, self.dtype = network, device, dtype
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What ran, for tables and traces: the room, and the instruction set or precision."""
+
+    @abstractmethod
+    def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss () and its gradient (P,)."""
+
+    @abstractmethod
+    def tangent(
+        self, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
+    ) -> Tangent:
+        """The derivatives of <gradient, direction> for a direction (P,)."""
+
+    @abstractmethod
+    def logits(self, params: Tensor, images: Tensor) -> Tensor:
+        """Logits (B, K)."""
+
+    @abstractmethod
+    def embed(self, params: Tensor, images: Tensor) -> Tensor:
+        """Features (B, F) before the classifier."""
+
+    @abstractmethod
+    def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
+        """Gradient by the images (B, C, H, W) of <features, cotangent (B, F)>."""
+
+    def step(
+        self,
+        params: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        step_size: float,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Parameters (P,) after one step of SGD, in `out` if given."""
+        _, gradient = self.gradient(params, images, targets)
+        return torch.sub(params, gradient, alpha=step_size, out=out)
+
+    def step_back(
+        self, params: Tensor, images: Tensor, targets: Tensor, step_size: float, adjoint: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take `adjoint` (P,) back through `step` from `params`: changed in place.
+
+        Returns the derivatives of <gradient, adjoint as it came> by images and by targets, and that
+        inner product () itself; times -step_size they are the step's share of the whole gradient.
+        """
+        h = self.tangent(params, images, targets, adjoint)
+        adjoint.sub_(h.params, alpha=step_size)
+        return h.images, h.targets, h.slope
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Batch mean of -sum_k targets log softmax(logits), (); targets are probabilities (B, K)."""
+    return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
