@@ -17,6 +17,7 @@ wildcard_constraints:
     ipc=r"\d+",
     seed=r"\d+",
     shard=r"\d+",
+    tuned=r"(-tuned)?",
 
 
 include: "workflow/rules/experts.smk"

@@ -27,6 +27,7 @@ Device = Annotated[
     typer.Option(envvar="IADD_DEVICE", help="cpu, cuda, cuda:<number>, or auto: a card if any."),
 ]
 Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
+Tuned = Annotated[bool, typer.Option("--tuned", help="With the parameters that a search found.")]
 
 
 @app.command()
@@ -75,14 +76,16 @@ def distill(
     ipc: Ipc,
     seed: Seed = 0,
     dataset: Dataset = None,
+    tuned: Tuned = False,
     device: Device = "auto",
 ) -> None:
     """Distill one synthetic set: one method, ipc and seed."""
     from iadd import devices
     from iadd.pipeline import stages
+    from iadd.pipeline.plan import Run
 
     plan, key = stages.open_plan(config, dataset)
-    stages.distill(plan, key, method, ipc, seed, devices.choose(device))
+    stages.distill(plan, Run(key, method, ipc, seed, tuned), devices.choose(device))
 
 
 @app.command()
@@ -92,14 +95,16 @@ def evaluate(
     ipc: Ipc,
     seed: Seed = 0,
     dataset: Dataset = None,
+    tuned: Tuned = False,
     device: Device = "auto",
 ) -> None:
     """Train fresh networks on one distilled set and test them."""
     from iadd import devices
     from iadd.pipeline import stages
+    from iadd.pipeline.plan import Run
 
     plan, key = stages.open_plan(config, dataset)
-    stages.evaluate(plan, key, method, ipc, seed, devices.choose(device))
+    stages.evaluate(plan, Run(key, method, ipc, seed, tuned), devices.choose(device))
 
 
 @app.command()

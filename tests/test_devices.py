@@ -13,7 +13,7 @@ from iadd.leaderboard.results import EVALUATIONS, read_table
 from iadd.networks import build_network
 from iadd.pipeline import stages
 from iadd.pipeline.config import load_config
-from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan import Plan, Run
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_precision_is_part_of_what_identifies_a_run() -> None:
     config = load_config(Path(__file__).parent.parent / "config" / "smoke.yaml")
     fine, coarse = Plan(config), Plan(config.model_copy(update={"precision": "bf16"}))
     assert fine.experts_folder("blobs") != coarse.experts_folder("blobs")
-    run = ("blobs", "random", 1, 0)
-    assert fine.distill_spec(*run) != coarse.distill_spec(*run)
+    run = Run("blobs", "random", 1, 0)
+    assert fine.spec(run) != coarse.spec(run)
 
 
 @pytest.mark.gpu
@@ -139,16 +139,16 @@ def test_a_benchmark_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """All stages on a card; the table says which, and the set is as good as the CPU's."""
     config = Path(__file__).parent.parent / "config" / "smoke.yaml"
     plan, key = stages.open_plan(config)
-    means = {}
+    means, run = {}, Run(key, "mtt", 1, 0)
     for device in ("cpu", "cuda"):
         (tmp_path / device).mkdir()
         monkeypatch.chdir(tmp_path / device)
         where = devices.choose(device)
         for shard in range(len(plan.shards(key))):
             stages.record(plan, key, shard, where)
-        stages.distill(plan, key, "mtt", 1, 0, where)
-        stages.evaluate(plan, key, "mtt", 1, 0, where)
-        rows = read_table(plan.evaluation(key, "mtt", 1, 0), EVALUATIONS)
+        stages.distill(plan, run, where)
+        stages.evaluate(plan, run, where)
+        rows = read_table(plan.paths(run).evaluation, EVALUATIONS)
         assert set(rows["device"]) == {devices.describe(where)}
         assert set(rows["device_peak_bytes"] > 0) == {device == "cuda"}
         means[device] = float(rows["accuracy"].mean())

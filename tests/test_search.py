@@ -25,7 +25,7 @@ from iadd.leaderboard import results
 from iadd.leaderboard.ranking import ranked_rows
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
-from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.search_space import space_of
 from iadd.progress import Progress
 from iadd.seeds import generator_for
@@ -43,6 +43,7 @@ from iadd.search.stopping import Quota, milestones
 from iadd.search.trial import Task, _problem, advance, attempt, settings_of
 from iadd.search.tune import _follow, first_points
 
+TUNED_RUN = Run("blobs", "mtt", 1, 0, tuned=True)
 MTT = {
     "iterations": 18,
     "unrolled_steps": 3,
@@ -459,8 +460,8 @@ def test_a_population_survives_a_kill_and_its_winner_is_replayed(
     params = plan.config.params("mtt", 1, branch.settings).model_dump(mode="json")
     out = plan.winner("blobs", "mtt", 1)
     out.write_text(json.dumps({"spec": spec, "params": params, "settings": branch.settings}))
-    stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
-    assert plan.distill_spec("blobs", "mtt+tuned", 1, 0)["params"]["schedule"]
+    stages.distill(plan, TUNED_RUN)
+    assert plan.spec(TUNED_RUN)["params"]["schedule"]
 
 
 def test_a_population_whose_budget_ends_goes_on_with_a_larger_one(ready: Path) -> None:
@@ -644,7 +645,7 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # another's cluster: never joined by itself
     plan = plan_of()
     with pytest.raises(ValueError, match="no such file; run: iadd search CONFIG --dataset blobs"):
-        stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
+        stages.distill(plan, TUNED_RUN)
     out = search(plan, "blobs", "mtt", 1)
     winner = json.loads(out.read_text())
     rows = table(plan)
@@ -663,15 +664,15 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     search(plan, "blobs", "mtt", 1)
     assert shape(table(plan)) == before
 
-    stages.distill(plan, "blobs", "mtt+tuned", 1, 0)
-    stages.evaluate(plan, "blobs", "mtt+tuned", 1, 0)
-    evaluated = results.read_table(plan.evaluation("blobs", "mtt+tuned", 1, 0), results.EVALUATIONS)
+    stages.distill(plan, TUNED_RUN)
+    stages.evaluate(plan, TUNED_RUN)
+    evaluated = results.read_table(plan.paths(TUNED_RUN).evaluation, results.EVALUATIONS)
     assert set(evaluated["method"]) == {"mtt"}
     assert set(evaluated["protocol"]) == {"mtt-v1+tuned"}
     assert json.loads(evaluated["params"][0]) == winner["params"]
     for run in (("random", 1), ("whole", 0), ("mtt", 1)):
-        stages.distill(plan, "blobs", *run, 0)
-        stages.evaluate(plan, "blobs", *run, 0)
+        stages.distill(plan, Run("blobs", *run, 0))
+        stages.evaluate(plan, Run("blobs", *run, 0))
     stages.collect(plan)
     stages.site(plan)
     board = results.read_table(plan.table("leaderboard"), results.LEADERBOARD)
@@ -690,7 +691,7 @@ def test_a_search_ends_in_a_winner_and_distill_takes_it(
     assert "+tuned: settings found on validation data by searches of 6 " in capsys.readouterr().out
     other = plan_of(finalists=2)
     with pytest.raises(ValueError, match="was found under other settings"):
-        stages.distill(other, "blobs", "mtt+tuned", 1, 0)
+        stages.distill(other, TUNED_RUN)
 
 
 DRIVER = """
@@ -698,7 +699,7 @@ import json, sys
 from pathlib import Path
 from iadd.pipeline import plan
 from iadd.pipeline.config import parse_config
-from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan import Plan, Run
 from iadd.search import search
 plan.source_of = lambda *names: "the same"  # whoever edits the code while this test runs
 if __name__ == "__main__":

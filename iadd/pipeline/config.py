@@ -58,6 +58,11 @@ class DatasetConfig(Section):
         return families
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What its tensors depend on; not where the files lie or what they are called here."""
+        return self.model_dump(mode="json", exclude={"root", "download", "label"})
+
+    @property
     def key(self) -> str:
         """The name in tables and paths."""
         return self.label or self.name
@@ -69,6 +74,11 @@ class ExpertsConfig(Section):
     count: int = Field(100, ge=1, description="Number of trajectories.")
     per_shard: int = Field(10, ge=1, description="Trajectories a shard, that is a job.")
     recipe: Recipe = Field(Recipe(), description="Training and storage of one trajectory.")
+
+
+def _protocol(name: str) -> str:
+    find_protocol(name)
+    return name
 
 
 class EvaluationConfig(Section):
@@ -83,11 +93,7 @@ class EvaluationConfig(Section):
         0.01, gt=0, description="For sets that bring no step size of their own."
     )
 
-    @field_validator("protocol")
-    @classmethod
-    def _protocol(cls, name: str) -> str:
-        find_protocol(name)
-        return name
+    _known = field_validator("protocol")(_protocol)
 
     @field_validator("networks")
     @classmethod
@@ -102,9 +108,12 @@ class EvaluationConfig(Section):
 class ValidationConfig(Section):
     """The probe by which checkpoints are chosen: few networks, few epochs, validation data."""
 
+    protocol: str = Field("mtt-v1", description="How the networks are trained.")
     networks: int = Field(2, ge=1, description="Networks a measurement.")
     epochs: int = Field(300, ge=2, description="Epochs of each.")
     step_size: float = Field(0.01, gt=0, description="For methods that learn no step size.")
+
+    _known = field_validator("protocol")(_protocol)
 
 
 class MethodConfig(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,35 @@ from typing import Any
 from iadd import methods
 from iadd.artifacts import canonical_json, source_hash, spec_hash
 from iadd.pipeline.config import Config
-from iadd.pipeline.search_space import base_name, is_tuned, tuned_name
 
 PACKAGE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """One distillation: `tuned` takes its parameters from a search, not from the config."""
+
+    dataset: str
+    method: str
+    ipc: int
+    seed: int
+    tuned: bool = False
+
+    def __str__(self) -> str:
+        tuned = ", tuned" if self.tuned else ""
+        return f"{self.method} on {self.dataset}, ipc {self.ipc}, seed {self.seed}{tuned}"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run's files lie. The checkpoint is no output of the workflow, which deletes those
+    of a killed job."""
+
+    distilled: Path
+    trace: Path
+    picture: Path
+    evaluation: Path
+    checkpoint: Path
 
 
 class Plan:
@@ -26,16 +53,25 @@ class Plan:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.root = Path("results") / config.benchmark
+        self._known: dict[tuple[object, ...], Any] = {}
 
-    def runs(self) -> Iterator[tuple[str, str, int, int]]:
-        """All (dataset, method, ipc, seed); a tuned method is there twice, as `mtt+tuned` too."""
-        tuned = map(tuned_name, self.config.search.methods)
-        names = [*self.config.methods, *tuned]
+    def runs(self) -> Iterator[Run]:
+        """All runs; a tuned method is there twice, by its default settings and by those found."""
+        config = self.config
+        kinds = [(name, False) for name in config.methods]
+        kinds += [(name, True) for name in config.search.methods]
+        for dataset in config.datasets:
+            for method, tuned in kinds:
+                for ipc in config.ipcs(method):
+                    for seed in range(config.seeds):
+                        yield Run(dataset.key, method, ipc, seed, tuned)
+
+    def searches(self) -> Iterator[tuple[str, str, int]]:
+        """All (dataset, method, ipc) that are searched."""
         for dataset in self.config.datasets:
-            for method in names:
-                for ipc in self.config.ipcs(base_name(method)):
-                    for seed in range(self.config.seeds):
-                        yield dataset.key, method, ipc, seed
+            for method in self.config.search.methods:
+                for ipc in self.config.ipcs(method):
+                    yield dataset.key, method, ipc
 
     @cached_property
     def expert_epochs(self) -> int:
@@ -62,13 +98,21 @@ class Plan:
     # Where files lie.
 
     def experts_folder(self, dataset: str) -> Path:
-        recipe = self.config.experts.recipe.model_dump(mode="json") | {
+        return self._experts_folders[dataset]
+
+    @cached_property
+    def _experts_folders(self) -> dict[str, Path]:
+        config = self.config
+        recipe = config.experts.recipe.model_dump(mode="json") | {
             "epochs": self.expert_epochs,
-            "seed": self.config.seed,
-            "dataset": self.config.dataset(dataset).model_dump(mode="json"),
-            "precision": self.config.precision,
+            "seed": config.seed,
+            "precision": config.precision,
         }
-        return self.root / "experts" / f"{dataset}-{self.config.network}-{spec_hash(recipe)[:8]}"
+        folders = {}
+        for dataset in config.datasets:
+            code = spec_hash(recipe | {"dataset": dataset.identity})[:8]
+            folders[dataset.key] = self.root / "experts" / f"{dataset.key}-{config.network}-{code}"
+        return folders
 
     def shards(self, dataset: str) -> list[Path]:
         """The shard files of a data set's experts."""
@@ -81,23 +125,21 @@ class Plan:
         size = self.config.experts.per_shard
         return range(shard * size, min((shard + 1) * size, self.config.experts.count))
 
-    def distilled(self, dataset: str, method: str, ipc: int, seed: int) -> Path:
-        return self.root / "distilled" / dataset / method / f"ipc{ipc}" / f"seed{seed}.safetensors"
-
-    def evaluation(self, dataset: str, method: str, ipc: int, seed: int) -> Path:
-        return self.root / "evaluations" / dataset / method / f"ipc{ipc}" / f"seed{seed}.parquet"
-
-    def trace(self, dataset: str, method: str, ipc: int, seed: int) -> Path:
-        return self.distilled(dataset, method, ipc, seed).with_suffix(".trace.parquet")
-
-    def checkpoint(self, dataset: str, method: str, ipc: int, seed: int) -> Path:
-        """Outside the workflow's outputs, which it deletes when a job is killed."""
-        run = Path(dataset) / method / f"ipc{ipc}" / f"seed{seed}.safetensors"
-        return self.root / "checkpoints" / run
+    def paths(self, run: Run) -> RunPaths:
+        """Where a run's files lie."""
+        folder = f"{run.dataset}/{run.method}/ipc{run.ipc}{'-tuned' if run.tuned else ''}"
+        name = f"{folder}/seed{run.seed}"
+        return RunPaths(
+            distilled=self.root / f"distilled/{name}.safetensors",
+            trace=self.root / f"distilled/{name}.trace.parquet",
+            picture=self.root / f"distilled/{name}.png",
+            evaluation=self.root / f"evaluations/{name}.parquet",
+            checkpoint=self.root / f"checkpoints/{name}.safetensors",
+        )
 
     def winner(self, dataset: str, method: str, ipc: int) -> Path:
         """What a search found; its trials lie beside it."""
-        return self.root / "search" / f"{dataset}-{base_name(method)}-ipc{ipc}.json"
+        return self.root / "search" / f"{dataset}-{method}-ipc{ipc}.json"
 
     def trials(self, dataset: str, method: str, ipc: int) -> Path:
         return self.winner(dataset, method, ipc).with_suffix(".trials.parquet")
@@ -106,36 +148,27 @@ class Plan:
         """Where a search keeps its trials while it runs: not among the workflow's outputs."""
         return self.root / "checkpoints" / "search" / self.winner(dataset, method, ipc).stem
 
-    def searches(self) -> Iterator[tuple[str, str, int]]:
-        """All (dataset, method, ipc) that are searched."""
-        for dataset in self.config.datasets:
-            for method in self.config.search.methods:
-                for ipc in self.config.ipcs(method):
-                    yield dataset.key, method, ipc
-
     def table(self, name: str) -> Path:
         return self.root / f"{name}.parquet"
 
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        kind = methods.find(base_name(method))
-        return self.shards(dataset) if kind.needs_experts else []
+        return self.shards(dataset) if methods.find(method).needs_experts else []
 
-    # What identifies a run.
+    # What identifies a result.
 
-    def distill_spec(self, dataset: str, method: str, ipc: int, seed: int) -> dict[str, Any]:
+    def spec(self, run: Run) -> dict[str, Any]:
         """What made a distilled set; a tuned one has the winner's parameters and its evidence."""
-        spec = self.job_spec(dataset, method, ipc, seed)
-        if not is_tuned(method):
+        spec = self.job_spec(run)
+        if not run.tuned:
             return spec
-        winner = self.read_winner(dataset, method, ipc)
+        winner = self.read_winner(run.dataset, run.method, run.ipc)
         return spec | {"params": winner["params"], "search": spec_hash(winner)}
 
     def read_winner(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
         """What the search of a tuned method found; ValueError if that is missing or another's."""
         path = self.winner(dataset, method, ipc)
-        base = base_name(method)
-        again = f"run: iadd search CONFIG --dataset {dataset} --method {base} --ipc {ipc}"
+        again = f"run: iadd search CONFIG --dataset {dataset} --method {method} --ipc {ipc}"
         try:
             winner = json.loads(path.read_text())
         except OSError:
@@ -146,40 +179,48 @@ class Plan:
             raise ValueError(f"{path}: was found under other settings; {again}")
         return dict(winner)
 
-    def job_spec(self, dataset: str, method: str, ipc: int, seed: int) -> dict[str, Any]:
-        """What a distillation depends on as far as it is known before any search has run."""
-        config, base = self.config, base_name(method)
-        kind = methods.find(base)
+    def job_spec(self, run: Run) -> dict[str, Any]:
+        """What a run depends on as far as it is known when the workflow's graph is drawn."""
+        names = run.dataset, run.method, run.ipc
+        spec = dict(self._once(("run", *names), lambda: self._common_spec(*names)))
+        if run.tuned:
+            found = self._once(("search", *names), lambda: spec_hash(self.search_spec(*names)))
+            spec["search"] = found
+        return spec | {"seed": run.seed}
+
+    def _common_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
+        """What all seeds of a run share."""
+        config, kind = self.config, methods.find(method)
         spec: dict[str, Any] = {
             "kind": "distilled",
-            "dataset": config.dataset(dataset).model_dump(mode="json"),
+            "dataset": config.dataset(dataset).identity,
             "method": method,
-            "params": config.params(base, ipc).model_dump(mode="json"),
+            "params": config.params(method, ipc).model_dump(mode="json"),
             "network": config.network,
             "precision": config.precision,
             "ipc": ipc,
-            "seed": seed,
             "base_seed": config.seed,
-            "source": source_of("methods", base),
+            "source": self._source("methods", method),
         }
         if issubclass(kind, methods.Matching):
             spec["validation"] = config.validation.model_dump(mode="json")
         if kind.needs_experts:
-            spec["experts"] = self.experts_folder(dataset).name
-            spec["expert_count"] = config.experts.count
-        if is_tuned(method):
-            spec["search"] = spec_hash(self.search_spec(dataset, method, ipc))
+            spec["experts"] = {
+                "recipe": config.experts.recipe.model_dump(mode="json"),
+                "epochs": self.expert_epochs,
+                "count": config.experts.count,
+            }
         return spec
 
     def search_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
         """What a search's winner depends on; `budget` is what may grow without losing trials."""
-        search, base = self.config.search, base_name(method)
+        search = self.config.search
         asked = search.model_dump(mode="json", exclude={*_MACHINE, *_BUDGET, *_OTHERS})
-        run = self.job_spec(dataset, base, ipc, 0)
-        return run | {
+        return self._common_spec(dataset, method, ipc) | {
             "kind": "search",
-            "space": self.config.space(base, ipc),
-            "points": search.points.get(base, []),
+            "seed": 0,
+            "space": self.config.space(method, ipc),
+            "points": search.points.get(method, []),
             "search": asked,
             "budget": search.model_dump(mode="json", include=_BUDGET),
         }
@@ -187,16 +228,27 @@ class Plan:
     def evaluation_spec(self, dataset: str) -> dict[str, Any]:
         return {
             "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
-            "dataset": self.config.dataset(dataset).model_dump(mode="json"),
+            "dataset": self.config.dataset(dataset).identity,
             "base_seed": self.config.seed,
-            "source": source_of("evaluate"),
+            "source": self._source("evaluate"),
         }
 
+    def _source(self, stage: str, method: str | None = None) -> str:
+        return str(self._once(("source", stage, method), lambda: source_of(stage, method)))
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+        """What is asked for once a run and is the same for many."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
     def tables_spec(self) -> dict[str, Any]:
-        return {"runs": [list(run) for run in self.runs()], "source": source_of("tables")}
+        """Which runs are in the tables, and the code that makes them."""
+        runs = spec_hash({"runs": [str(run) for run in self.runs()]})
+        return {"runs": runs, "source": source_of("tables")}
 
     def experts_spec(self, dataset: str) -> dict[str, Any]:
-        return {"folder": self.experts_folder(dataset).name, "source": source_of("experts")}
+        return {"folder": self.experts_folder(dataset).name, "source": self._source("experts")}
 
 
 _BUDGET = {"trials", "seconds", "gpu_hours"}

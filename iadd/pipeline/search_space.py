@@ -7,9 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
-from iadd.leaderboard.ranking import (
-    TUNED as TUNED,  # the mark of a protocol, and of a run: `mtt+tuned`
-)
 from iadd.methods import Space
 
 KINDS = ("log", "uniform", "int")
@@ -82,21 +79,6 @@ class SearchConfig(BaseModel):
                 if name not in self.methods:
                     raise ValueError(f"{key}.{name}: is not among the tuned {list(self.methods)}")
         return self
-
-
-def tuned_name(method: str) -> str:
-    """The name of a method's runs with the parameters that the search found."""
-    return f"{method}{TUNED}"
-
-
-def base_name(method: str) -> str:
-    """The method of a run, tuned or not."""
-    return method.removesuffix(TUNED)
-
-
-def is_tuned(method: str) -> bool:
-    """Whether a run takes its parameters from a search."""
-    return method.endswith(TUNED)
 
 
 def space_of(method: str, given: dict[str, Any], changes: Ranges) -> Space:

@@ -20,8 +20,7 @@ from iadd.devices import describe, peak_bytes
 from iadd.experts import Experts, expert_spec, record_shard
 from iadd.networks import Network, build_network
 from iadd.pipeline.config import Config, load_config
-from iadd.pipeline.plan import Plan
-from iadd.pipeline.search_space import TUNED, base_name, is_tuned
+from iadd.pipeline.plan import Plan, Run
 from iadd.progress import Progress
 from iadd.seeds import generator_for
 from iadd.synthetic import SyntheticSet
@@ -121,26 +120,22 @@ def validator(
         networks=config.validation.networks,
         default_step_size=config.validation.step_size,
         names=names,
-        protocol=config.evaluations[0].protocol,
+        protocol=config.validation.protocol,
     )
 
 
-def distill(
-    plan: Plan, key: str, method: str, ipc: int, seed: int, device: torch.device = CPU
-) -> None:
+def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Distill one synthetic set; writes the set, its trace and its picture."""
     config = plan.config
-    _check_run(config, method, ipc, seed)
-    spec = plan.distill_spec(key, method, ipc, seed)
-    kind = methods.find(base_name(method))
-    out = plan.distilled(key, method, ipc, seed)
-    checkpoint = plan.checkpoint(key, method, ipc, seed)
-    task = problem(plan, key, base_name(method), ipc, device)
-    # Tuned and default share their seeds: they differ by their parameters alone.
-    names = (config.seed, key, base_name(method), ipc, seed)
-    with Progress(f"{method} {key} ipc {ipc} seed {seed}") as progress:
+    check_run(config, run)
+    spec, paths = plan.spec(run), plan.paths(run)
+    kind = methods.find(run.method)
+    task = problem(plan, run.dataset, run.method, run.ipc, device)
+    # No method in it: seed s means the same draws for all of them, tuned or not.
+    names = (config.seed, run.dataset, run.ipc, run.seed)
+    with Progress(str(run)) as progress:
         hooks = methods.Hooks(
-            validate=validator(config, task, names), progress=progress, checkpoint=checkpoint
+            validate=validator(config, task, names), progress=progress, checkpoint=paths.checkpoint
         )
         result = methods.distill(
             kind(kind.Params(**spec["params"]), task),  # a tuned run's are the winner's
@@ -164,69 +159,62 @@ def distill(
             "device": describe(device),
         },
     )
-    _write_trace(plan, key, method, ipc, seed, result)
-    synthetic.picture(out.with_suffix(".png"))
-    synthetic.save(out)
-    checkpoint.unlink(missing_ok=True)
-    print(f"{out}: {result.status}, {len(result.images)} images, step size {result.step_size}")
+    _write_trace(plan, run, spec, result)
+    synthetic.picture(paths.picture)
+    synthetic.save(paths.distilled)
+    paths.checkpoint.unlink(missing_ok=True)
+    images, step = len(result.images), result.step_size
+    print(f"{paths.distilled}: {result.status}, {images} images, step size {step}")
 
 
-def _write_trace(
-    plan: Plan, key: str, method: str, ipc: int, seed: int, result: methods.Distilled
-) -> None:
+def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Distilled) -> None:
     from iadd.leaderboard.results import TRACES, write_table
 
-    same = {"dataset": key, "ipc": ipc, "method": method, "seed": seed}
+    method = run.method + "+tuned" * run.tuned
+    same = {"dataset": run.dataset, "ipc": run.ipc, "method": method, "seed": run.seed}
     blank = dict.fromkeys(TRACES.names)
-    spec = plan.distill_spec(key, method, ipc, seed)
-    write_table(
-        [blank | same | row for row in result.trace],
-        plan.trace(key, method, ipc, seed),
-        TRACES,
-        {"spec": spec},
-    )
+    rows = [blank | same | row for row in result.trace]
+    write_table(rows, plan.paths(run).trace, TRACES, {"spec": spec})
 
 
-def evaluate(
-    plan: Plan, key: str, method: str, ipc: int, seed: int, device: torch.device = CPU
-) -> None:
+def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
     from iadd.leaderboard.results import EVALUATIONS, write_table
 
     config = plan.config
-    _check_run(config, method, ipc, seed)
-    spec = plan.distill_spec(key, method, ipc, seed)
-    synthetic = SyntheticSet.load(plan.distilled(key, method, ipc, seed), spec)
-    dataset, augmentation = open_dataset(config, key, device)
+    check_run(config, run)
+    spec, paths = plan.spec(run), plan.paths(run)
+    synthetic = SyntheticSet.load(paths.distilled, spec)
+    dataset, augmentation = open_dataset(config, run.dataset, device)
     rows: list[dict[str, Any]] = []
-    with Progress(f"evaluate {method} {key} ipc {ipc} seed {seed}") as progress:
+    with Progress(f"evaluate {run}") as progress:
         for e in config.evaluations:
             rows += [
                 # Found by a search or not are two protocols: the one had more validation data.
-                {"protocol": e.protocol + TUNED * is_tuned(method), **row}
+                {"protocol": e.protocol + "+tuned" * run.tuned, **row}
                 for row in judge(
                     synthetic,
                     dataset,
                     e.protocol,
                     e.networks,
-                    epochs=e.whole_epochs if method == "whole" else e.epochs,
+                    epochs=e.whole_epochs if run.method == "whole" else e.epochs,
                     batch=e.batch,
                     step_size=e.step_size,
                     augmentation=augmentation,
-                    names=(config.seed, key, base_name(method), ipc, seed),
+                    names=(config.seed, run.dataset, run.ipc, run.seed),
                     progress=progress,
                 )
             ]
     constant = {
         "spec_version": SPEC_VERSION,
         "benchmark": config.benchmark,
-        "dataset": key,
-        "ipc": ipc,
-        "method": base_name(method),
+        "dataset": run.dataset,
+        "ipc": run.ipc,
+        "method": run.method,
         "label_kind": synthetic.label_kind,
         "network_distill": config.network,
-        "seed": seed,
+        "seed": run.seed,
         "expert_seconds": synthetic.run.get("expert_seconds"),
         "distill_seconds": synthetic.run.get("distill_seconds"),
         "host_peak_bytes": max(_host_peak(), synthetic.run.get("host_peak_bytes", 0)),
@@ -244,23 +232,23 @@ def evaluate(
             row["status"] = synthetic.status
     write_table(
         [constant | row for row in rows],
-        plan.evaluation(key, method, ipc, seed),
+        paths.evaluation,
         EVALUATIONS,
-        {"spec": spec, "evaluation": plan.evaluation_spec(key)},
+        {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)},
     )
     first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
-    print(f"{method} {key} ipc {ipc} seed {seed}: mean accuracy {sum(first) / len(first):.4f}")
+    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
 
 
 def collect(plan: Plan) -> None:
     """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it."""
     from iadd.leaderboard import results
 
-    runs = list(plan.runs())
+    paths = [plan.paths(run) for run in plan.runs()]
     evaluations = results.collect(
-        [plan.evaluation(*run) for run in runs], plan.table("evaluations"), results.EVALUATIONS
+        [path.evaluation for path in paths], plan.table("evaluations"), results.EVALUATIONS
     )
-    results.collect([plan.trace(*run) for run in runs], plan.table("traces"), results.TRACES)
+    results.collect([path.trace for path in paths], plan.table("traces"), results.TRACES)
     searches = [plan.trials(*search) for search in plan.searches()]
     if searches:
         results.collect(searches, plan.table("trials"), results.TRIALS)
@@ -288,9 +276,9 @@ def site(plan: Plan) -> None:
     from iadd.leaderboard.site import build_site
 
     pictures = {
-        (dataset, method, ipc): plan.distilled(dataset, method, ipc, 0).with_suffix(".png")
-        for dataset, method, ipc, seed in plan.runs()
-        if seed == 0 and method != "whole"
+        (run.dataset, run.method + "+tuned" * run.tuned, run.ipc): plan.paths(run).picture
+        for run in plan.runs()
+        if run.seed == 0 and run.method != "whole"
     }
     out = plan.root / "site" / "index.html"
     build_site(
@@ -338,20 +326,22 @@ def import_set(
     print(f"{out}: written")
 
 
-def _check_run(config: Config, method: str, ipc: int, seed: int) -> None:
+def check_run(config: Config, run: Run) -> None:
     """One line for a run that the benchmark does not have."""
-    base = base_name(method)
-    methods.find(base)
-    if is_tuned(method) and base not in config.search.methods:
+    method = run.method
+    methods.find(method)
+    if run.tuned and method not in config.search.methods:
         tuned = ", ".join(config.search.methods) or "none"
-        raise ValueError(f"method {base!r} is not tuned in this benchmark; search.methods: {tuned}")
-    if base not in config.methods:
+        raise ValueError(
+            f"method {method!r} is not tuned in this benchmark; search.methods: {tuned}"
+        )
+    if method not in config.methods:
         raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
-    if ipc not in config.ipcs(base):
-        allowed = ", ".join(map(str, config.ipcs(base)))
-        raise ValueError(f"ipc {ipc} is not in this benchmark for {method}: {allowed}")
-    if not 0 <= seed < config.seeds:
-        raise ValueError(f"seed {seed}: allowed are 0..{config.seeds - 1}")
+    if run.ipc not in config.ipcs(method):
+        allowed = ", ".join(map(str, config.ipcs(method)))
+        raise ValueError(f"ipc {run.ipc} is not in this benchmark for {method}: {allowed}")
+    if not 0 <= run.seed < config.seeds:
+        raise ValueError(f"seed {run.seed}: allowed are 0..{config.seeds - 1}")
 
 
 def _host_peak() -> int:

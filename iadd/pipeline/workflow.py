@@ -13,8 +13,7 @@ from typing import Any
 from iadd.artifacts import canonical_json
 from iadd.pipeline import jobserver
 from iadd.pipeline.config import Config, load_config, parse_config
-from iadd.pipeline.plan import Plan
-from iadd.pipeline.search_space import is_tuned
+from iadd.pipeline.plan import Plan, Run
 
 
 class Jobs:
@@ -33,9 +32,13 @@ class Jobs:
 
     def winner(self, wildcards: Any) -> list[Path]:
         """What a tuned distillation takes its parameters from."""
-        if not is_tuned(wildcards.method):
+        if not wildcards.tuned:
             return []
         return [self.plan.winner(wildcards.dataset, wildcards.method, int(wildcards.ipc))]
+
+    def tuned(self, wildcards: Any) -> str:
+        """The option of a tuned run."""
+        return "--tuned" if wildcards.tuned else ""
 
     def trials(self, wildcards: Any) -> list[Path]:
         return [self.plan.trials(*search) for search in self.plan.searches()]
@@ -45,13 +48,13 @@ class Jobs:
         return [self.plan.winner(*s).with_suffix(".png") for s in self.plan.searches()]
 
     def evaluations(self, wildcards: Any) -> list[Path]:
-        return [self.plan.evaluation(*run) for run in self.plan.runs()]
+        return [self.plan.paths(run).evaluation for run in self.plan.runs()]
 
     def traces(self, wildcards: Any) -> list[Path]:
-        return [self.plan.trace(*run) for run in self.plan.runs()]
+        return [self.plan.paths(run).trace for run in self.plan.runs()]
 
     def pictures(self, wildcards: Any) -> list[Path]:
-        return [self.plan.distilled(*run).with_suffix(".png") for run in self.plan.runs()]
+        return [self.plan.paths(run).picture for run in self.plan.runs()]
 
     def dataset_of_folder(self, wildcards: Any) -> str:
         """The data set whose experts lie in a folder."""
@@ -67,7 +70,7 @@ class Jobs:
 
     def distill_spec(self, wildcards: Any) -> str:
         # Not the winner's parameters: they are an input file, unknown when the graph is drawn.
-        return canonical_json(self.plan.job_spec(*_run(wildcards)))
+        return canonical_json(self.plan.job_spec(_run(wildcards)))
 
     def search_spec(self, wildcards: Any) -> str:
         run = wildcards.dataset, wildcards.method, int(wildcards.ipc)
@@ -80,8 +83,9 @@ class Jobs:
         return canonical_json(self.plan.tables_spec())
 
 
-def _run(wildcards: Any) -> tuple[str, str, int, int]:
-    return wildcards.dataset, wildcards.method, int(wildcards.ipc), int(wildcards.seed)
+def _run(wildcards: Any) -> Run:
+    w = wildcards
+    return Run(w.dataset, w.method, int(w.ipc), int(w.seed), bool(w.tuned))
 
 
 def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> None:

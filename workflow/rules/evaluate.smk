@@ -1,13 +1,14 @@
 rule evaluate:
     input:
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}/seed{seed}.safetensors",
+        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
     output:
-        "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}/seed{seed}.parquet",
+        "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
     log:
-        "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}/seed{seed}.log",
+        "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     params:
         config=workflow_config,
+        tuned=jobs.tuned,
         spec=jobs.evaluation_spec,
     shell:
         "iadd evaluate {params.config} --dataset {wildcards.dataset} --method {wildcards.method}"
-        " --ipc {wildcards.ipc} --seed {wildcards.seed} > {log} 2>&1"
+        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log} 2>&1"
