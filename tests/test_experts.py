@@ -127,12 +127,7 @@ def test_refused_shards(blobs: Dataset, network: Network, tmp_path: Path) -> Non
     broken = stored.tensors["parameters"].clone()
     broken[1, 2, 5] = float("nan")
     nan = tmp_path / "nan.safetensors"
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    save_file({"parameters": broken}, nan, metadata)
+    save_tensors(nan, {"parameters": broken}, stored.spec, stored.attributes)
     experts = Experts([nan], spec)
     experts.snapshot(0, 0)
     with pytest.raises(ValueError, match="NaN"):

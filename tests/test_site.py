@@ -21,7 +21,7 @@ def picture(path, width=90, height=9):
 
 def evaluation(method, ipc, seed, eval_seed, accuracy, network="convnet", **changes):
     row = dict.fromkeys(EVALUATIONS.names) | {
-        "spec_version": "1.0",
+        "spec_version": "2.0",
         "protocol": "mtt-v1",
         "benchmark": "digits",
         "dataset": "digits",

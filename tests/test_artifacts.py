@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -127,10 +129,10 @@ def test_another_spec_is_refused_by_key_and_both_sides(
 
 
 def test_another_spec_version_is_refused(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "SPEC_VERSION", "0.9")
+    monkeypatch.setattr(artifacts.tensors, "SPEC_VERSION", "0.9")
     with pytest.raises(ValueError) as error:
         artifacts.open_tensors(stored)
-    one_line(error, "spec_version is '1.0'", "reads '0.9'")
+    one_line(error, "spec_version is '2.0'", "reads '0.9'")
 
 
 def test_a_truncated_file_is_refused_at_every_length(stored: Path) -> None:
@@ -184,7 +186,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
 def test_the_draft_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     code = (
-        "import os, signal, sys; from iadd import files\n"
+        "import os, signal, sys; from iadd import artifacts\n"
         "with artifacts.replacing(sys.argv[1]) as draft:\n"
         "    draft.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -242,3 +244,137 @@ def test_files_are_as_readable_as_others_in_the_folder(stored: Path, tmp_path: P
     usual = (tmp_path / "usual").stat().st_mode
     assert stored.stat().st_mode == usual
     assert (tmp_path / "plain").stat().st_mode == usual
+
+
+# --- checksums, malformed headers, views ----------------------------------------------------------
+
+
+def test_any_flipped_bit_fails_where_it_is_read(stored: Path) -> None:
+    content = bytearray(stored.read_bytes())
+    for position in range(0, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        stored.write_bytes(damaged)
+        with pytest.raises(ValueError) as error:
+            artifacts.load_tensors(stored)
+        one_line(error, str(stored))
+
+
+def test_a_damaged_part_leaves_the_others_readable(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    rows = torch.arange(3 * 40_000, dtype=torch.float32).reshape(3, 40_000)
+    artifacts.save_tensors(path, {"rows": rows}, {})
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4  # in the last row
+    path.write_bytes(content)
+    file = artifacts.open_tensors(path)
+    assert torch.equal(file.get_slice("rows", 0), rows[0])
+    for read in (file.get_slice, file.view):
+        with pytest.raises(ValueError, match="rows is damaged"):
+            read("rows", 2)
+
+
+def with_header(path: Path, text: bytes, data: bytes = bytes(96)) -> None:
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"x":3}',
+        b'{"x":{}}',
+        b'{"x":{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":1,"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":[1]}}',
+        b'{"x":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0]}}',
+        b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":[99],"data_offsets":[0,396]}}',
+        b'{"__metadata__":[]}',
+        b'{"__metadata__":{"spec":3}}',
+        b'{"__metadata__":{"spec":"{","spec_version":"2.0"}}',
+        b'{"__metadata__":{"spec":"{}","spec_version":"2.0","header_crc32":7}}',
+    ],
+)
+def test_a_malformed_header_is_one_line(tmp_path: Path, text: bytes) -> None:
+    with_header(tmp_path / "x", text)
+    with pytest.raises(ValueError) as error:
+        artifacts.load_tensors(tmp_path / "x")
+    one_line(error, str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("spec", "[1]"), ("attributes", "[" * 5000), ("crc32", "{}"), ("crc32", '{"s":[1]}')],
+)
+def test_malformed_metadata_is_one_line(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "x"
+    artifacts.save_tensors(path, {"s": torch.ones(2)}, {"a": 1})
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    table = json.loads(content[8 : 8 + length])
+    table["__metadata__"] |= {key: value, "header_crc32": "00000000"}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    sum_of_it = b"%08x" % zlib.crc32(text)
+    text = text.replace(b'"header_crc32":"00000000"', b'"header_crc32":"%s"' % sum_of_it)
+    with_header(path, text, content[8 + length :])
+    with pytest.raises(ValueError) as error:
+        artifacts.load_tensors(path)
+    one_line(error, str(path))
+    assert "checksum of the header" not in str(error.value)
+
+
+def test_other_readers_of_safetensors_open_the_files(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = {
+        "half": torch.arange(5).bfloat16(),
+        "bytes": torch.arange(3, dtype=torch.uint8),
+        "long": torch.arange(4).reshape(2, 2),
+        "none": torch.zeros(0, 3),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "yes": torch.tensor([True, False]),
+    }
+    artifacts.save_tensors(tmp_path / "x", tensors, {"name": "é"})
+    for found in (load_file(tmp_path / "x"), artifacts.load_tensors(tmp_path / "x").tensors):
+        assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
+            name: (t.dtype, t.shape) for name, t in tensors.items()
+        }
+        assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_view_is_the_file_itself_and_writing_into_it_changes_no_file(stored: Path) -> None:
+    file = artifacts.open_tensors(stored)
+    view = file.view("parameters")
+    assert view.data_ptr() == file.view("parameters").data_ptr()
+    before = stored.read_bytes()
+    view.zero_()
+    assert stored.read_bytes() == before
+
+
+def test_a_file_written_in_pieces_is_the_file_written_at_once(tmp_path: Path) -> None:
+    a, b = torch.randn(1000, 100), torch.arange(1000)
+    artifacts.save_tensors(tmp_path / "whole", {"a": a, "b": b}, SPEC)
+    layout = {"a": (a.dtype, (1000, 100)), "b": (b.dtype, (1000,))}
+    with artifacts.writing_tensors(tmp_path / "pieces", layout, SPEC) as append:
+        for start in range(0, 1000, 333):
+            append("a", a[start : start + 333])
+            append("b", b[start : start + 333])
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_pieces_must_add_up(tmp_path: Path) -> None:
+    for rows in (torch.zeros(1), torch.zeros(3), torch.zeros(2, dtype=torch.int64)):
+        with (
+            pytest.raises(ValueError, match="x: a "),
+            artifacts.writing_tensors(tmp_path / "x", {"a": (torch.float32, (2,))}, {}) as append,
+        ):
+            append("a", rows)
+    assert list(tmp_path.iterdir()) == []

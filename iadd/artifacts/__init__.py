@@ -1,0 +1,39 @@
+"""Files with an identity: written whole or not at all, and read only by who expects them.
+
+A tensor file is a safetensors file whose metadata holds the spec that made it (canonical JSON,
+spec version) and checksums. Nothing is ever unpickled. torch is imported by the functions that need
+it, so that table code can use the atomic writes without paying for it.
+"""
+
+from iadd.artifacts.identity import (
+    SPEC_VERSION,
+    canonical_json,
+    first_difference,
+    source_hash,
+    spec_hash,
+)
+from iadd.artifacts.tensors import (
+    Stored,
+    TensorFile,
+    load_tensors,
+    open_tensors,
+    save_tensors,
+    writing_tensors,
+)
+from iadd.artifacts.writing import atomic_write, replacing
+
+__all__ = [
+    "SPEC_VERSION",
+    "Stored",
+    "TensorFile",
+    "atomic_write",
+    "canonical_json",
+    "first_difference",
+    "load_tensors",
+    "open_tensors",
+    "replacing",
+    "save_tensors",
+    "source_hash",
+    "spec_hash",
+    "writing_tensors",
+]

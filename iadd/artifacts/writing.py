@@ -1,0 +1,67 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name; what is written there takes the place of `path` at the end.
+
+    The bytes are on the disk before the name appears, so a reader sees the old file, the new file
+    or none. On any error the draft is removed and `path` is left as it was; what a killed process
+    left is removed by the next that writes the same file on the same machine.
+
+    Raises:
+        ValueError: one line naming `path`, for a full disk, a read-only folder and the like.
+    """
+    path = Path(path)
+    drafts = f".{path.name}.{platform.node()}"
+    # A folder of its own: libraries that write put further temporary files beside theirs.
+    draft = path.with_name(f"{drafts}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        draft.mkdir(parents=True)
+        for other in path.parent.glob(f"{glob.escape(drafts)}.*.tmp"):
+            if not _alive(other.suffixes[-3]):
+                shutil.rmtree(other, ignore_errors=True)
+        yield draft / path.name
+        _flush(draft / path.name, os.O_RDWR)
+        (draft / path.name).replace(path)
+        _flush(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _alive(suffix: str) -> bool:
+    """Whether the process of a draft's `.pid` may still be running."""
+    try:
+        os.kill(int(suffix[1:]), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: str | Path, content: bytes) -> None:
+    """Write bytes to a file, whole or not at all (see `replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
