@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from iadd.pipeline.config import Config, load_config, parse_config
+from iadd.pipeline.config_file import read_yaml
 from iadd.pipeline.plan import Plan
 
 SHIPPED = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
@@ -50,6 +51,17 @@ def test_shipped_configs_are_valid(path: Path) -> None:
         ({"evaluations": [{"protocol": "p", "networks": {"mlp": 1}}]}, "unknown protocol 'p'"),
         ({"ipc": [0]}, "ipc .0.: allowed are distinct numbers from 1 on"),
         ({"ipc": []}, "ipc"),
+        ({"ipc": 1}, r"x.yaml: ipc: must be a list, like .1, 10. \(given: 1\)"),
+        ({"validation": 3}, r"validation: must be a mapping"),
+        ({"validation": {"protocol": "p"}}, "validation.protocol: unknown protocol 'p'"),
+        ({"benchmark": ".."}, "benchmark: must be letters"),
+        ({"benchmark": "a/b"}, "benchmark: must be letters"),
+        ({"datasets": [{"name": "blobs", "label": "."}]}, "label: must be letters"),
+        ({"methods": {"mtt": {"params": {"lr_img": 1e39}}}}, "lr_img: 1e.39 is no float32 number"),
+        (
+            {"search": {"methods": ["mtt"], "points": {"mtt": [{"lr_img": "30"}]}}},
+            "search.points.mtt: lr_img: '30' is text",
+        ),
         ({"experts": {"recipe": {"dtype": "int8"}}}, "experts.recipe.dtype"),
         ({"datasets": [{"name": "blobs", "augmentation": ["mirror"]}]}, "unknown family 'mirror'"),
     ],
@@ -60,15 +72,52 @@ def test_bad_values_name_the_key_and_what_is_allowed(changes: dict[str, Any], me
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("a: [1")
-    with pytest.raises(ValueError, match=r"a\.yaml: is no YAML"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "is no YAML"),
+        (b"- 1", "must be a mapping"),
+        (b"", "must be a mapping"),
+        (b"# r\xe9sum\xe9", "line 1 is not UTF-8"),
+        (b"seeds: 3\nipc: [1]\nseeds: 5", "line 3: key 'seeds' is given twice"),
+        (b"methods:\n  dm: {}\n  dm: {}", "line 3: key 'dm' is given twice"),
+        (b"{[1]: 2}", "line 1: a key must be a word"),
+        (b"a: &a [1, *a]", "contains itself by an alias"),
+        (b"[" * 5000, "is nested too deeply"),
+        (
+            b"k0: &k0 [x]\n"
+            + b"".join(b"k%d: &k%d [%s]\n" % (k, k, b"*k%d, " % (k - 1) * 9) for k in range(1, 9)),
+            "its aliases unfold to more than 100000 values",
+        ),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.yaml: .*{message}") as caught:
         load_config(tmp_path / "a.yaml")
-    (tmp_path / "b.yaml").write_text("- 1")
-    with pytest.raises(ValueError, match=r"b\.yaml: must be a mapping"):
-        load_config(tmp_path / "b.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
     with pytest.raises(ValueError, match=r"c\.yaml: cannot be read \(No such file"):
-        load_config(tmp_path / "c.yaml")
+        load_config("c.yaml")
+
+
+def test_plain_words_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
+    words = (
+        "off: on\nno: yes\nx: [1e-3, 1.0e+2, .5, 010, 0x1f, true, False, ~, 2026-01-01, 1:30, -7]"
+    )
+    (tmp_path / "w.yaml").write_text(words)
+    assert read_yaml(tmp_path / "w.yaml") == {
+        "off": "on",
+        "no": "yes",
+        "x": [1e-3, 100.0, 0.5, 10, 31, True, False, None, "2026-01-01", "1:30", -7],
+    }
+
+
+def test_a_section_of_comments_has_its_defaults() -> None:
+    config = parse_config(plain(search=None, validation=None), "x")
+    assert config.search.methods == () and config.validation.networks == 2
 
 
 def test_anchors_may_live_under_dotted_keys() -> None:

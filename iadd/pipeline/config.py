@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
@@ -16,7 +15,11 @@ from iadd.evaluation import find_protocol
 from iadd.experts import Recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
+from iadd.pipeline.config_file import allowed_keys, check_numbers, first_problem, read_yaml
 from iadd.pipeline.search_space import SearchConfig, space_of
+
+NAME, LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
+"""Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
 
 
 class Section(BaseModel):
@@ -28,7 +31,9 @@ class DatasetConfig(Section):
 
     name: str = Field(description="A known data set, or `folder` for your own images.")
     label: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_.]+$", description="Name in tables and paths; default: `name`."
+        None,
+        pattern=LABEL,
+        description="Name in tables and paths; default: `name`.",
     )
     root: str | None = Field(None, description="Folder of the files; digits and blobs need none.")
     resolution: int | None = Field(None, description="Side in pixels that images are resized to.")
@@ -85,7 +90,9 @@ class EvaluationConfig(Section):
     """One protocol with its networks."""
 
     protocol: str = Field("mtt-v1", description="A protocol of SPEC.md.")
-    networks: dict[str, int] = Field(description="Network name -> how many are trained a set.")
+    networks: dict[str, int] = Field(
+        min_length=1, description="Network name -> how many are trained a set."
+    )
     epochs: int = Field(1000, ge=1, description="Epochs on a distilled set.")
     whole_epochs: int = Field(100, ge=1, description="Epochs on the whole data (method `whole`).")
     batch: int = Field(256, ge=1, description="Batch size.")
@@ -126,7 +133,7 @@ class MethodConfig(Section):
 class Config(Section):
     """A benchmark: data sets x methods x ipc x seeds, and how they are judged."""
 
-    benchmark: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name; results/<name>/.")
+    benchmark: str = Field(pattern=NAME, description="Name; results/<name>/.")
     seed: int = Field(0, description="Base of every seed.")
     seeds: int = Field(3, ge=1, description="Distillation seeds a method: 0..seeds-1.")
     ipc: tuple[int, ...] = Field(min_length=1, description="Images per class.")
@@ -142,6 +149,12 @@ class Config(Section):
     evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
     methods: dict[str, MethodConfig] = Field(min_length=1)
     search: SearchConfig = SearchConfig()
+
+    @field_validator("experts", "validation", "search", mode="before")
+    @classmethod
+    def _empty(cls, given: Any) -> Any:
+        """A section of which everything is commented out has its defaults."""
+        return {} if given is None else given
 
     @field_validator("network")
     @classmethod
@@ -180,9 +193,17 @@ class Config(Section):
                 if self.search.scheduler == "pbt":
                     self._population(name, ipc)
                 self.space(name, ipc)
-                for point in (*self.search.points.get(name, ()), {}):
-                    self.params(name, ipc, point)
+                for point in self.search.points.get(name, ()):
+                    self._check_point(name, ipc, point)
+                self.params(name, ipc)
         return self
+
+    def _check_point(self, method: str, ipc: int, point: dict[str, Any]) -> None:
+        """A point of a search is used as it stands: it must be right without conversion."""
+        params = self.params(method, ipc, point)
+        for name, value in point.items():
+            if isinstance(value, str) and not isinstance(getattr(params, name), str):
+                raise ValueError(f"search.points.{method}: {name}: {value!r} is text; no quotes")
 
     def _population(self, method: str, ipc: int) -> None:
         """Whether population-based training has something to change."""
@@ -213,7 +234,7 @@ class Config(Section):
         try:
             return methods.find(method).Params(**(self.given(method, ipc) | dict(point or {})))
         except ValidationError as error:
-            raise ValueError(f"methods.{method}: {_first(error)}") from None
+            raise ValueError(f"methods.{method}: {first_problem(error)}") from None
 
     def dataset(self, key: str) -> DatasetConfig:
         """The data set of that name in this benchmark."""
@@ -224,19 +245,6 @@ class Config(Section):
         raise ValueError(f"data set {key!r} is not in this benchmark; it has {known}")
 
 
-def _first(error: ValidationError) -> str:
-    """The first problem as one line: key, value, what is allowed."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}"
-    shown = (
-        "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"
-    )
-    return f"{key}: {text}{shown}" if key else f"{text}{shown}"
-
-
 def load_config(path: str | Path) -> Config:
     """Read and check a benchmark's YAML file.
 
@@ -244,13 +252,7 @@ def load_config(path: str | Path) -> Config:
         ValueError: one line naming the file, the key, the value and what is allowed.
     """
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
-    return parse_config(raw, str(path))
+    return parse_config(read_yaml(path), str(path))
 
 
 def parse_config(raw: Any, origin: str) -> Config:
@@ -258,24 +260,12 @@ def parse_config(raw: Any, origin: str) -> Config:
     if not isinstance(raw, dict):
         raise ValueError(f"{origin}: must be a mapping with keys like benchmark, methods, ipc")
     # Keys that start with a dot hold YAML anchors, to be shared between methods.
-    raw = {key: value for key, value in raw.items() if not str(key).startswith(".")}
+    raw = {str(key): value for key, value in raw.items() if not str(key).startswith(".")}
     try:
+        check_numbers(raw)
         return Config(**raw)
     except ValidationError as error:
-        raise ValueError(f"{origin}: {_first(error)}{_known_keys(error)}") from None
-
-
-def _known_keys(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    if problem["type"] != "extra_forbidden":
-        return ""
-    model: Any = Config
-    for part in problem["loc"][:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = (
-            next(iter(getattr(field.annotation, "__args__", ())), field.annotation)
-            if field
-            else model
-        )
-    fields = getattr(model, "model_fields", {})
-    return f"; allowed: {', '.join(fields)}" if fields else ""
+        problem = first_problem(error) + allowed_keys(error, Config)
+        raise ValueError(f"{origin}: {problem}") from None
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None

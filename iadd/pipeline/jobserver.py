@@ -24,8 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "IADD_WARM"
-LOADED = ("iadd.pipeline.stages", "iadd.evaluation", "iadd.leaderboard.results", "iadd.engine.unroll", "iadd.methods",
-          "pandas", "pyarrow.parquet", "PIL.PngImagePlugin", "safetensors.torch")  # fmt: skip
+LOADED = (
+    *("iadd.pipeline.stages", "iadd.evaluation", "iadd.leaderboard.results", "iadd.engine.unroll"),
+    *("iadd.methods", "pandas", "pyarrow.parquet", "PIL.PngImagePlugin", "safetensors.torch"),
+)
 """What jobs import beside PyTorch, a second's worth."""
 CUT_OFF = 1
 """Status of a command whose child died without a word (killed, out of memory)."""

@@ -1,0 +1,164 @@
+"""A configuration file as plain data, and what is wrong with it in one line.
+
+YAML 1.2's core schema as far as a benchmark needs it: only `true` and `false` are booleans (`off`
+is a word), `1e-3` is a number, a date is a word. A key given twice is refused, and so is a file
+whose aliases unfold to more than a configuration can be.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+LARGEST = 100_000
+"""Values in a file once its aliases are unfolded."""
+FLOAT32 = 3.4e38
+"""Numbers end up in float32 tensors."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses duplicate keys; resolves plain words as YAML 1.2 does."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ValueError(f"line {key_node.start_mark.line + 1}: a key must be a word")
+            if key in seen:
+                raise ValueError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first)
+    )
+
+
+def _integer(loader: _Loader, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)  # 010 is ten
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML file.
+
+    Raises:
+        ValueError: one line naming the file: unreadable, no UTF-8, no YAML, a key given twice.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > LARGEST:
+            raise ValueError(f"its aliases unfold to more than {LARGEST} values")
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a node unfolds to; ValueError for one that contains itself."""
+    if id(node) not in known:
+        known[id(node)] = -1  # being counted
+        children = [] if isinstance(node.value, str) else node.value
+        pairs = isinstance(node, yaml.MappingNode)
+        flat = [child for pair in children for child in pair] if pairs else children
+        known[id(node)] = 1 + sum(_size(child, known) for child in flat)
+    if known[id(node)] < 0:
+        raise ValueError(f"line {node.start_mark.line + 1}: contains itself by an alias")
+    return known[id(node)]
+
+
+def check_numbers(value: Any, key: str = "") -> None:
+    """ValueError for a number that no float32 tensor can hold, naming its key."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            check_numbers(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            check_numbers(part, key)
+    elif isinstance(value, float) and not (math.isfinite(value) and abs(value) < FLOAT32):
+        raise ValueError(f"{key}: {value} is no float32 number (at most {FLOAT32:g})")
+
+
+_TEXTS = {
+    "tuple_type": "must be a list, like [1, 10]",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping: keys with values",
+    "model_type": "must be a mapping: keys with values",
+    "model_attributes_type": "must be a mapping: keys with values",
+    "string_type": "must be text; quote it",
+    "string_pattern_mismatch": "must be letters, digits, _ or . (a benchmark's also -), "
+    "at most 64, and begin with a letter, a digit or _",
+}
+_BARE = ("missing", "value_error", "extra_forbidden")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem as one line: key, what is allowed, what was given."""
+    problem = error.errors()[0]
+    kind = problem["type"]
+    key = ".".join(str(part) for part in problem["loc"])
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}"
+    text = _TEXTS.get(kind) or problem["msg"].removeprefix("Value error, ")
+    if kind not in _BARE:
+        text += f" (given: {reprlib.repr(problem['input'])})"
+    return f"{key}: {text}" if key else text
+
+
+def allowed_keys(error: ValidationError, model: Any) -> str:
+    """The keys that may stand where an unknown one was found, as the end of a message."""
+    problem = error.errors()[0]
+    if problem["type"] != "extra_forbidden":
+        return ""
+    for part in problem["loc"][:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field:
+            kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            models = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+            model = models[0] if models else None
+    fields = getattr(model, "model_fields", {})
+    return f"; allowed: {', '.join(fields)}" if fields else ""
