@@ -21,7 +21,7 @@ from iadd.data import Dataset, open_test
 from iadd.networks import Network, build_network
 from iadd.seeds import generator_for
 from iadd.synthetic import SyntheticSet
-from iadd.train import Schedule, accuracy, fixed_statistics, train
+from iadd.train import Schedule, accuracy, fixed_statistics, predict, train
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def evaluate(
         names: what seeds depend on, e.g. (base, dataset, method, ipc, seed).
 
     Yields:
-        One dict a network: network_eval, eval_seed, accuracy, train_accuracy (fractions), status
+        One dict a network: network_eval, eval_seed, accuracy, balanced_accuracy, train_accuracy
+        (fractions), confusion (K * K counts, row = true class; None for a diverged network), status
         (`diverged` if the network ended not finite; its accuracy is then chance), evaluate_seconds.
     """
     rules = find_protocol(protocol)
@@ -134,8 +135,19 @@ def _train_and_test(
     )
     finite = bool(torch.isfinite(params).all())
     statistics = fixed_statistics(network, params, images) if finite else None
+    confusion = None
+    if finite:
+        predicted = predict(network, params, test.images, statistics).argmax(1)
+        pairs = (test.labels * network.classes + predicted).cpu()
+        confusion = torch.bincount(pairs, minlength=network.classes**2).reshape(network.classes, -1)
     return {
-        "accuracy": accuracy(network, params, test.images, test.labels, statistics),
+        "accuracy": float(confusion.diag().sum() / confusion.sum())
+        if confusion is not None
+        else 1 / network.classes,
+        "balanced_accuracy": float((confusion.diag() / confusion.sum(1)).mean())
+        if confusion is not None
+        else 1 / network.classes,
+        "confusion": None if confusion is None else confusion.flatten().tolist(),
         "train_accuracy": accuracy(network, params, images, classes.to(images.device), statistics),
         "status": "ok" if finite else "diverged",
     }

@@ -1,207 +1,299 @@
-"""From evaluations to ranks: which methods are better, and where the data cannot tell.
-
-Plain records in and out; `results.rank` puts tables round it.
-"""
+"""From evaluations to ranks: which methods are better, and where the data cannot tell."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.statistics import (
     Estimate,
     augmentation_robust_score,
+    effective_size,
     estimate,
     label_robust_score,
+    significantly_better,
 )
-from iadd.seeds import seed_for
 
-Record = Mapping[str, Any]
-CELL = ("dataset", "ipc", "network_eval", "protocol")
-Cell = tuple[str, int, str, str]
 WHOLE = "whole"  # all the real data: the ceiling of every cell, stored once with ipc = 0
-TUNED = "+tuned"  # end of a protocol's name: parameters that a search found
 RANDOM = "random"  # real images drawn at random: what distilling is measured against
-ONE_SETTING = ("benchmark", "label_kind", "network_distill", "params")  # in a cell, of a method
+ONE_SETTING = ("benchmark", "source", "reconstruction", "network_distill", "params")
+"""What must be the same in all rows of a method in a cell."""
 
 
-def ranked_rows(
-    evaluations: Sequence[Record], min_seeds: int = 3, resamples: int = 2000
-) -> list[dict[str, Any]]:
-    """The leaderboard's rows (`results.LEADERBOARD`), one a cell and method, null as None.
+class Network(NamedTuple):
+    """What ranking needs of an evaluation row."""
 
-    rank_low is 1 + the number of methods surely better, rank_high is n - the number surely worse,
-    where "surely" means that the 95 % interval of the difference leaves out 0 (pairwise, not
-    corrected for the number of pairs), among methods of one label kind. accuracy_std is over the
-    seeds' means. Nothing is dropped: a diverged network counts with the accuracy that it reached;
-    one without any accuracy counts in n_networks and n_failed and leaves its method unranked,
-    because the mean of the survivors would flatter it. Also unranked: fewer than `min_seeds` seeds
-    (or than two), and `whole`, repeated in every cell as the ceiling; its networks are independent,
-    so each is a unit of its interval. distill_seconds is the mean over seeds. Raises ValueError
-    naming a cell that mixes settings or holds one network twice.
+    dataset: str
+    ipc: int
+    network_eval: str
+    protocol: str
+    label_regime: str
+    tuned: bool
+    method: str
+    benchmark: str
+    source: str
+    reconstruction: bool
+    network_distill: str
+    params: str
+    seed: int
+    eval_seed: int
+    accuracy: float | None
+    balanced_accuracy: float | None
+    status: str
+    distill_status: str
+    distill_seconds: float | None
+    validation_seconds: float | None
+    image_bytes: int | None
+    label_bytes: int | None
+
+
+class Cell(NamedTuple):
+    """Where methods compete; those of two cells are never ranked together."""
+
+    dataset: str
+    ipc: int
+    network_eval: str
+    protocol: str
+    label_regime: str
+    tuned: bool
+
+
+CELL = Cell._fields
+
+
+def rank(evaluations: pa.Table, min_seeds: int = 3) -> list[LeaderboardRow]:
+    """The leaderboard from a table of evaluations: one row a cell and method.
+
+    A method's rank_low is 1 + the number of methods significantly better, its rank_high is n - the
+    number significantly worse (`statistics` says how that is decided, over all pairs of the cell).
+    Nothing is dropped: a diverged network counts with the accuracy of chance; one without any
+    accuracy counts in n_networks and n_failed and leaves its method unranked, because the mean of
+    the survivors would flatter it. Also unranked: fewer than `min_seeds` seeds (or than two), and
+    `whole`, repeated in every cell as the ceiling; its networks are independent, so each is a unit
+    of its interval. Times are means over seeds.
+
+    Returns:
+        Rows sorted by dataset, protocol, network_eval, label_regime, tuned, ipc; within a cell
+        best first, then the unranked, `whole` last.
+
+    Raises:
+        ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
+            was tested on two test sets.
     """
-    rows = []
-    for cell, methods in _cells(evaluations):
-        members: dict[str, list[tuple[dict[str, Any], Estimate]]] = defaultdict(list)
-        for method in sorted(methods):
-            row, found = _summary(cell, method, methods[method], resamples)
-            rows.append(row)
-            enough = row["n_seeds"] >= min_seeds and not row["n_failed"] and method != WHOLE
-            if found and found.degrees and enough:
-                members[row["label_kind"]].append((row, found))
-        for group in members.values():
-            for row, mine in group:
-                better = sum(other.surely_above(mine) for _, other in group)
-                worse = sum(mine.surely_above(other) for _, other in group)
-                row.update(rank_low=1 + better, rank_high=len(group) - worse)
+    networks = list(_networks(evaluations))
+    tests = _test_counts(evaluations)
+    rows: list[dict[str, Any]] = []
+    for cell, methods in _cells(networks):
+        counts = tests.get(cell.dataset)
+        members = [_summary(cell, method, methods[method], counts) for method in sorted(methods)]
+        if counts:
+            _add_ranks(members, methods, sum(counts), min_seeds)
+        rows += members
     _add_robust_scores(rows)
-    return rows
+    return [LeaderboardRow(**row) for row in sorted(rows, key=_order)]
 
 
-def remark(row: Record) -> str:
-    """What a reader must know about a leaderboard row beside its numbers, in a few words."""
-    words = []
-    if row["source"] != "measured":
-        words.append(str(row["source"]))
-    if row["method"] == WHOLE:
-        words.append("ceiling")
-    elif not row["n_failed"] and is_null(row["rank_low"]):
-        words.append("few seeds")
-    if row["label_kind"] == "soft":
-        words.append("soft labels")
-    words += [f"{row[n]} {n[2:]}" for n in ("n_diverged", "n_failed") if row[n]]
-    return ", ".join(words)
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    ranks = [math.inf if row[name] is None else row[name] for name in ("rank_low", "rank_high")]
+    names = ("dataset", "protocol", "network_eval", "label_regime", "tuned", "ipc")
+    mean = -1.0 if row["accuracy_mean"] is None else row["accuracy_mean"]
+    return *(row[name] for name in names), row["method"] == WHOLE, *ranks, -mean, row["method"]
 
 
-def rank_range(row: Record) -> str:
-    """A leaderboard row's rank as people write it: "1", "2-5", or "-" for unranked."""
-    low, high = row["rank_low"], row["rank_high"]
-    if is_null(low):
-        return "-"
-    return f"{low}" if low == high else f"{low}-{high}"
+def _networks(evaluations: pa.Table) -> Iterator[Network]:
+    """The rows, text of one value being one object: a large table has millions of them."""
+    columns = []
+    for name in Network._fields:
+        column = evaluations[name]
+        if pa.types.is_string(column.type):
+            coded = column.combine_chunks().dictionary_encode()
+            values = coded.dictionary.to_pylist()
+            columns.append([values[k] for k in coded.indices.to_pylist()])
+        else:
+            columns.append(column.to_pylist())
+    return map(Network._make, zip(*columns, strict=True))
 
 
-def is_null(value: Any) -> bool:
-    """Whether a table's value is missing: None, pandas' NA or NaN."""
-    return value is None or str(value) in ("nan", "<NA>")
+def _test_counts(evaluations: pa.Table) -> dict[str, list[int]]:
+    """Images of each class in each data set's test set, from the confusion matrices."""
+    found: dict[str, list[int]] = {}
+    for names, matrices in zip(
+        evaluations["dataset"].chunks, evaluations["confusion"].chunks, strict=True
+    ):
+        for dataset, matrix in zip(names.to_pylist(), matrices, strict=True):
+            if not matrix.is_valid:
+                continue
+            cells = matrix.values.to_numpy(zero_copy_only=False)
+            classes = math.isqrt(len(cells))
+            if classes**2 != len(cells):
+                raise ValueError(f"{dataset}: confusion has {len(cells)} entries, no square number")
+            counts = cells.reshape(classes, classes).sum(axis=1).tolist()
+            if found.setdefault(dataset, counts) != counts:
+                raise ValueError(
+                    f"{dataset}: tested on {found[dataset]} and on {counts} images a class; "
+                    "one data set must have one test set"
+                )
+    return found
 
 
-def _cells(evaluations: Sequence[Record]) -> Iterator[tuple[Cell, dict[str, list[Record]]]]:
-    """Each cell and its records by method, those of `whole` among them."""
-    places: dict[tuple[str, str, str], dict[int, dict[str, list[Record]]]] = defaultdict(dict)
-    for row in evaluations:
-        place = places[row["dataset"], row["network_eval"], row["protocol"]]
-        ipc = 0 if row["method"] == WHOLE else row["ipc"]
-        place.setdefault(ipc, {}).setdefault(row["method"], []).append(row)
-    for (dataset, network, protocol), by_ipc in sorted(places.items()):
-        ceiling = by_ipc.get(0, {})
-        for ipc in sorted(ipc for ipc in by_ipc if ipc) or [0]:
-            members = by_ipc.get(ipc, {}) | ceiling
-            if protocol.endswith(TUNED):
-                members = _references(places, dataset, network, protocol, ipc) | members
-            yield (dataset, ipc, network, protocol), members
+def _cells(networks: Iterable[Network]) -> Iterator[tuple[Cell, dict[str, list[Network]]]]:
+    """Each cell and its networks by method, those that are compared with among them.
 
-
-def _references(
-    places: Mapping[tuple[str, str, str], dict[int, dict[str, list[Record]]]],
-    dataset: str,
-    network: str,
-    protocol: str,
-    ipc: int,
-) -> dict[str, list[Record]]:
-    """`whole` and `random` for a cell of tuned methods.
-
-    Neither has anything to tune, so their evaluations by the plain protocol are those of the tuned
-    one: without them a tuned cell would lack its ceiling and what its methods have to beat.
+    `whole` stands in every cell of its data set, network and protocol. `random` has nothing to
+    tune, so its default evaluations stand in a tuned cell too: without them a tuned cell would
+    lack what its methods have to beat.
     """
-    plain = places.get((dataset, network, protocol.removesuffix(TUNED)), {})
-    found = {**plain.get(ipc, {}), **plain.get(0, {})}
-    return {method: found[method] for method in (WHOLE, RANDOM) if method in found}
+    found: dict[Cell, dict[str, list[Network]]] = defaultdict(lambda: defaultdict(list))
+    ceilings: dict[tuple[str, ...], list[Network]] = defaultdict(list)
+    for row in networks:
+        if row.method == WHOLE:
+            ceilings[row.dataset, row.network_eval, row.protocol].append(row)
+        else:
+            found[_cell(row)][row.method].append(row)
+    inhabited = {(cell.dataset, cell.network_eval, cell.protocol) for cell in found}
+    for place in ceilings.keys() - inhabited:
+        dataset, network, protocol = place
+        found[Cell(dataset, 0, network, protocol, "hard", False)] = {}
+    for cell in sorted(found):
+        members = dict(found[cell])
+        default = found.get(cell._replace(tuned=False), {})
+        if cell.tuned and RANDOM in default:
+            members.setdefault(RANDOM, default[RANDOM])
+        if ceiling := ceilings.get((cell.dataset, cell.network_eval, cell.protocol)):
+            members[WHOLE] = ceiling
+        yield cell, members
+
+
+def _cell(row: Network) -> Cell:
+    return Cell(*(getattr(row, name) for name in CELL))
 
 
 def _summary(
-    cell: Cell, method: str, networks: Sequence[Record], resamples: int
-) -> tuple[dict[str, Any], Estimate | None]:
-    """One leaderboard row, not ranked or scored yet, and its estimate if it has an accuracy."""
+    cell: Cell, method: str, networks: Sequence[Network], counts: Sequence[int] | None
+) -> dict[str, Any]:
+    """One leaderboard row, not ranked or scored yet."""
     _check(cell, method, networks)
-    found = _estimate(cell, method, networks, resamples)
-    low, high = found.interval() if found else (None, None)
-    seeds = list({row["seed"]: row for row in networks}.values())
-    seconds = [row["distill_seconds"] for row in seeds if not is_null(row["distill_seconds"])]
-    sizes = [[row["image_bytes"], row["label_bytes"]] for row in seeds]
-    row = dict(zip(CELL, cell, strict=True)) | {
+    runs = list({row.seed: row for row in networks}.values())
+    sizes = [(row.image_bytes, row.label_bytes) for row in runs]
+    accuracy = _estimate(networks, "accuracy", sum(counts) if counts else None)
+    balanced = _estimate(networks, "balanced_accuracy", effective_size(counts) if counts else None)
+    return cell._asdict() | {
         "method": method,
-        "n_seeds": len(seeds),
+        "source": networks[0].source,
+        "reconstruction": networks[0].reconstruction,
+        "n_seeds": len(runs),
         "n_networks": len(networks),
-        "accuracy_mean": found and found.mean,
-        "accuracy_std": found and found.std,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "distill_seconds": float(np.mean(seconds)) if seconds else None,
-        "bytes": max((sum(s) for s in sizes if not any(map(is_null, s))), default=None),
-        "source": "measured",
-        "label_kind": networks[0]["label_kind"],
-        "n_diverged": sum(row["status"] == "diverged" for row in networks),
-        "n_failed": sum(is_null(row["accuracy"]) for row in networks),
+        "accuracy_mean": accuracy.mean,
+        "accuracy_std": accuracy.std,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "balanced_accuracy_mean": balanced.mean,
+        "balanced_accuracy_low": balanced.low,
+        "balanced_accuracy_high": balanced.high,
+        "distill_seconds": _mean(row.distill_seconds for row in runs),
+        "validation_seconds": _mean(row.validation_seconds for row in runs),
+        "bytes": max((a + b for a, b in sizes if a is not None and b is not None), default=None),
+        "n_diverged": sum(row.status == "diverged" for row in networks),
+        "n_failed": sum(row.accuracy is None for row in networks),
+        "n_diverged_runs": sum(row.distill_status == "diverged" for row in runs),
+        "test_images": sum(counts) if counts else None,
+        "test_imbalance": max(counts) / max(1, min(counts)) if counts else None,
+        **dict.fromkeys(("rank_low", "rank_high", "lrs", "ars")),
     }
-    return row | dict.fromkeys(("rank_low", "rank_high", "lrs", "ars")), found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+class _Unknown(NamedTuple):
+    mean: float | None = None
+    std: None = None
+    low: None = None
+    high: None = None
 
 
 def _estimate(
-    cell: Cell, method: str, networks: Sequence[Record], resamples: int
-) -> Estimate | None:
+    networks: Sequence[Network], score: str, test_images: float | None
+) -> Estimate | _Unknown:
+    """Mean and interval of a score, the units being seeds, of `whole` networks."""
     units: dict[Any, list[float]] = defaultdict(list)
     for row in sorted(networks, key=_identity):
-        if not is_null(row["accuracy"]):
-            units[_identity(row) if method == WHOLE else row["seed"]].append(row["accuracy"])
+        if (value := getattr(row, score)) is not None:
+            units[_identity(row) if row.method == WHOLE else row.seed].append(value)
     if not units:
-        return None
-    dataset, ipc, network, protocol = cell
-    # Seeded by its own names: no other method in the table changes this one's interval.
-    plain = protocol.removesuffix(TUNED) if method in (WHOLE, RANDOM) else protocol
-    names = (dataset, 0 if method == WHOLE else ipc, network, plain, method, "bootstrap")
-    groups = [np.array(unit, dtype=np.float64) for unit in units.values()]
-    return estimate(groups, np.random.default_rng(seed_for(*names)), resamples)
+        return _Unknown()
+    means = [float(np.mean(unit)) for unit in units.values()]
+    if test_images is None:  # every network diverged: the size of the test set is not known
+        return _Unknown(float(np.mean(means)))
+    return estimate(means, test_images)
 
 
-def _identity(row: Record) -> tuple[int, int]:
-    return row["seed"], row["eval_seed"]
+def _add_ranks(
+    members: Sequence[dict[str, Any]],
+    methods: Mapping[str, Sequence[Network]],
+    test_images: int,
+    min_seeds: int,
+) -> None:
+    """Fill rank_low and rank_high of those that can be ranked."""
+    ranked = [
+        row
+        for row in members
+        if row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= max(2, min_seeds)
+    ]
+    means = {row["method"]: seed_means(methods[row["method"]]) for row in ranked}
+    pairs = significantly_better(means, test_images)
+    above = Counter(worse for _, worse in pairs)
+    below = Counter(better for better, _ in pairs)
+    for row in ranked:
+        row["rank_low"] = 1 + above[row["method"]]
+        row["rank_high"] = len(ranked) - below[row["method"]]
 
 
-def _check(cell: Cell, method: str, networks: Sequence[Record]) -> None:
+def seed_means(networks: Iterable[Network]) -> dict[int, float]:
+    """Mean accuracy of each distillation seed's networks that have one."""
+    units: dict[int, list[float]] = defaultdict(list)
+    for row in networks:
+        if row.accuracy is not None:
+            units[row.seed].append(row.accuracy)
+    return {seed: float(np.mean(units[seed])) for seed in sorted(units)}
+
+
+def _identity(row: Network) -> tuple[int, int]:
+    return row.seed, row.eval_seed
+
+
+def _check(cell: Cell, method: str, networks: Sequence[Network]) -> None:
     where = f"evaluations of {method} in {', '.join(map(str, cell))}"
     for name in ONE_SETTING:
-        values = sorted({str(row[name]) for row in networks})
+        values = sorted({str(getattr(row, name)) for row in networks})
         if len(values) > 1:
             raise ValueError(f"{where}: {name} is {values[0]} and {values[1]}, must be one")
     (seed, eval_seed), times = Counter(map(_identity, networks)).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{where}: seed {seed}, eval_seed {eval_seed} is there {times} times")
-    for row in networks:
-        if not is_null(row["accuracy"]) and not 0 <= row["accuracy"] <= 1:
-            raise ValueError(f"{where}: accuracy {row['accuracy']} must be a fraction in [0, 1]")
 
 
 def _add_robust_scores(rows: Sequence[dict[str, Any]]) -> None:
     """Fill lrs and ars where the cell has what they compare with; both are for hard labels."""
-    means: dict[tuple[Any, ...], Any] = {
-        (*(row[name] for name in CELL), row["method"]): row["accuracy_mean"] for row in rows
-    }
+    means = {(*(row[name] for name in CELL), row["method"]): row["accuracy_mean"] for row in rows}
     for row in rows:
-        *place, protocol = (row[name] for name in CELL)
-        if row["method"] == WHOLE or row["label_kind"] != "hard":
+        if row["method"] == WHOLE or row["label_regime"] != "hard":
             continue
-        synthetic = means[*place, protocol, row["method"]]
-        random = means.get((*place, protocol, RANDOM), math.nan)
-        full = means.get((*place, protocol, WHOLE), math.nan)
-        if not any(map(is_null, (full, synthetic, random))):
+        cell = Cell(*(row[name] for name in CELL))
+        bare = cell._replace(protocol=f"{cell.protocol}-noaug")
+        synthetic, random, full = (means.get((*cell, m)) for m in (row["method"], RANDOM, WHOLE))
+        plain, plain_random = (means.get((*bare, m)) for m in (row["method"], RANDOM))
+        if synthetic is None or random is None:
+            continue
+        if full is not None:
             row["lrs"] = label_robust_score(full, synthetic, random)
-        tuned = TUNED * protocol.endswith(TUNED)
-        plain = (*place, f"{protocol.removesuffix(TUNED)}-noaug{tuned}")
-        bare, bare_random = (means.get((*plain, m), math.nan) for m in (row["method"], RANDOM))
-        if not any(map(is_null, (synthetic, random, bare, bare_random))):
-            row["ars"] = augmentation_robust_score(synthetic, random, bare, bare_random)
+        if plain is not None and plain_random is not None:
+            row["ars"] = augmentation_robust_score(synthetic, random, plain, plain_random)

@@ -1,4 +1,4 @@
-"""Tables: what every job writes, how they are gathered, and what may be concluded from them.
+"""Tables as files: what every job writes, and how the jobs' files become one table.
 
 Accuracy is a fraction in [0, 1] everywhere; only what is printed for people shows percent. No torch
 in here: a leaderboard can be made and checked on a machine that has nothing but the tables.
@@ -6,23 +6,32 @@ in here: a leaderboard can be made and checked on a machine that has nothing but
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
-from iadd.leaderboard.ranking import CELL, TUNED, WHOLE, is_null, rank_range, ranked_rows, remark
-from iadd.leaderboard.statistics import augmentation_robust_score, label_robust_score
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, first_difference
+from iadd.leaderboard.ranking import rank
+from iadd.leaderboard.rows import (
+    EVALUATIONS,
+    LEADERBOARD,
+    TRACES,
+    TRIALS,
+    EvaluationRow,
+    LeaderboardRow,
+    Row,
+    TraceRow,
+    TrialRow,
+)
 
 if TYPE_CHECKING:  # jobs write their rows without paying for pandas
     import pandas as pd
@@ -33,149 +42,114 @@ __all__ = [
     "SPEC_VERSION",
     "TRACES",
     "TRIALS",
-    "augmentation_robust_score",
+    "EvaluationRow",
+    "LeaderboardRow",
+    "TraceRow",
+    "TrialRow",
     "collect",
-    "label_robust_score",
-    "leaderboard_text",
     "rank",
     "read_metadata",
+    "read_rows",
     "read_table",
+    "table_of",
     "write_csv",
     "write_table",
 ]
 
-ALLOWED = {
-    "evaluations.status": ("ok", "diverged", "failed"),
-    "evaluations.label_kind": ("hard", "soft"),
-    "traces.event": ("", "rollback", "diverged"),
+Records = Sequence[Row] | Sequence[Mapping[str, Any]]
+R = TypeVar("R", bound=Row)
+PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "int64": (Integral,),
+    "double": (Real,),
+    "string": (str,),
+    "bool": (bool,),
 }
-PYTHON_TYPES = {"int64": Integral, "double": Real, "string": str}
 
 
-def _schema(table: str, key: str, columns: str) -> pa.Schema:
-    """A schema from "name:type" words (? allows null); `key` names what one job's file is about."""
-    fields = []
-    for word in columns.split():
-        name, kind = word.rstrip("?").split(":")
-        fields.append(pa.field(name, getattr(pa, kind)(), nullable=word.endswith("?")))
-    return pa.schema(fields, metadata={"table": table, "key": key})
-
-
-EVALUATIONS = _schema(
-    "evaluations",
-    "benchmark dataset ipc method label_kind network_distill protocol network_eval seed eval_seed",
-    """spec_version:string protocol:string benchmark:string dataset:string ipc:int64 method:string
-    label_kind:string network_distill:string network_eval:string seed:int64 eval_seed:int64
-    accuracy:float64? train_accuracy:float64? status:string expert_seconds:float64?
-    distill_seconds:float64? evaluate_seconds:float64? host_peak_bytes:int64?
-    device_peak_bytes:int64? image_bytes:int64? label_bytes:int64? params:string
-    source_hash:string git_commit:string? torch_version:string device:string""",
-)
-TRACES = _schema(
-    "traces",
-    "dataset ipc method seed",
-    """dataset:string ipc:int64 method:string seed:int64 iteration:int64 loss:float64?
-    loss_unweighted:float64? step_size:float64? weight_mean:float64? weight_std:float64?
-    weight_min:float64? weight_max:float64? weight_effective:float64?
-    validation_accuracy:float64? seconds:float64 event:string path:string""",
-)
-TRIALS = _schema(
-    "trials",
-    "benchmark dataset method ipc trial rung iteration seed",
-    """benchmark:string dataset:string method:string ipc:int64 trial:int64 config:string
-    rung:int64 iteration:int64 validation_accuracy:float64? seconds:float64 device:string
-    status:string seed:int64 spec_version:string""",
-)
-# The last three columns go beyond the contract's: without them a mean hides what it leaves out.
-LEADERBOARD = _schema(
-    "leaderboard",
-    "dataset ipc network_eval protocol method",
-    """dataset:string ipc:int64 network_eval:string protocol:string method:string n_seeds:int64
-    n_networks:int64 accuracy_mean:float64? accuracy_std:float64? accuracy_low:float64?
-    accuracy_high:float64? rank_low:int64? rank_high:int64? lrs:float64? ars:float64?
-    distill_seconds:float64? bytes:int64? source:string label_kind:string n_diverged:int64
-    n_failed:int64""",
-)
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV for spreadsheets, atomically: full precision, null is empty."""
-    atomic_write(path, frame.to_csv(index=False, lineterminator="\n").encode())
+def write_csv(rows: Sequence[LeaderboardRow], path: Path) -> None:
+    """Write the leaderboard as CSV for spreadsheets, atomically: full precision, null is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, LEADERBOARD.names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    atomic_write(path, text.getvalue().encode())
 
 
 def write_table(
-    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
-    path: Path,
-    schema: pa.Schema,
-    metadata: Mapping[str, Any],
+    rows: Records | pa.Table, path: Path, schema: pa.Schema, metadata: Mapping[str, Any]
 ) -> None:
     """Write rows as one Parquet file, `metadata` as JSON in its footer: same rows, same bytes.
 
     Raises ValueError naming file and column for one that is missing, unknown, mistyped, null
     without leave, or an accuracy that is no fraction.
     """
-    records = rows if isinstance(rows, Sequence) else _records(rows)
-    unknown = sorted({name for row in records for name in row} - set(schema.names))
-    if unknown:
-        allowed = ", ".join(schema.names)
-        raise ValueError(f"{path}: unknown column {unknown[0]!r}; allowed: {allowed}")
+    table = rows if isinstance(rows, pa.Table) else table_of(rows, schema, str(path))
     name, _ = _identity(schema)
-    columns = [
-        _column(records, field, ALLOWED.get(f"{name}.{field.name}"), path) for field in schema
-    ]
     footer = {"table": name, "spec_version": SPEC_VERSION, "metadata": dict(metadata)}
-    described = schema.with_metadata({"iadd": canonical_json(footer)})
+    plain = pa.schema([pa.field(f.name, f.type, f.nullable) for f in schema])
+    described = plain.with_metadata({"iadd": canonical_json(footer)})
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=described), buffer, compression="zstd")
+    pq.write_table(table.cast(described), buffer, compression="zstd")
     atomic_write(path, buffer.getvalue())
 
 
-def _column(
-    rows: Sequence[Mapping[str, Any]],
-    field: pa.Field,
-    allowed: tuple[str, ...] | None,
-    path: Path,
-) -> pa.Array:
-    name, kind = field.name, PYTHON_TYPES[str(field.type)]
+def table_of(rows: Records, schema: pa.Schema, where: str = "table") -> pa.Table:
+    """Rows as an Arrow table, checked as `write_table` says; `where` is named in errors."""
+    records = [vars(row) if isinstance(row, Row) else row for row in rows]
+    unknown = sorted({name for row in records for name in row} - set(schema.names))
+    if unknown:
+        allowed = ", ".join(schema.names)
+        raise ValueError(f"{where}: unknown column {unknown[0]!r}; allowed: {allowed}")
+    columns = [_column(records, field, where) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], field: pa.Field, path: str) -> pa.Array:
     values: list[Any] = []
     for number, row in enumerate(rows):
-        where = f"{path}: row {number}: column {name!r}"
-        if name not in row:
+        where = f"{path}: row {number}: column {field.name!r}"
+        if field.name not in row:
             raise ValueError(f"{where} is missing")
-        value = None if is_null(row[name]) else row[name]  # NaN is null, before and after joining
-        if value is None:
-            if not field.nullable:
-                raise ValueError(f"{where} must not be null")
-        elif not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{where} = {value!r} must be {field.type}")  # pyarrow would cut 1.5
-        elif allowed and value not in allowed:
-            raise ValueError(f"{where} = {value!r} must be one of {', '.join(map(repr, allowed))}")
-        elif "accuracy" in name and not 0 <= value <= 1:
-            raise ValueError(f"{where} = {value} must be a fraction in [0, 1]")
-        values.append(value)
+        values.append(_checked(row[field.name], field, where))
     try:
         return pa.array(values, type=field.type)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: column {name!r} must be {field.type}: {reason}") from error
+        raise ValueError(f"{path}: column {field.name!r} must be {field.type}: {reason}") from error
+
+
+def _checked(value: Any, field: pa.Field, where: str) -> Any:
+    """A value if its column allows it, NaN as null; ValueError otherwise."""
+    if value is None or value != value:  # NaN is null, in memory as in files
+        if not field.nullable:
+            raise ValueError(f"{where} must not be null")
+        return None
+    kinds = PYTHON_TYPES.get(str(field.type))
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise ValueError(f"{where} = {value!r} must be {field.type}")  # pyarrow would cut 1.5
+    rules = field.metadata or {}
+    if allowed := rules.get(b"allowed"):
+        names = json.loads(allowed)
+        if value not in names:
+            raise ValueError(f"{where} = {value!r} must be one of {', '.join(map(repr, names))}")
+    if b"fraction" in rules and not 0 <= value <= 1:
+        raise ValueError(f"{where} = {value} must be a fraction in [0, 1]")
+    return value
 
 
 def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """Read a table of `write_table`'s; ValueError naming both sides for another kind or spec.
+    """Read a table of `write_table`'s as a frame; ValueError naming both sides for another kind.
 
     Integers that may be null come as pandas' Int64, never as floats.
     """
-    found, footer = _open(path)
-    name, _ = _identity(schema)
-    columns = (", ".join(f"{f.name}:{f.type}" for f in s) for s in (found.schema, schema))
-    for side, theirs, ours in (
-        ("table", footer["table"], name),
-        ("spec version", footer["spec_version"], SPEC_VERSION),
-        ("columns", *columns),
-    ):
-        if theirs != ours:
-            raise ValueError(f"{path}: holds {side} {theirs!r}, expected {ours!r}")
-    return _frame(found.to_pandas(), schema)
+    frame: pd.DataFrame = _read(path, schema)[0].to_pandas()
+    nullable = [f.name for f in schema if f.nullable and f.type == pa.int64()]
+    return frame.astype(dict.fromkeys(nullable, "Int64"))
+
+
+def read_rows(path: Path, row: type[R], schema: pa.Schema) -> list[R]:
+    """Read a table of `write_table`'s as typed rows; null is None."""
+    return [row(**values) for values in _read(path, schema)[0].to_pylist()]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -183,120 +157,97 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return dict(_open(path)[1]["metadata"])
 
 
+def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+    """A table and its metadata, after checking what table it is and by which rules it was made."""
+    found, footer = _open(path)
+    name, _ = _identity(schema)
+    sides = [
+        ("table", footer["table"], name),
+        ("spec version", footer["spec_version"], SPEC_VERSION),
+    ]
+    if not found.schema.equals(schema):
+        theirs, ours = (", ".join(f"{f.name}:{f.type}" for f in s) for s in (found.schema, schema))
+        sides.append(("columns", theirs, ours))
+    for side, theirs, ours in sides:
+        if theirs != ours:
+            raise ValueError(f"{path}: holds {side} {theirs!r}, expected {ours!r}")
+    return found, footer["metadata"]
+
+
 def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(
+            path
+        ) as file:  # not read_table, which looks for data sets of many files
+            table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if path.exists() else "no such file"
         raise ValueError(f"{path}: not a readable Parquet table: {reason}") from error
     text = (table.schema.metadata or {}).get(b"iadd")
     if text is None:
         raise ValueError(f"{path}: not a table of ours: no 'iadd' entry in its footer")
-    return table, json.loads(text)
+    return table.replace_schema_metadata(None), json.loads(text)
 
 
 def _identity(schema: pa.Schema) -> tuple[str, list[str]]:
-    return schema.metadata[b"table"].decode(), schema.metadata[b"key"].decode().split()
+    return schema.metadata[b"table"].decode(), json.loads(schema.metadata[b"key"])
 
 
-def _frame(data: Any, schema: pa.Schema) -> pd.DataFrame:
-    import pandas as pd
-
-    kinds = {"double": "float64", "int64": "Int64"}
-    nullable = {f.name: kinds[str(f.type)] for f in schema if f.nullable and str(f.type) in kinds}
-    return pd.DataFrame(data, columns=schema.names).astype(nullable)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return cast(list[dict[str, Any]], rows)
-
-
-def collect(paths: Iterable[Path], out: Path, schema: pa.Schema) -> pd.DataFrame:
+def collect(
+    paths: Iterable[Path],
+    out: Path,
+    schema: pa.Schema,
+    expected: Mapping[Path, Mapping[str, Any]] | None = None,
+) -> pa.Table:
     """Join one small file a job into one table sorted by the schema's key, and write it to `out`.
 
     The order of `paths` does not show in the result; rows of one key keep their file's order (a
-    trace is a history). Raises ValueError naming both files when two are about the same thing.
-    """
-    import pandas as pd
+    trace is a history).
 
+    Args:
+        expected: what each file's metadata must hold, e.g. {"spec": ...}; other keys of the
+            metadata are not looked at. None: no check.
+
+    Raises:
+        ValueError: naming the file, for one that was made under another spec than expected (with
+            the key that differs and both sides), and naming both when two hold the same thing.
+    """
     table, key = _identity(schema)
-    owner: dict[tuple[Any, ...], Path] = {}
-    frames = []
-    for path in sorted(set(paths)):
-        frame = read_table(path, schema)
-        for identity in frame[key].drop_duplicates().itertuples(index=False, name=None):
-            if other := owner.get(identity):
-                named = ", ".join(f"{k} {v}" for k, v in zip(key, identity, strict=True))
-                raise ValueError(f"{path} and {other} both hold {named}: keep one of them")
-            owner[identity] = path
-        frames.append(frame)
-    if not frames:
+    files = sorted(set(paths))
+    if not files:
         raise ValueError(f"{out}: no {table} files to collect")
-    joined = pd.concat(frames).sort_values(key, kind="stable", ignore_index=True)
-    write_table(joined, out, schema, {"files": len(frames)})
+    parts = []
+    for number, path in enumerate(files):
+        part, metadata = _read(path, schema)
+        if expected is not None:
+            _refuse_stale(path, metadata, expected[path])
+        owner = pa.array([number] * len(part), type=pa.int32())
+        parts.append(part.append_column("file", owner))
+    joined = pa.concat_tables(parts)
+    _refuse_twice(joined, key, files)
+    joined = joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
+    write_table(joined, out, schema, {"files": len(files)})
     return joined
 
 
-def rank(evaluations: pd.DataFrame, min_seeds: int = 3, resamples: int = 2000) -> pd.DataFrame:
-    """The leaderboard (LEADERBOARD's columns) from EVALUATIONS' columns: see `ranking.ranked_rows`.
-
-    Sorted by dataset, protocol, network_eval, ipc; then best first, the unranked, `whole` last.
-    """
-    frame = _frame(ranked_rows(_records(evaluations), min_seeds, resamples), LEADERBOARD)
-    frame["last"] = frame["method"] == WHOLE
-    order = ["dataset", "protocol", "network_eval", "ipc", "last", "rank_low", "rank_high"]
-    frame = frame.sort_values("accuracy_mean", ascending=False, kind="stable")
-    return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
-
-
-def leaderboard_text(leaderboard: pd.DataFrame, budget: str = "") -> str:
-    """The leaderboard for a terminal of 100 columns: a table a cell, best first, percent.
-
-    budget: of the searches that tuned settings come from, in words.
-    """
-    text = io.StringIO()
-    console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
-    rows = _records(leaderboard)
-    for cell, members in groupby(rows, key=lambda row: [row[name] for name in CELL]):
-        dataset, ipc, network, protocol = cell
-        images = f"{ipc} image{'s' * (ipc != 1)} a class"
-        table = Table(
-            box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left"
-        )
-        table.title = f"{dataset}, {images}, evaluated by {network}, protocol {protocol}"
-        for heading in ("rank", "method"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("accuracy %", "95 % interval", "seeds x nets", "LRS", "ARS", "seconds"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("remark")
-        for row in members:
-            table.add_row(*_words(row))
-        console.print(table)
-    console.print(
-        "Where rank ranges overlap, the difference may be chance: 95 % intervals, over seeds."
-    )
-    if budget and any(row["protocol"].endswith(TUNED) for row in rows):
-        console.print(f"{TUNED}: settings found on validation data by searches of {budget} each.")
-    return text.getvalue()
+def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, ours in expected.items():
+        wanted = json.loads(canonical_json(ours))
+        if (theirs := found.get(name)) == wanted:
+            continue
+        different = first_difference(wanted, theirs)
+        if different:
+            key, right, wrong = different
+            raise ValueError(
+                f"{path}: its rows are stale, made under another {name}: {key or name} is {wrong} "
+                f"in the file, {right} expected; make it again"
+            )
 
 
-def _words(row: Mapping[str, Any]) -> list[str]:
-    def show(form: str, *values: Any) -> str:
-        return "-" if any(map(is_null, values)) else form.format(*values)
-
-    mean, low, high = (
-        None if is_null(row[name]) else 100 * row[name]
-        for name in ("accuracy_mean", "accuracy_low", "accuracy_high")
-    )
-    return [
-        rank_range(row),
-        row["method"],
-        show("{:.2f}", mean),
-        show("{:.1f} to {:.1f}", low, high),
-        f"{row['n_seeds']} x {row['n_networks'] / row['n_seeds']:.3g}",
-        show("{:.3f}", row["lrs"]),
-        show("{:.3f}", row["ars"]),
-        show("{:.1f}", row["distill_seconds"]),
-        remark(row),
-    ]
+def _refuse_twice(joined: pa.Table, key: Sequence[str], files: Sequence[Path]) -> None:
+    owners = joined.group_by(key).aggregate([("file", "min"), ("file", "max")])
+    shared = owners.filter(pa.compute.not_equal(owners["file_min"], owners["file_max"]))
+    for row in shared.slice(0, 1).to_pylist():
+        named = ", ".join(f"{name} {row[name]}" for name in key)
+        one, other = files[row["file_max"]], files[row["file_min"]]
+        raise ValueError(f"{one} and {other} both hold {named}: keep one of them")

@@ -1,121 +1,198 @@
-"""How good and how sure: bootstrap intervals of an accuracy, and the robust scores. Numbers only.
+"""How good and how sure: t intervals over distillation seeds, paired comparisons, robust scores.
 
-The interval. Networks trained on one distilled set are not independent: the unit is the
-distillation seed. So the bootstrap resamples seeds first and networks within them. As it stands
-it is wrong for the three to ten seeds that people can pay for: its spread falls short by
-sqrt((n - 1) / n), resampling the networks counts their noise a second time, and its quantiles are
-a normal's where n asks for a t distribution's (Hesterberg, The American Statistician 69(4), 2015).
-Therefore the draws, which keep their shape, are rescaled about the mean to the standard error of
-the seeds' means (or of the networks within seeds, if that gives the wider interval: seeds that
-agree by luck prove nothing) and widened by t(0.975, degrees) / z(0.975). Hesterberg's own remedy,
-expanded percentiles, needs more distinct draws than three seeds have.
-Simulated coverage at n = 3, 5, 10 with normal noise: 0.94 to 0.98, where the plain bootstrap has
-0.75, 0.84, 0.90 (tests/test_scores.py). Where seeds' means are as skewed as an exponential's: 0.9.
+Networks trained on one distilled set share its luck, so the unit is the distillation seed: each
+seed counts with the mean of its networks.
+
+*One method.* The 95 % interval of its mean m over n seeds has the half width
+
+    max(t(0.975, n - 1) * s / sqrt(n),  z(0.975) * b(m))
+
+with s the standard deviation of the seeds' means and b(m) the binomial error of a test set of N
+images, after Agresti and Coull (The American Statistician 52(2), 1998) so that it is never zero:
+
+    b(p) = sqrt(q * (1 - q) / (N + 4)),  q = (N * p + 2) / (N + 4).
+
+Few seeds agree by luck now and then; the floor keeps them from claiming more than N images tell.
+
+*Two methods.* Seed s means the same initial images, expert draws and evaluation networks for every
+method, so the seeds are paired: with d the mean of the differences over the common seeds and s
+their standard deviation, the p-value is
+
+    max(2 * T(-|d| * sqrt(n) / s; n - 1),  2 * Z(-|d| / b(|d|)))
+
+with T and Z the distribution functions of Student's t and of the normal. The second part is the
+floor: on the same N images the variance of a difference between two classifiers is
+(share - d^2) / N, where the share of images that only one of them gets right (McNemar's discordant
+ones) is at least |d|. So |d| * (1 - |d|) / N is the least that it can be, and equal differences do
+not give certainty: on 360 images a difference of six is the smallest that can be significant.
+
+*Many methods.* All pairs of a cell are corrected together by Holm's method: the chance of even one
+false difference in the cell stays below 5 %.
+
+Balanced accuracy goes by the same formulas; its N is the number of images with the same error if
+classes were equally frequent: K^2 / sum(1 / N_c) for K classes of N_c images.
+
+tests/test_statistics.py simulates coverage and false differences and works cases by hand.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-TAILS = (0.025, 0.975)
+LEVEL = 0.05
+SEEDS_LIMIT = 1000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Estimate:
-    """A mean accuracy and the bootstrap's draws of its error.
+    """A mean accuracy over seeds: the mean, the seeds' standard deviation, the 95 % interval.
 
-    mean, std: of the seeds' means (std with n - 1; NaN for one seed).
-    error, degrees: standard error of the mean and its degrees of freedom (NaN, 0 for one seed).
-    draws: (resamples,) float64 deviations from the mean, their spread being `error`.
+    std, low and high are None where there is one seed: it has no spread.
     """
 
     mean: float
-    std: float
-    error: float
-    degrees: int
-    draws: Array
-
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean, clipped to [0, 1]; NaN for one seed: it has no spread."""
-        if not self.degrees:
-            return math.nan, math.nan
-        low, high = self.mean + _widening(self.degrees) * np.quantile(self.draws, TAILS)
-        return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
-
-    def surely_above(self, other: Estimate) -> bool:
-        """Whether the 95 % interval of the difference of the two, independent, lies above 0.
-
-        Degrees of freedom are Welch's. Never sure where one of the two has a single seed.
-        """
-        if not self.degrees or not other.degrees:
-            return False
-        parts = [(one.error**2, one.degrees) for one in (self, other)]
-        noise = sum(square**2 / degrees for square, degrees in parts)
-        degrees = sum(square for square, _ in parts) ** 2 / noise if noise else math.inf
-        low = _widening(degrees) * np.quantile(self.draws - other.draws, TAILS[0])
-        return bool(self.mean - other.mean + low > 0)
+    std: float | None
+    low: float | None
+    high: float | None
 
 
-def estimate(groups: Sequence[Array], generator: np.random.Generator, resamples: int) -> Estimate:
-    """Estimate the mean over seeds of the mean over networks (see this module's page).
+def estimate(means: Sequence[float], test_images: float) -> Estimate:
+    """Mean and 95 % interval of the seeds' means, clipped to [0, 1] (see this module's page).
 
-    groups: one array (networks,) of accuracies a seed, none empty (ValueError); sizes may differ.
+    Args:
+        means: accuracy of each seed, a fraction.
+        test_images: size of the test set; for balanced accuracy `effective_size`.
+
+    Raises:
+        ValueError: no seed, or no test image.
     """
-    sizes = np.array([len(group) for group in groups])
-    if not sizes.size or not sizes.all():
+    values = np.asarray(means, dtype=np.float64)
+    if not values.size or not test_images > 0:
         raise ValueError(
-            f"groups: {sizes.tolist()} networks a seed, at least one of each is needed"
+            f"estimate: {values.size} seeds and {test_images} test images, at least one is needed"
         )
-    means = np.array([group.mean() for group in groups])
-    n, mean = len(groups), float(means.mean())
+    mean, n = float(values.mean()), values.size
     if n == 1:
-        return Estimate(mean, math.nan, math.nan, 0, np.zeros(resamples))
-    scatter = np.array([((group - group.mean()) ** 2).sum() for group in groups])
-    candidates = [(math.sqrt(means.var(ddof=1) / n), n - 1)]
-    if spare := int(sizes.sum()) - n:
-        within = scatter.sum() / spare * (1 / sizes).sum() / n**2
-        candidates.append((math.sqrt(within), spare))
-    error, degrees = max(candidates, key=lambda c: c[0] * _widening(c[1]))
-    spread = math.sqrt((means.var() + (scatter / sizes**2).mean()) / n)  # the draws' own, exactly
-    draws = _resample(groups, sizes, generator, resamples) - mean
-    scale = error / spread if spread else 0.0
-    return Estimate(mean, float(means.std(ddof=1)), error, degrees, draws * scale)
+        return Estimate(mean, None, None, None)
+    std = float(values.std(ddof=1))
+    floor = _normal_quantile(1 - LEVEL / 2) * binomial_error(mean, test_images)
+    half = max(_t_quantile(1 - LEVEL / 2, n - 1) * std / math.sqrt(n), floor)
+    return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def _resample(
-    groups: Sequence[Array],
-    sizes: NDArray[np.int64],
-    generator: np.random.Generator,
-    resamples: int,
-) -> Array:
-    """Means of hierarchical resamples (resamples,): seeds first, then networks within each."""
-    n, widest = len(groups), int(sizes.max())
-    table = np.zeros((n, widest))
-    for row, group in zip(table, groups, strict=True):
-        row[: len(group)] = group
-    seeds = generator.integers(n, size=(resamples, n))
-    size = sizes[seeds][..., None]  # (resamples, n, 1)
-    networks = (generator.random((resamples, n, widest)) * size).astype(np.int64)
-    picked = table[seeds[..., None], networks] * (
-        np.arange(widest) < size
-    )  # (resamples, n, widest)
-    total: Array = picked.sum(axis=2) / size[..., 0]
-    return np.asarray(total.mean(axis=1))
+def binomial_error(share: float, test_images: float) -> float:
+    """Standard error of a share of the test images, after Agresti and Coull: never zero."""
+    centre = (test_images * share + 2) / (test_images + 4)
+    return math.sqrt(centre * (1 - centre) / (test_images + 4))
 
 
-@functools.cache
-def _widening(degrees: float) -> float:
-    from scipy.special import ndtri, stdtrit  # light; scipy.stats would take a second
+def effective_size(class_counts: Sequence[int]) -> float:
+    """Test images of equally frequent classes that give balanced accuracy the same error."""
+    counts = [count for count in class_counts if count]
+    return len(counts) ** 2 / sum(1 / count for count in counts)
 
-    normal = ndtri(TAILS[1])
-    return 1.0 if degrees == math.inf else float(stdtrit(degrees, TAILS[1]) / normal)
+
+def paired_p_value(
+    one: Mapping[int, float], other: Mapping[int, float], test_images: float
+) -> float:
+    """Two-sided p-value of the difference of two methods over their common seeds.
+
+    Args:
+        one, other: seed -> mean accuracy of its networks.
+        test_images: size of the test set that both were tested on.
+
+    Returns 1 where fewer than two seeds are common: nothing can be said.
+    """
+    common = sorted(one.keys() & other.keys())
+    if len(common) < 2:
+        return 1.0
+    differences = np.array([one[seed] - other[seed] for seed in common])
+    return _p_value(
+        abs(float(differences.mean())), float(differences.std(ddof=1)), len(common), test_images
+    )
+
+
+def _p_value(difference: float, std: float, seeds: int, test_images: float) -> float:
+    from scipy.special import ndtr, stdtr  # light; scipy.stats would take a second
+
+    if difference == 0:
+        return 1.0
+    over_seeds = 0.0
+    if std > 0:
+        over_seeds = 2 * float(stdtr(seeds - 1, -difference * math.sqrt(seeds) / std))
+    floor = 2 * float(ndtr(-difference / binomial_error(difference, test_images)))
+    return max(over_seeds, floor)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order: a family's error holds at any level."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, p_values[k] * (len(order) - rank)))
+        adjusted[k] = largest
+    return adjusted
+
+
+def significantly_better(
+    methods: Mapping[str, Mapping[int, float]], test_images: float
+) -> set[tuple[str, str]]:
+    """All (better, worse) pairs of one cell's methods that differ at 5 %, corrected by Holm.
+
+    methods: name -> seed -> mean accuracy.
+    """
+    names = list(methods)
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
+    raw = [paired_p_value(methods[a], methods[b], test_images) for a, b in pairs]
+    found = set()
+    for (a, b), p in zip(pairs, holm(raw), strict=True):
+        if p < LEVEL:
+            common = methods[a].keys() & methods[b].keys()
+            ahead = sum(methods[a][seed] - methods[b][seed] for seed in common) > 0
+            found.add((a, b) if ahead else (b, a))
+    return found
+
+
+def more_seeds(
+    one: Mapping[int, float], other: Mapping[int, float], test_images: float, pairs: int = 1
+) -> int | None:
+    """How many further seeds would settle which of two methods is better, as far as one can tell.
+
+    The estimate takes the present mean and spread of the differences as they are.
+
+    Args:
+        pairs: comparisons of the cell that the level is divided by (Holm's first step).
+
+    Returns 0 where the difference is significant already, None where no number of seeds would do:
+    the difference is too small for this test set, or fewer than two seeds are common.
+    """
+    common = sorted(one.keys() & other.keys())
+    if len(common) < 2:
+        return None
+    differences = np.array([one[seed] - other[seed] for seed in common])
+    mean, std = abs(float(differences.mean())), float(differences.std(ddof=1))
+    for seeds in range(len(common), SEEDS_LIMIT + 1):
+        if _p_value(mean, std, seeds, test_images) * pairs < LEVEL:
+            return seeds - len(common)
+    return None
+
+
+def _t_quantile(level: float, degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, level))
+
+
+def _normal_quantile(level: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(level))
 
 
 def label_robust_score(full: float, synthetic: float, random: float, weight: float = 0.5) -> float:

@@ -168,19 +168,17 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
 
 
 def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Distilled) -> None:
-    from iadd.leaderboard.results import TRACES, write_table
+    from iadd.leaderboard.results import TRACES, TraceRow, write_table
 
-    method = run.method + "+tuned" * run.tuned
-    same = {"dataset": run.dataset, "ipc": run.ipc, "method": method, "seed": run.seed}
-    blank = dict.fromkeys(TRACES.names)
-    rows = [blank | same | row for row in result.trace]
+    same = {"dataset": run.dataset, "ipc": run.ipc, "method": run.method, "tuned": run.tuned}
+    rows = [TraceRow.of(**same, **row, seed=run.seed) for row in result.trace]
     write_table(rows, plan.paths(run).trace, TRACES, {"spec": spec})
 
 
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
-    from iadd.leaderboard.results import EVALUATIONS, write_table
+    from iadd.leaderboard.results import EVALUATIONS, EvaluationRow, write_table
 
     config = plan.config
     check_run(config, run)
@@ -191,8 +189,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     with Progress(f"evaluate {run}") as progress:
         for e in config.evaluations:
             rows += [
-                # Found by a search or not are two protocols: the one had more validation data.
-                {"protocol": e.protocol + "+tuned" * run.tuned, **row}
+                {"protocol": e.protocol, **row}
                 for row in judge(
                     synthetic,
                     dataset,
@@ -206,17 +203,22 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
                     progress=progress,
                 )
             ]
-    constant = {
+    constant: dict[str, Any] = {
         "spec_version": SPEC_VERSION,
         "benchmark": config.benchmark,
         "dataset": run.dataset,
         "ipc": run.ipc,
         "method": run.method,
-        "label_kind": synthetic.label_kind,
+        "source": "measured",
+        "tuned": run.tuned,
+        "label_regime": synthetic.label_kind,
+        "reconstruction": methods.find(run.method).reconstruction,
         "network_distill": config.network,
         "seed": run.seed,
+        "distill_status": synthetic.status,
         "expert_seconds": synthetic.run.get("expert_seconds"),
         "distill_seconds": synthetic.run.get("distill_seconds"),
+        "validation_seconds": synthetic.run.get("validation_seconds"),
         "host_peak_bytes": max(_host_peak(), synthetic.run.get("host_peak_bytes", 0)),
         "device_peak_bytes": max(peak_bytes(), synthetic.run.get("device_peak_bytes", 0)),
         "image_bytes": synthetic.image_bytes,
@@ -227,11 +229,8 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "torch_version": torch.__version__,
         "device": describe(device),
     }
-    for row in rows:
-        if synthetic.status != "ok":
-            row["status"] = synthetic.status
     write_table(
-        [constant | row for row in rows],
+        [EvaluationRow(**constant, **row) for row in rows],
         paths.evaluation,
         EVALUATIONS,
         {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)},
@@ -241,32 +240,52 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
 
 
 def collect(plan: Plan) -> None:
-    """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it."""
-    from iadd.leaderboard import results
+    """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it.
 
-    paths = [plan.paths(run) for run in plan.runs()]
+    Raises ValueError naming the file whose rows were made under another spec than the plan's.
+    """
+    from iadd.leaderboard import results
+    from iadd.leaderboard.text import leaderboard_text
+
+    paths = {run: plan.paths(run) for run in plan.runs()}
+    specs = {run: plan.spec(run) for run in paths}
     evaluations = results.collect(
-        [path.evaluation for path in paths], plan.table("evaluations"), results.EVALUATIONS
+        [path.evaluation for path in paths.values()],
+        plan.table("evaluations"),
+        results.EVALUATIONS,
+        {
+            path.evaluation: {"spec": specs[run], "evaluation": plan.evaluation_spec(run.dataset)}
+            for run, path in paths.items()
+        },
     )
-    results.collect([path.trace for path in paths], plan.table("traces"), results.TRACES)
+    results.collect(
+        [path.trace for path in paths.values()],
+        plan.table("traces"),
+        results.TRACES,
+        {path.trace: {"spec": specs[run]} for run, path in paths.items()},
+    )
     searches = [plan.trials(*search) for search in plan.searches()]
     if searches:
-        results.collect(searches, plan.table("trials"), results.TRIALS)
+        found = {
+            plan.trials(*search): {"spec": plan.search_spec(*search)} for search in plan.searches()
+        }
+        results.collect(searches, plan.table("trials"), results.TRIALS, found)
     else:  # the workflow declares the table, searched or not
         results.write_table([], plan.table("trials"), results.TRIALS, {"files": 0})
     leaderboard = results.rank(evaluations)
     results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, {})
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
-    print(results.leaderboard_text(leaderboard, plan.config.search.budget))
+    print(leaderboard_text(leaderboard, plan.config.search.budget))
 
 
 def show(plan: Plan) -> None:
     """Print the leaderboard and where its files lie."""
     from iadd.leaderboard import results
+    from iadd.leaderboard.text import leaderboard_text
 
     table = plan.table("leaderboard")
-    board = results.read_table(table, results.LEADERBOARD)
-    print(results.leaderboard_text(board, plan.config.search.budget))
+    board = results.read_rows(table, results.LeaderboardRow, results.LEADERBOARD)
+    print(leaderboard_text(board, plan.config.search.budget))
     print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
     print(f"Page:   {plan.root / 'site' / 'index.html'}")
 

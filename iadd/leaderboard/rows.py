@@ -1,0 +1,224 @@
+"""What the tables hold: one class a table, from which its Parquet schema follows.
+
+A field's type is its column's type: `int` is int64, `float` float64, `list[int]` a list of int32,
+`dict[str, float]` a map; `| None` allows null, `Literal` names the only values allowed, `Fraction`
+is a float in [0, 1]. All times are in seconds, all sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+Fraction = Annotated[float, "fraction"]
+LabelRegime = Literal["hard", "soft", "soft+teacher"]
+Source = Literal["measured", "submitted"]
+
+
+class Row:
+    """Base of the tables' rows."""
+
+    table: ClassVar[str]
+    key: ClassVar[tuple[str, ...]]
+    """Columns that say what a row is about: tables are sorted by them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow(Row):
+    """One evaluation network: trained on one distilled set, tested once."""
+
+    table = "evaluations"
+    key = (
+        *("benchmark", "dataset", "ipc", "method", "source", "label_regime", "tuned"),
+        *("network_distill", "protocol", "network_eval", "seed", "eval_seed"),
+    )
+
+    spec_version: str
+    protocol: str
+    benchmark: str
+    dataset: str
+    ipc: int
+    method: str
+    source: Source
+    """Distilled by this benchmark, or a file that somebody submitted."""
+    tuned: bool
+    """Whether a search found the parameters."""
+    label_regime: LabelRegime
+    reconstruction: bool
+    """Whether the method is one without public code, rebuilt from its paper."""
+    network_distill: str
+    network_eval: str
+    seed: int
+    """Of the distillation."""
+    eval_seed: int
+    accuracy: Fraction | None
+    balanced_accuracy: Fraction | None = None
+    """Mean of the classes' recalls."""
+    confusion: list[int] | None = None
+    """Counts on the test set, K * K for K classes, row after row, a row being a true class."""
+    train_accuracy: Fraction | None
+    status: Literal["ok", "diverged", "failed"]
+    """Of this network."""
+    distill_status: Literal["ok", "diverged"]
+    """Of the distillation that made the set."""
+    expert_seconds: float | None
+    distill_seconds: float | None
+    """Without the validation probes."""
+    validation_seconds: float | None
+    evaluate_seconds: float | None
+    host_peak_bytes: int | None
+    device_peak_bytes: int | None
+    image_bytes: int | None
+    label_bytes: int | None
+    params: str
+    source_hash: str
+    git_commit: str | None
+    torch_version: str
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRow(Row):
+    """One iteration of a distillation; rows of one run keep their order, which is a history."""
+
+    table = "traces"
+    key = ("dataset", "ipc", "method", "tuned", "seed")
+
+    dataset: str
+    ipc: int
+    method: str
+    tuned: bool
+    seed: int
+    iteration: int
+    loss: float | None
+    step_size: float | None
+    validation_accuracy: Fraction | None
+    seconds: float
+    event: Literal["", "skipped", "rollback", "diverged"]
+    path: str
+    """Which engine computed the gradient."""
+    extra: dict[str, float]
+    """The method's own columns (its `trace_columns`)."""
+
+    @classmethod
+    def of(cls, **values: Any) -> TraceRow:
+        """A row of all that a method's trace tells of one iteration; what has no column is extra.
+
+        None among a method's own values means that there was nothing to tell.
+        """
+        known = {field.name for field in dataclasses.fields(cls)} - {"extra"}
+        extra = {n: float(v) for n, v in values.items() if n not in known and v is not None}
+        return cls(**{name: values.get(name) for name in known}, extra=extra)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow(Row):
+    """What one trial of a search had reached at one rung."""
+
+    table = "trials"
+    key = ("benchmark", "dataset", "method", "ipc", "trial", "rung", "iteration", "seed")
+
+    benchmark: str
+    dataset: str
+    method: str
+    ipc: int
+    trial: int
+    config: str
+    rung: int
+    iteration: int
+    validation_accuracy: Fraction | None
+    seconds: float
+    device: str
+    status: str
+    seed: int
+    spec_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow(Row):
+    """One method in one cell: what it reached, how sure that is, and its rank there."""
+
+    table = "leaderboard"
+    key = ("dataset", "ipc", "network_eval", "protocol", "label_regime", "tuned", "method")
+
+    dataset: str
+    ipc: int
+    network_eval: str
+    protocol: str
+    label_regime: LabelRegime
+    tuned: bool
+    method: str
+    source: Literal["measured", "submitted", "published"]
+    reconstruction: bool
+    n_seeds: int
+    n_networks: int
+    accuracy_mean: Fraction | None
+    accuracy_std: float | None
+    """Of the seeds' means."""
+    accuracy_low: Fraction | None
+    accuracy_high: Fraction | None
+    balanced_accuracy_mean: Fraction | None
+    balanced_accuracy_low: Fraction | None
+    balanced_accuracy_high: Fraction | None
+    rank_low: int | None
+    rank_high: int | None
+    lrs: float | None
+    ars: float | None
+    distill_seconds: float | None
+    validation_seconds: float | None
+    bytes: int | None
+    n_diverged: int
+    """Evaluation networks that diverged."""
+    n_failed: int
+    """Evaluation networks without any accuracy."""
+    n_diverged_runs: int
+    """Distillations that diverged."""
+    test_images: int | None
+    test_imbalance: float | None
+    """The most frequent class of the test set, as a multiple of the rarest."""
+    agrees: Literal["agrees", "lower", "higher", "undecided"] | None = None
+    """With the published value."""
+
+
+def schema_of(row: type[Row]) -> pa.Schema:
+    """The Parquet schema of a table; its metadata hold the table's name and key."""
+    fields = [_field(name, kind) for name, kind in _columns(row).items()]
+    return pa.schema(fields, metadata={"table": row.table, "key": json.dumps(row.key)})
+
+
+def _columns(row: type[Row]) -> dict[str, Any]:
+    hints = get_type_hints(row, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(row)}  # type: ignore[arg-type]
+
+
+def _field(name: str, kind: Any) -> pa.Field:
+    nullable = get_origin(kind) in (Union, types.UnionType)
+    if nullable:
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    rules: dict[str, str] = {}
+    if get_origin(kind) is Annotated:
+        rules["fraction"] = "yes"
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        rules["allowed"] = json.dumps(get_args(kind))
+        kind = str
+    arrow = {
+        int: pa.int64(),
+        float: pa.float64(),
+        str: pa.string(),
+        bool: pa.bool_(),
+        list[int]: pa.list_(pa.int32()),
+        dict[str, float]: pa.map_(pa.string(), pa.float64()),
+    }[kind]
+    return pa.field(name, arrow, nullable=nullable, metadata=rules or None)
+
+
+EVALUATIONS = schema_of(EvaluationRow)
+TRACES = schema_of(TraceRow)
+TRIALS = schema_of(TrialRow)
+LEADERBOARD = schema_of(LeaderboardRow)

@@ -1,0 +1,125 @@
+"""The leaderboard in words: for a terminal, and what the page says of a row in the same words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from iadd.leaderboard.ranking import CELL, WHOLE
+from iadd.leaderboard.rows import LeaderboardRow
+
+MARK = "*"  # beside the name of a reconstruction
+IMBALANCED = 2.0  # from here on accuracy and balanced accuracy say different things
+REGIMES = {"hard": "hard labels", "soft": "soft labels", "soft+teacher": "soft labels of a teacher"}
+
+
+def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") -> str:
+    """The leaderboard for a terminal of 100 columns: a table a cell, best first, percent.
+
+    budget: of the searches that tuned settings come from, in words.
+    """
+    text = io.StringIO()
+    console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
+    for _, members in groupby(leaderboard, key=cell_of):
+        console.print(_table(list(members)))
+    console.print(
+        "Where rank ranges overlap, the difference may be chance: 95 % over seeds, all pairs of a "
+        "table corrected together (SPEC, section 5)."
+    )
+    if any(row.reconstruction for row in leaderboard):
+        console.print(f"{MARK} a reconstruction from the paper, not the authors' program.")
+    if budget and any(row.tuned for row in leaderboard):
+        console.print(f"Tuned: settings found on validation data by searches of {budget} each.")
+    return text.getvalue()
+
+
+def _table(rows: Sequence[LeaderboardRow]) -> Table:
+    first = rows[0]
+    balanced = imbalanced(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    table.title = (
+        f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
+        f"{first.network_eval}, protocol {first.protocol}"
+    )
+    for heading in ("rank", "method"):
+        table.add_column(heading, no_wrap=True)
+    scores = ("accuracy %", "95 % interval", *(("balanced %", "95 % interval") if balanced else ()))
+    for heading in (*scores, "seeds x nets", "LRS", "ARS", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=heading not in ("seeds x nets",))
+    table.add_column("remark")
+    for row in rows:
+        table.add_row(*_words(row, balanced))
+    return table
+
+
+def _words(row: LeaderboardRow, balanced: bool) -> list[str]:
+    def show(form: str, *values: float | None, factor: float = 1) -> str:
+        known = [factor * value for value in values if value is not None]
+        return form.format(*known) if len(known) == len(values) else "-"
+
+    def score(mean: float | None, low: float | None, high: float | None) -> list[str]:
+        interval = show("{:.1f} to {:.1f}", low, high, factor=100)
+        return [show("{:.2f}", mean, factor=100), interval]
+
+    found = [rank_range(row), row.method + MARK * row.reconstruction]
+    found += score(row.accuracy_mean, row.accuracy_low, row.accuracy_high)
+    if balanced:
+        low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
+        found += score(row.balanced_accuracy_mean, low, high)
+    return [
+        *found,
+        f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}",
+        show("{:.3f}", row.lrs),
+        show("{:.3f}", row.ars),
+        show("{:.1f}", row.distill_seconds),
+        remark(row),
+    ]
+
+
+def cell_of(row: LeaderboardRow) -> tuple[object, ...]:
+    """The cell that a row stands in, as `ranking.CELL` names it."""
+    return tuple(getattr(row, name) for name in CELL)
+
+
+def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:
+    """Whether the test set's classes differ so much that balanced accuracy has to be shown."""
+    return any((row.test_imbalance or 1.0) >= IMBALANCED for row in rows)
+
+
+def place_words(row: LeaderboardRow) -> str:
+    """Label regime and, where it is so, "tuned": what a table's rows have in common."""
+    return REGIMES[row.label_regime] + ", tuned" * row.tuned
+
+
+def per_class(ipc: int) -> str:
+    """Images per class in words."""
+    return f"{ipc} image{'' if ipc == 1 else 's'} a class"
+
+
+def remark(row: LeaderboardRow) -> str:
+    """What a reader must know about a leaderboard row beside its numbers, in a few words."""
+    words: list[str] = []
+    if row.source != "measured":
+        words.append(row.source)
+    if row.method == WHOLE:
+        words.append("ceiling")
+    elif not row.n_failed and row.rank_low is None:
+        words.append("few seeds")
+    if row.n_diverged_runs:
+        words.append(f"{row.n_diverged_runs} of {row.n_seeds} distillations diverged")
+    for count, what in ((row.n_diverged, "diverged"), (row.n_failed, "failed")):
+        if count:
+            words.append(f"{count} network{'' if count == 1 else 's'} {what}")
+    return ", ".join(words)
+
+
+def rank_range(row: LeaderboardRow) -> str:
+    """A leaderboard row's rank as people write it: "1", "2-5", or "-" for unranked."""
+    if row.rank_low is None:
+        return "-"
+    return f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"
