@@ -22,7 +22,6 @@ import torch
 from iadd import methods
 from iadd.artifacts import canonical_json
 from iadd.leaderboard import results
-from iadd.leaderboard.ranking import ranked_rows
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan, Run
@@ -862,51 +861,3 @@ def test_the_recipe_for_a_search_over_the_nodes_of_a_job(ready: Path) -> None:
     assert len(entries) == 2 and {e.status for e in entries} == {"ok"}
     node = re.search(r"--node_id=(\w+)", said)  # told when the cluster ends
     assert node and {e.node for e in entries} == {node[1]}
-
-
-# Tables.
-
-INTERVAL = ("accuracy_mean", "accuracy_low", "accuracy_high")
-
-
-def test_tuned_and_default_are_ranked_apart_with_the_same_references() -> None:
-    def rows(method: str, protocol: str, ipc: int, centre: float) -> list[dict[str, Any]]:
-        blank = dict.fromkeys(results.EVALUATIONS.names)
-        return [
-            blank
-            | {
-                "protocol": protocol,
-                "dataset": "d",
-                "benchmark": "b",
-                "ipc": ipc,
-                "method": method,
-                "label_kind": "hard",
-                "network_distill": "n",
-                "network_eval": "n",
-                "seed": seed,
-                "eval_seed": k,
-                "accuracy": centre + 0.01 * seed + 0.001 * k,
-                "status": "ok",
-                "params": "{}" if method != "mtt" else protocol,
-            }
-            for seed in range(3)
-            for k in range(2)
-        ]
-
-    table = [
-        *rows("mtt", "p", 1, 0.5),
-        *rows("mtt", "p+tuned", 1, 0.7),
-        *rows("random", "p", 1, 0.3),
-        *rows("whole", "p", 0, 0.9),
-    ]
-    board = ranked_rows(table)
-    cells = {(row["protocol"], row["method"]): row for row in board}
-    assert len(cells) == len(board) == 6
-    for protocol in ("p", "p+tuned"):
-        same = {name: cells[protocol, "random"][name] for name in INTERVAL}
-        assert same == {name: cells["p", "random"][name] for name in INTERVAL}
-        assert same["accuracy_mean"] == pytest.approx(0.3105)
-        assert cells[protocol, "whole"]["rank_low"] is None
-        assert cells[protocol, "mtt"]["rank_low"] == 1
-        assert cells[protocol, "mtt"]["lrs"] is not None
-    assert cells["p", "mtt"]["accuracy_mean"] < cells["p+tuned", "mtt"]["accuracy_mean"]

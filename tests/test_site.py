@@ -6,8 +6,9 @@ import struct
 from html.parser import HTMLParser
 
 import pytest
+from made_up_tables import confusion, evaluation, runs, spread, table, trace
 
-from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, rank, read_table, write_table
+from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, rank, write_table
 from iadd.leaderboard.site import build_site
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
@@ -19,34 +20,18 @@ def picture(path, width=90, height=9):
     return path
 
 
-def evaluation(method, ipc, seed, eval_seed, accuracy, network="convnet", **changes):
-    row = dict.fromkeys(EVALUATIONS.names) | {
-        "spec_version": "2.0",
-        "protocol": "mtt-v1",
-        "benchmark": "digits",
-        "dataset": "digits",
-        "ipc": ipc,
-        "method": method,
-        "label_kind": "hard",
-        "network_distill": "convnet",
-        "network_eval": network,
-        "seed": seed,
-        "eval_seed": eval_seed,
-        "accuracy": accuracy,
-        "status": "ok",
-        "distill_seconds": 30.0,
-        "params": "{}",
-        "source_hash": "feedbeef0123456789",
-        "torch_version": "2.15.0",
-        "device": "cpu, 2 threads",
-    }
-    return row | changes
-
-
 def evaluations():
     means = {"random": 0.71, "mtt": 0.93, "iadd": 0.931, "kcenter": 0.5}
     rows = [
-        evaluation(m, ipc, s, e, mean + 0.002 * (s - e) - drop + 0.003 * ipc, network)
+        evaluation(
+            m,
+            ipc,
+            s,
+            e,
+            mean + 0.002 * (s - e) + 0.002 * (s == 1) * (m == "iadd") - drop + 0.003 * ipc,
+            network_eval=network,
+            distill_seconds=30.0,
+        )
         for m, mean in means.items()
         for ipc in (1, 10)
         for s in range(3)
@@ -55,40 +40,47 @@ def evaluations():
     ]
     rows += [evaluation("whole", 0, s, 0, 0.98 + 0.001 * s) for s in range(3)]
     rows += [evaluation("dc", 1, s, 0, 0.8) for s in range(2)]
-    rows[-1] |= {"accuracy": None, "status": "failed"}
+    rows[-1] |= {"accuracy": None, "confusion": None, "status": "failed"}
     diverged = next(r for r in rows if (r["method"], r["ipc"]) == ("iadd", 10))
-    return [r | {"status": "diverged"} if r is diverged else r for r in rows]
+    diverged |= {"status": "diverged", "confusion": None}
+    return [
+        row | {"distill_status": "diverged"} if row["method"] == "mtt" and row["seed"] == 2 else row
+        for row in rows
+    ]
 
 
 def traces():
-    row = dict.fromkeys(TRACES.names) | {"dataset": "digits", "ipc": 1, "path": "unrolled"}
-    row |= {"event": "", "step_size": 0.02, "seconds": 5.0, "loss": 9.0}
-    return [
-        row
-        | {"method": method, "seed": seed, "iteration": i, "loss_unweighted": 1 - 0.005 * i}
-        | ({"event": "rollback", "loss_unweighted": None} if (seed, i) == (1, 50) else {})
-        | ({"weight_effective": 0.875} if method == "iadd" else {})
-        for method in ("mtt", "iadd")
-        for seed in range(2)
-        for i in range(0, 101, 10)
-    ]
+    rows = []
+    for method in ("mtt", "iadd"):
+        own = {"weight_effective": 0.875} if method == "iadd" else {}
+        for seed in range(2):
+            for i in range(0, 101, 10):
+                row = {"loss": 1 - 0.005 * i, "step_size": 0.02, "seconds": 5.0, **own}
+                if (seed, i) == (1, 50):
+                    row |= {"event": "rollback", "loss": None}
+                rows.append(trace(i, seed, method=method, **({"path": "unrolled"} | row)))
+    return rows
+
+
+def write_tables(folder, rows, history):
+    write_table(rows, folder / "evaluations.parquet", EVALUATIONS, {})
+    write_table(history, folder / "traces.parquet", TRACES, {})
+    write_table(rank(table(rows)), folder / "leaderboard.parquet", LEADERBOARD, {})
+    names = ("leaderboard", "evaluations", "traces")
+    return {name: folder / f"{name}.parquet" for name in names}
 
 
 @pytest.fixture
 def inputs(tmp_path):
     """Arguments of build_site, apart from `out`."""
     folder = tmp_path / "tables"
-    write_table(evaluations(), folder / "evaluations.parquet", EVALUATIONS, {})
-    write_table(traces(), folder / "traces.parquet", TRACES, {})
-    board = rank(read_table(folder / "evaluations.parquet", EVALUATIONS))
-    write_table(board, folder / "leaderboard.parquet", LEADERBOARD, {})
+    written = write_tables(folder, evaluations(), traces())
     pictures = {
         ("digits", method, ipc): picture(folder / f"{method}{ipc}.png", 90, 9 * ipc)
         for method in ("mtt", "iadd")
         for ipc in (1, 10)
     }
-    names = ("leaderboard", "evaluations", "traces")
-    return {name: folder / f"{name}.parquet" for name in names} | {
+    return written | {
         "pictures": pictures,
         "title": "Digits <b>& co</b>",
     }
@@ -165,7 +157,7 @@ def test_the_title_is_text_and_not_markup(page):
 
 def test_the_ranking_shows_ranks_intervals_and_remarks(page):
     rows = {row[1]: row for row in Page(page).rows if len(row) == 10}  # the last table of a method
-    first = next(row for row in Page(page).rows if len(row) == 10 and row[1] == "mtt")
+    first = next(row for row in Page(page).rows if len(row) == 10 and row[1].startswith("mtt"))
     assert first[0] == "1–2"
     assert first[2] == "93.40"  # 0.93 + 0.003 + 0.002 * (1 - 0.5)
     low, high = map(float, first[3].split(" – "))
@@ -173,8 +165,8 @@ def test_the_ranking_shows_ranks_intervals_and_remarks(page):
     assert first[5] == "3 × 2"
     assert first[8] == "30.0 s"
     texts = [row[1] for row in Page(page).rows if len(row) == 10]
-    assert "iadd 1 diverged" in texts
-    assert "dc 1 failed" in texts
+    assert "iadd reconstruction 1 network diverged" in texts
+    assert "dc 1 network failed" in texts
     assert "whole ceiling" in texts
     assert rows["whole ceiling"][0] == "–"
 
@@ -212,21 +204,22 @@ def test_pictures_are_inside(page, inputs):
     assert page.count("data:image/png;base64,") == 4
 
 
-def test_runs_show_the_unweighted_loss_and_what_went_wrong(page):
+def test_runs_show_the_loss_the_method_s_own_columns_and_what_went_wrong(page):
     row = next(row for row in Page(page).rows if len(row) == 12 and row[0] == "iadd")
     assert row[1:4] == ["1", "2", "100"]
     assert row[5] == "1 → 0.5"
-    assert row[7] == "87.5 %"
-    assert row[8:10] == ["1", "–"]
-    assert row[11] == "unrolled"
+    assert row[7:9] == ["1", "–"]
+    assert row[10] == "unrolled"
+    assert row[11] == "weight_effective 0.875 → 0.875"
 
 
 def test_the_notes_are_honest(page):
     text = re.sub(r"\s+", " ", re.sub(r"<.*?>", "", page))
-    assert "IADD is a reconstruction" in text
+    assert "iadd is a reconstruction" in text
     assert "2 to 3 here" in text
     assert "1 of dc failed (digits, 1 a class, convnet)" in text
     assert "1 of iadd diverged (digits, 10 a class, convnet)" in text
+    assert "1 of mtt (digits, 1 a class)" in text  # a distillation
     assert "device cpu, 2 threads · torch 2.15.0" in text
     assert "feedbeef01" in text
 
@@ -239,21 +232,65 @@ def test_same_tables_same_bytes(inputs, tmp_path):
         assert one == two
 
 
-def test_sparse_tables_still_make_a_page(inputs, tmp_path):
+def test_sparse_tables_still_make_a_page(tmp_path):
     """No traces, no pictures, one seed of one method: nothing to rank, and it says so."""
-    folder = tmp_path / "few"
-    rows = [evaluation("random", 1, 0, 0, 0.5)]
-    write_table(rows, folder / "e", EVALUATIONS, {})
-    write_table([], folder / "t", TRACES, {})
-    write_table(rank(read_table(folder / "e", EVALUATIONS)), folder / "l", LEADERBOARD, {})
-    out = folder / "index.html"
-    build_site(folder / "l", folder / "e", folder / "t", {}, out, "Few")
+    written = write_tables(tmp_path, [evaluation("random", 1, 0, 0, 0.5)], [])
+    out = tmp_path / "index.html"
+    build_site(**written, pictures={}, out=out, title="Few")
     text = out.read_text("utf-8")
     row = next(row for row in Page(text).rows if len(row) == 10 and row[1].startswith("random"))
     assert row[:4] == ["–", "random few seeds", "50.00", "–"]
     assert "No ranking" in text
     assert "reconstruction" not in text
     assert "every network was trained to its end" in text
+    assert "No distillation diverged" in text
+
+
+def test_label_regimes_and_tuned_settings_have_tables_and_cards_of_their_own(tmp_path):
+    rows = [
+        *runs("mtt", spread(0.8)),
+        *runs("random", spread(0.5)),
+        *runs("datm", spread(0.9), label_regime="soft"),
+        *runs("mtt", spread(0.85), tuned=True, params="{}"),
+    ]
+    out = tmp_path / "index.html"
+    written = write_tables(tmp_path, rows, [trace(0, method="mtt", tuned=True)])
+    build_site(**written, pictures={}, out=out, title="Apart", budget="9 trials")
+    text = " ".join(re.sub(r"<.*?>", "", out.read_text("utf-8")).split())
+    for group in ("hard labels", "hard labels, tuned", "soft labels"):
+        assert f"1 image a class · {group} · evaluated by convnet" in text
+    assert text.count("settings found on validation data by searches of 9 trials each") == 1
+    best = re.findall(r'<div class="best">(.*?)</div>', out.read_text("utf-8"))
+    assert best == ["mtt", "datm"]
+    assert "random has nothing to tune" in text
+    assert "different kinds of labels are ranked apart" in text
+
+
+def test_balanced_accuracy_is_shown_where_the_classes_are_imbalanced(tmp_path, page):
+    assert "Balanced" not in page
+    rows = [
+        row | {"balanced_accuracy": 0.61, "confusion": confusion(row["accuracy"], (900, 100))}
+        for row in runs("mtt", spread(0.8))
+    ]
+    out = tmp_path / "balanced" / "index.html"
+    written = write_tables(tmp_path, rows, [])
+    build_site(**written, pictures={}, out=out, title="Imbalanced")
+    row = next(row for row in Page(out.read_text("utf-8")).rows if row[1:2] == ["mtt"])
+    assert len(row) == 12
+    assert row[4] == "61.00"
+    assert "Balanced" in out.read_text("utf-8")
+
+
+def test_reconstructions_come_from_the_rows(tmp_path):
+    rows = runs("new", spread(0.8), reconstruction=True) + runs("mtt", spread(0.7))
+    out = tmp_path / "index.html"
+    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="New")
+    text = out.read_text("utf-8")
+    assert "<strong>new</strong> is a reconstruction" in text
+    assert [row[1] for row in Page(text).rows if len(row) == 10][1:] == [
+        "new reconstruction",
+        "mtt",
+    ]
 
 
 def test_bad_inputs_are_named_and_nothing_is_written(inputs, tmp_path):

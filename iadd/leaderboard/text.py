@@ -111,7 +111,7 @@ def remark(row: LeaderboardRow) -> str:
     elif not row.n_failed and row.rank_low is None:
         words.append("few seeds")
     if row.n_diverged_runs:
-        words.append(f"{row.n_diverged_runs} of {row.n_seeds} distillations diverged")
+        words.append(f"{row.n_diverged_runs} of {row.n_seeds} runs diverged")
     for count, what in ((row.n_diverged, "diverged"), (row.n_failed, "failed")):
         if count:
             words.append(f"{count} network{'' if count == 1 else 's'} {what}")

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from iadd import methods
 from iadd.methods import Space
 
-TUNED = "+tuned"  # end of a run's method name: parameters that a search found
 KINDS = ("log", "uniform", "int")
 Ranges = dict[str, dict[str, list[float]] | list[Any] | None]
 

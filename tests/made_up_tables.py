@@ -1,0 +1,102 @@
+"""Made-up rows of the tables, for the tests of the leaderboard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from iadd.leaderboard.results import SPEC_VERSION, EvaluationRow, TraceRow, table_of
+from iadd.leaderboard.rows import EVALUATIONS
+
+Row = dict[str, Any]
+TEST_COUNTS = (5000, 5000)  # images of each class: many, so that the test set's error is small
+
+
+def confusion(accuracy: float | None, counts: Sequence[int] = TEST_COUNTS) -> list[int] | None:
+    """A confusion matrix of two or more classes with about this accuracy in each class."""
+    if accuracy is None:
+        return None
+    classes = len(counts)
+    cells = [0] * classes**2
+    for label, count in enumerate(counts):
+        right = round(count * accuracy)
+        cells[label * classes + label] = right
+        cells[label * classes + (label + 1) % classes] += count - right
+    return cells
+
+
+def evaluation(
+    method: str = "mtt",
+    ipc: int = 1,
+    seed: int = 0,
+    eval_seed: int = 0,
+    accuracy: float | None = 0.9,
+    **changes: Any,
+) -> Row:
+    """One evaluation row as a dict; its confusion follows from its accuracy."""
+    row = EvaluationRow(
+        spec_version=SPEC_VERSION,
+        protocol="mtt-v1",
+        benchmark="digits",
+        dataset="digits",
+        ipc=ipc,
+        method=method,
+        source="measured",
+        tuned=False,
+        label_regime="hard",
+        reconstruction=method in ("iadd", "ddpp"),
+        network_distill="convnet",
+        network_eval="convnet",
+        seed=seed,
+        eval_seed=eval_seed,
+        accuracy=accuracy,
+        balanced_accuracy=accuracy,
+        confusion=confusion(accuracy),
+        train_accuracy=1.0,
+        status="ok",
+        distill_status="ok",
+        expert_seconds=None,
+        distill_seconds=10.0 + seed,
+        validation_seconds=2.0,
+        evaluate_seconds=2.0,
+        host_peak_bytes=10**9,
+        device_peak_bytes=None,
+        image_bytes=2560,
+        label_bytes=80,
+        params=json.dumps({"lr": 0.1}),
+        source_hash="feedbeef0123456789",
+        git_commit=None,
+        torch_version="2.15.0",
+        device="cpu, 2 threads",
+    )
+    assert not changes.keys() - vars(row).keys()
+    return vars(row) | changes
+
+
+def runs(
+    method: str, accuracies: Sequence[Sequence[float | None]], ipc: int = 1, **changes: Any
+) -> list[Row]:
+    """Rows of a method from accuracies[seed][eval_seed]."""
+    return [
+        evaluation(method, ipc, seed, eval_seed, accuracy, **changes)
+        for seed, networks in enumerate(accuracies)
+        for eval_seed, accuracy in enumerate(networks)
+    ]
+
+
+def spread(mean: float, step: float = 0.002) -> list[list[float]]:
+    """Three seeds of two networks about a mean."""
+    return [[mean - step, mean], [mean, mean + step], [mean - step, mean + step]]
+
+
+def trace(iteration: int, seed: int = 0, **changes: Any) -> Row:
+    """One trace row as a dict; what has no column of its own goes to `extra`."""
+    row: Row = {"dataset": "digits", "ipc": 1, "method": "iadd", "tuned": False, "seed": seed}
+    row |= {"iteration": iteration, "loss": 0.5, "seconds": 1.0, "event": "", "path": "reference"}
+    return vars(TraceRow.of(**(row | changes)))
+
+
+def table(rows: Sequence[Row]) -> Any:
+    """Evaluation rows as the table that `rank` takes."""
+    return table_of(rows, EVALUATIONS)

@@ -1,0 +1,217 @@
+"""Intervals that cover what they claim, differences that are not found where there are none."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from iadd.leaderboard.statistics import (
+    augmentation_robust_score,
+    binomial_error,
+    effective_size,
+    estimate,
+    holm,
+    label_robust_score,
+    more_seeds,
+    paired_p_value,
+    significantly_better,
+)
+
+TRUTH = 0.6
+MANY = 10**9  # test images: so many that the floor does not matter
+
+
+def numbered(values):
+    return dict(enumerate(values))
+
+
+# ---- one method ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_simulated_coverage_of_the_95_percent_interval(seeds):
+    rng = np.random.default_rng(seeds)
+    trials = 2000
+    draws = rng.normal(TRUTH, 0.01, (trials, seeds))
+    intervals = [estimate(row, MANY) for row in draws]
+    hits = sum(found.low <= TRUTH <= found.high for found in intervals)
+    # Binomial standard error here: 0.005. Too wide is wrong as well as too narrow.
+    assert 0.935 <= hits / trials <= 0.965
+    floored = [estimate(row, 400) for row in draws]
+    assert sum(found.low <= TRUTH <= found.high for found in floored) >= hits
+
+
+def test_a_mean_s_interval_by_hand():
+    # Means 0.5, 0.6, 0.7: s = 0.1, t(0.975, 2) = 4.3027, half width 4.3027 * 0.1 / sqrt(3).
+    found = estimate([0.5, 0.6, 0.7], MANY)
+    assert found.mean == pytest.approx(0.6)
+    assert found.std == pytest.approx(0.1)
+    assert found.high - found.mean == pytest.approx(0.24841, abs=1e-5)
+    assert found.mean - found.low == pytest.approx(0.24841, abs=1e-5)
+
+
+def test_equal_seeds_give_the_interval_of_the_test_set_s_size_not_of_width_zero():
+    found = estimate([0.9, 0.9, 0.9], 96)
+    # q = (96 * 0.9 + 2) / 100 = 0.884; error sqrt(0.884 * 0.116 / 100) = 0.032022.
+    assert found.std == pytest.approx(0)
+    assert found.high - found.mean == pytest.approx(1.95996 * 0.032022, abs=1e-5)
+    for mean in (0.0, 1.0):
+        edge = estimate([mean] * 5, 1000)
+        assert edge.high - edge.low > 0.0025  # nearly three images of the thousand
+
+
+def test_one_seed_has_no_interval():
+    found = estimate([0.9], 100)
+    assert (found.mean, found.std, found.low, found.high) == (0.9, None, None, None)
+
+
+@pytest.mark.parametrize(("means", "images"), [([], 100), ([0.5], 0)])
+def test_no_seed_or_no_test_image_is_an_error(means, images):
+    with pytest.raises(ValueError, match="at least one is needed"):
+        estimate(means, images)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.integers(1, 10**6))
+def test_the_interval_holds_the_mean_stays_in_range_and_is_never_empty(means, images):
+    found = estimate(means, images)
+    assert 0 <= found.low <= found.mean + 1e-12
+    assert found.mean - 1e-12 <= found.high <= 1
+    assert found.high > found.low
+
+
+def test_balanced_accuracy_has_the_error_of_an_effective_number_of_images():
+    assert effective_size([50, 50, 50]) == pytest.approx(150)
+    # Two classes of 10 and 90: 4 / (1/10 + 1/90) = 36.
+    assert effective_size([10, 90]) == pytest.approx(36)
+    rng = np.random.default_rng(0)
+    right = rng.binomial([10, 90], 0.8, (20000, 2)) / [10, 90]
+    assert right.mean(axis=1).std() == pytest.approx(math.sqrt(0.8 * 0.2 / 36), rel=0.03)
+
+
+# ---- two methods ---------------------------------------------------------------------------------
+
+
+def test_a_paired_comparison_by_hand():
+    one, other = [0.62, 0.71, 0.80], [0.60, 0.68, 0.76]
+    # Differences 0.02, 0.03, 0.04: mean 0.03, s 0.01, t = 5.196 with 2 degrees: p = 0.0351.
+    p = paired_p_value(numbered(one), numbered(other), MANY)
+    assert p == pytest.approx(0.03510, abs=1e-5)
+    assert p == pytest.approx(stats.ttest_rel(one, other).pvalue)
+    # Unpaired, the seeds' common luck would hide it.
+    assert stats.ttest_ind(one, other).pvalue > 0.5
+
+
+def test_seeds_are_paired_by_their_number_and_only_common_ones_count():
+    one = {0: 0.62, 1: 0.71, 2: 0.80, 7: 0.1}
+    other = {2: 0.76, 0: 0.60, 1: 0.68, 5: 0.9}
+    assert paired_p_value(one, other, MANY) == pytest.approx(0.03510, abs=1e-5)
+    assert paired_p_value({0: 0.1, 1: 0.2}, {1: 0.9, 2: 0.9}, MANY) == 1
+
+
+def test_equal_differences_are_not_sure_below_what_the_test_set_can_resolve():
+    """The floor agrees with McNemar's exact test where all discordant images are on one side."""
+    for images in (360, 10000):
+        for lead in range(1, 15):
+            one = [0.5 + lead / images] * 3
+            p = paired_p_value(numbered(one), numbered([0.5] * 3), images)
+            exact = stats.binomtest(lead, lead).pvalue
+            assert (p < 0.05) == (exact < 0.05), (images, lead)
+    assert paired_p_value(numbered([0.9] * 3), numbered([0.9] * 3), 100) == 1
+    # By hand: d = 0.1, N = 96: q = 11.6 / 100, error 0.032022, z = 3.1228, p = 0.00179.
+    p = paired_p_value(numbered([0.6] * 3), numbered([0.5] * 3), 96)
+    assert p == pytest.approx(0.00179, abs=1e-5)
+
+
+def test_the_floor_never_exceeds_the_variance_of_two_classifiers_difference():
+    """Up to Agresti and Coull's four images: |d| (1 - |d|) / N is at most McNemar's variance."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        first, second = rng.random(500) < rng.random(), rng.random(500) < rng.random()
+        difference = abs(first.mean() - second.mean())
+        mcnemar = ((first != second).mean() - difference**2) / 500
+        assert binomial_error(difference, 500) <= math.sqrt(mcnemar) + 0.003
+
+
+# ---- many methods --------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04 -> made monotone.
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_simulated_family_wise_error_stays_below_5_percent():
+    """Six methods that are the same: one wrong difference among fifteen is one too many."""
+    rng = np.random.default_rng(5)
+    trials, corrected, uncorrected = 600, 0, 0
+    for _ in range(trials):
+        luck = rng.normal(0.6, 0.02, 5)  # of the seeds, common to the methods
+        methods = {str(k): numbered(luck + rng.normal(0, 0.01, 5)) for k in range(6)}
+        corrected += bool(significantly_better(methods, MANY))
+        names = list(methods)
+        uncorrected += any(
+            paired_p_value(methods[a], methods[b], MANY) < 0.05
+            for k, a in enumerate(names)
+            for b in names[k + 1 :]
+        )
+    assert corrected / trials <= 0.065  # 5 % is the promise; this count's standard error is 0.9 %
+    assert uncorrected / trials > 0.2
+
+
+def test_paired_seeds_find_a_difference_that_common_luck_would_hide():
+    rng = np.random.default_rng(2)
+    found, trials = 0, 200
+    for _ in range(trials):
+        luck = rng.normal(0.6, 0.03, 5)
+        better = numbered(luck + 0.02 + rng.normal(0, 0.004, 5))
+        worse = numbered(luck + rng.normal(0, 0.004, 5))
+        found += significantly_better({"a": worse, "b": better}, 10000) == {("b", "a")}
+    assert found / trials > 0.95
+
+
+def test_more_seeds_says_how_many_would_settle_it():
+    one = numbered([0.62, 0.71, 0.80])
+    assert more_seeds(one, numbered([0.60, 0.68, 0.76]), MANY) == 0
+    # The same mean of 0.03 with s = 0.03: t = sqrt(n), above t(0.975, n - 1) first at n = 7.
+    noisy = numbered([0.62, 0.68, 0.74])  # differences 0, 0.03, 0.06
+    assert more_seeds(one, noisy, MANY) == 7 - 3
+    assert more_seeds(one, noisy, MANY, pairs=10) > 7 - 3
+    assert more_seeds(one, noisy, 50) is None  # fifty images do not resolve 3 %
+    assert more_seeds(one, one, MANY) is None
+    assert more_seeds({0: 0.5}, {0: 0.9}, MANY) is None
+
+
+# ---- DD-Ranking's scores -------------------------------------------------------------------------
+
+
+def test_label_robust_score_golden_value():
+    # HLR 0.195, IOR 0.343: alpha = 0.074.
+    assert label_robust_score(0.848, 0.653, 0.310) == pytest.approx(0.30162, abs=5e-6)
+    assert label_robust_score(0.848, 0.653, 0.310, weight=1) == pytest.approx(
+        (math.exp(0.343) - math.exp(-1)) / (math.e - math.exp(-1))
+    )
+
+
+def test_augmentation_robust_score_by_hand():
+    # beta = 0.5 * (0.7 - 0.3) + 0.5 * (0.5 - 0.3) = 0.3
+    by_hand = (math.exp(0.3) - math.exp(-1)) / (math.e - math.exp(-1))
+    assert augmentation_robust_score(0.7, 0.3, 0.5, 0.3) == pytest.approx(by_hand)
+    assert augmentation_robust_score(0.7, 0.3, 0.9, 0.1, gamma=1) == pytest.approx(
+        (math.exp(0.4) - math.exp(-1)) / (math.e - math.exp(-1))
+    )
+    assert augmentation_robust_score(1, 0, 1, 0) == pytest.approx(1)
+    assert augmentation_robust_score(0, 1, 0, 1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("bad", [84.8, -0.1, math.nan])
+def test_scores_refuse_percent_points(bad):
+    with pytest.raises(ValueError, match=r"full.*fraction"):
+        label_robust_score(bad, 0.5, 0.3)
+    with pytest.raises(ValueError, match=r"random_plain.*fraction"):
+        augmentation_robust_score(0.5, 0.3, 0.5, bad)
