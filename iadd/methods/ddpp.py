@@ -37,7 +37,9 @@ class DDPP(Trajectory):
     def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
         mask = self.mask(student.detach(), target)
         self.kept = float(mask.double().mean())
-        return weighted_distance(student, start, target, mask=mask)
+        return weighted_distance(
+            student, start, target, mask.to(student), weighted_denominator=True
+        )
 
     def mask(self, student: Tensor, target: Tensor) -> Tensor:
         """True (P,) for the parameters that stay: the (1 - q) P with the smallest residual."""
