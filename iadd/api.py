@@ -1,20 +1,81 @@
-"""The pipeline in Python, for notebooks and scripts: the same rooms that the stages call."""
+"""The pipeline in Python, for notebooks and scripts, and the one way in which a distillation runs.
+
+The pipeline's stages and the search call `run_distillation` too, so nothing is done twice or
+differently.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from iadd import methods
-from iadd.augment import Augmentation
 from iadd.data import Dataset
+from iadd.evaluation import Validation, validation_accuracy
 from iadd.evaluation import evaluate as judge
-from iadd.evaluation import validation_accuracy
-from iadd.experts import Experts, Recipe, expert_spec, record_shard
+from iadd.experts import Experts, expert_spec, named_recipe, record_shard
+from iadd.methods import Distilled, Hooks, MethodParams, Problem
 from iadd.networks import Network, build_network
-from iadd.seeds import generator_for
+from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
+
+__all__ = [
+    "Validation",
+    "distill",
+    "evaluate",
+    "network_for",
+    "probe",
+    "record_experts",
+    "run_distillation",
+]
+
+
+def probe(
+    problem: Problem, validation: Validation, seeds: Seeds
+) -> Callable[[Any, Any, float | None], float]:
+    """(images, labels, step size) -> accuracy on validation data, as the loop calls it."""
+    return partial(
+        validation_accuracy,
+        dataset=problem.dataset,
+        network=problem.network,
+        validation=validation,
+        seeds=seeds,
+    )
+
+
+def run_distillation(
+    problem: Problem,
+    method_name: str,
+    params: MethodParams | Mapping[str, Any],
+    seeds: Seeds,
+    validation: Validation | None,
+    *,
+    spec: Mapping[str, Any],
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> Distilled:
+    """Run one distillation; with a checkpoint, on from where it was killed.
+
+    Args:
+        params: the method's, as its `Params` or as plain data.
+        seeds: the run's, named without its method.
+        validation: the probe; None: the images after the last update are kept, unmeasured.
+        spec: all that the result depends on: a checkpoint of any other spec is ignored.
+        progress: hears (updates done, in all, a note); report: (updates, validation accuracy).
+    """
+    kind = methods.find(method_name)
+    settings = params if isinstance(params, MethodParams) else kind.Params(**params)
+    hooks = Hooks(
+        validate=None if validation is None else probe(problem, validation, seeds),
+        progress=progress,
+        report=report,
+        checkpoint=checkpoint,
+        identity=spec,
+    )
+    return methods.distill(kind(settings, problem), seeds, hooks)
 
 
 def network_for(dataset: Dataset, name: str) -> Network:
@@ -30,7 +91,8 @@ def record_experts(
     count: int = 10,
     epochs: int = 20,
     seed: int = 0,
-    **recipe: Any,
+    recipe: str = "standard",
+    **settings: Any,
 ) -> Experts:
     """Train `count` expert trajectories into one file, or open the file if it is these already.
 
@@ -39,27 +101,25 @@ def record_experts(
         network: a network's name, e.g. `convnet-d2-w32`.
         path: the safetensors file.
         count, epochs, seed: trajectories, epochs kept of each, base seed.
-        recipe: fields of `experts.Recipe` (step_size, momentum, batch, ...).
+        recipe: one of `experts.RECIPES`; a method's `experts` says which one it wants.
+        settings: fields of `experts.Recipe` that differ (step_size, momentum, batch, ...).
 
     Raises:
         ValueError: the file holds other experts.
     """
-    architecture, families = network_for(dataset, network), Augmentation(dataset.augmentations)
-    settings = Recipe(**recipe)
+    architecture, chosen = network_for(dataset, network), named_recipe(recipe, settings)
     path = Path(path)
     if not path.exists():
         record_shard(
             dataset,
             architecture,
-            families,
-            settings,
+            chosen,
             epochs=epochs,
             experts=range(count),
             seed=seed,
             path=path,
         )
-    expect = expert_spec(dataset, architecture, families, settings, epochs, seed)
-    return Experts([path], expect)
+    return Experts([path], expert_spec(dataset, architecture, chosen, epochs, seed))
 
 
 def distill(
@@ -70,34 +130,18 @@ def distill(
     *,
     experts: Experts | None = None,
     seed: int = 0,
-    hooks: methods.Hooks | None = None,
+    validation: Validation | None = Validation(epochs=150),  # noqa: B008 (immutable)
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     **params: Any,
 ) -> SyntheticSet:
     """Distill a data set by a named method; `params` are the method's own (see its `Params`).
 
-    The checkpoint kept is the one best on validation data. `experts` are needed by mtt, ddpp, iadd.
+    The images kept are those best on validation data. `experts` are needed by the methods that say
+    so (`experts`). With a `checkpoint` file, a run that was killed goes on where it was.
     """
-    architecture, families = network_for(dataset, network), Augmentation(dataset.augmentations)
-    task = methods.Problem(dataset, architecture, families, ipc, experts)
-    kind = methods.find(method)
-    settings = kind.Params(**params)
-    names = (dataset.name, method, ipc, seed)
-
-    validate = partial(
-        validation_accuracy,
-        dataset=dataset,
-        network=architecture,
-        augmentation=families,
-        epochs=150,
-        networks=2,
-        default_step_size=0.01,
-        names=names,
-    )
-    result = methods.distill(
-        kind(settings, task),
-        generator_for(*names, "distill"),
-        hooks or methods.Hooks(validate=validate),
-    )
+    problem = Problem(dataset, network_for(dataset, network), ipc, experts)
+    settings = methods.find(method).Params(**params)
     spec = {
         "kind": "distilled",
         "fingerprint": dataset.fingerprint,
@@ -107,16 +151,47 @@ def distill(
         "ipc": ipc,
         "seed": seed,
         "experts": experts.identity if experts else None,
+        "validation": vars(validation) if validation else None,
     }
+    result = run_distillation(
+        problem,
+        method,
+        settings,
+        Seeds((0, dataset.name, ipc, seed)),
+        validation,
+        spec=spec,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        progress=progress,
+    )
+    return synthetic_set(problem, result, spec)
+
+
+def synthetic_set(
+    problem: Problem,
+    result: Distilled,
+    spec: Mapping[str, Any],
+    run: Mapping[str, Any] | None = None,
+    by_reference: bool = False,
+) -> SyntheticSet:
+    """The artifact of a run; `by_reference` keeps a selection's rows instead of its images."""
+    costs = {
+        "distill_seconds": result.seconds,
+        "validation_seconds": result.validation_seconds,
+        "iteration": result.iteration,
+    }
+    rows = result.rows if by_reference else None
+    images = result.images.cpu()
     return SyntheticSet(
-        result.images,
-        result.labels,
-        dataset.transform,
-        dataset.class_names,
+        images if rows is None else images[:0],
+        result.labels.cpu(),
+        problem.dataset.transform,
+        problem.dataset.class_names,
         result.step_size,
-        spec,
+        dict(spec),
         result.status,
-        {"distill_seconds": result.seconds, "iteration": result.iteration},
+        costs | dict(run or {}),
+        rows,
+        None if rows is None else problem.dataset.fingerprint,
     )
 
 
@@ -130,15 +205,5 @@ def evaluate(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Train and test fresh networks (name -> how many) on a distilled set; one dict a network."""
-    families = Augmentation(dataset.augmentations)
-    return list(
-        judge(
-            synthetic,
-            dataset,
-            protocol,
-            networks,
-            epochs=epochs,
-            augmentation=families,
-            names=(dataset.name, seed),
-        )
-    )
+    seeds = Seeds((dataset.name, seed))
+    return list(judge(synthetic, dataset, protocol, networks, epochs=epochs, seeds=seeds))

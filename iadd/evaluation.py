@@ -10,18 +10,20 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from iadd.augment import Augmentation
-from iadd.data import Dataset, open_test
+from iadd.data import Dataset, Split, open_test
 from iadd.networks import Network, build_network
-from iadd.seeds import generator_for
+from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
-from iadd.train import Schedule, accuracy, fixed_statistics, predict, train
+from iadd.train import TrainingPlan, fixed_statistics, predict, train
+
+Regime = Literal["hard", "soft", "soft+teacher"]
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,26 @@ class Protocol:
     augmented: bool
     learned_step_size: bool
     """Use the set's own step size where it has one; else the configured one."""
+    teacher: bool = False
+    """Whether a teacher gives the labels of augmented images while the network trains."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    def schedule(
-        self, synthetic: SyntheticSet, epochs: int, batch: int, default: float
-    ) -> Schedule:
-        step_size = synthetic.step_size if self.learned_step_size else None
-        return Schedule(
-            epochs,
-            batch,
-            step_size or default,
-            self.momentum,
-            self.weight_decay,
-            drops=(epochs // 2,) if epochs > 1 else (),
-        )
+    def plan(
+        self, step_size: float | None, epochs: int, batch: int, default: float
+    ) -> TrainingPlan:
+        """The training of a network on a set that brings this step size, or None."""
+        rate = step_size if self.learned_step_size and step_size else default
+        drops = (epochs // 2,) if epochs > 1 else ()
+        return TrainingPlan(epochs, batch, rate, self.momentum, self.weight_decay, drops)
+
+    def families(self, dataset: Dataset) -> Augmentation:
+        """What training images go through."""
+        return Augmentation(dataset.augmentations if self.augmented else ())
+
+    def label_regime(self, synthetic: SyntheticSet) -> Regime:
+        """Which results a set's results may be ranked with."""
+        return "soft+teacher" if self.teacher else synthetic.label_kind
 
 
 PROTOCOLS = {
@@ -65,6 +72,35 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a network reached on a split; fractions.
+
+    `confusion`: K*K counts, row = true class, column = predicted; None for a network whose outputs
+    are not finite. Such a network counts as one that guesses uniformly: it gets 1/K of each class
+    right, whatever the classes' shares.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    confusion: list[int] | None
+
+
+def score(network: Network, params: Tensor, split: Split, statistics: Any = None) -> Score:
+    """Classify a split once. Classes without images have no part in the balanced accuracy."""
+    classes = network.classes
+    logits = predict(network, params, split.images, statistics)
+    if not bool(torch.isfinite(logits).all()):
+        return Score(1 / classes, 1 / classes, None)
+    cells = split.labels.to(logits.device) * classes + logits.argmax(1)
+    counts = torch.bincount(cells, minlength=classes**2).view(classes, classes).double().cpu()
+    right, total = counts.diagonal(), counts.sum(1)
+    recall = (right / total)[total > 0]
+    return Score(
+        float(right.sum() / total.sum()), float(recall.mean()), counts.long().flatten().tolist()
+    )
+
+
 def evaluate(
     synthetic: SyntheticSet,
     dataset: Dataset,
@@ -74,83 +110,74 @@ def evaluate(
     epochs: int,
     batch: int = 256,
     step_size: float = 0.01,
-    augmentation: Augmentation,
-    names: tuple[object, ...],
+    seeds: Seeds,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train `networks` (name -> how many) on a distilled set and test each once.
 
     Args:
-        synthetic: the set; brings its transform, and its step size where one was learned.
-        dataset: opens the test split, under the set's own transform.
+        synthetic: the set; brings its transform, and its step size where one was learned. One that
+            holds rows of the data is resolved by `dataset`.
+        dataset: opens the test split, under the set's own transform; its augmentation is used
+            where the protocol augments.
         protocol: one of `PROTOCOLS`.
         epochs, batch, step_size: of the training; the step size is for sets without their own.
-        augmentation: the data set's families, where the protocol augments.
-        names: what seeds depend on, e.g. (base, dataset, method, ipc, seed).
+        seeds: of the run, without its method: networks of equal number start alike for all methods.
 
     Yields:
         One dict a network: network_eval, eval_seed, accuracy, balanced_accuracy, train_accuracy
-        (fractions), confusion (K * K counts, row = true class; None for a diverged network), status
-        (`diverged` if the network ended not finite; its accuracy is then chance), evaluate_seconds.
+        (fractions), confusion, status, evaluate_seconds; see `Score`. The status is that of the
+        network, `ok` or `diverged`; that of the distillation is the set's.
     """
     rules = find_protocol(protocol)
-    test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
-    schedule = rules.schedule(synthetic, epochs, batch, step_size)
-    families = augmentation if rules.augmented else Augmentation(())
+    synthetic = synthetic.resolve(dataset)
+    device = dataset.train.images.device
+    test = open_test(dataset, synthetic.transform).to(device)
+    own = Split(synthetic.images.to(device), synthetic.classes.to(device))
+    targets = synthetic.targets().to(device)
+    plan = rules.plan(synthetic.step_size, epochs, batch, step_size)
     done, total = 0, sum(networks.values())
     for name, count in networks.items():
         network = build_network(name, dataset.channels, dataset.resolution, dataset.classes)
         for eval_seed in range(count):
             began = time.perf_counter()
-            generator = generator_for(*names, "evaluate", protocol, name, eval_seed)
-            judged = _train_and_test(network, synthetic, schedule, families, generator, test)
+            generator = seeds.generator("evaluate", protocol, name, eval_seed)
+            params = train(
+                network,
+                network.init(generator),
+                own.images,
+                targets,
+                plan,
+                rules.families(dataset),
+                generator,
+            )
+            finite = bool(torch.isfinite(params).all())
+            statistics = fixed_statistics(network, params, own.images) if finite else None
+            judged = score(network, params, test, statistics)
             done += 1
             if progress:
-                progress(done, total, f"{name} {judged['accuracy']:.4f}")
+                progress(done, total, f"{name} {judged.accuracy:.4f}")
             yield {
                 "network_eval": name,
                 "eval_seed": eval_seed,
-                **judged,
+                "accuracy": judged.accuracy,
+                "balanced_accuracy": judged.balanced_accuracy,
+                "train_accuracy": score(network, params, own, statistics).accuracy,
+                "confusion": judged.confusion,
+                "status": "diverged" if judged.confusion is None else "ok",
                 "evaluate_seconds": time.perf_counter() - began,
             }
 
 
-def _train_and_test(
-    network: Network,
-    synthetic: SyntheticSet,
-    schedule: Schedule,
-    augmentation: Augmentation,
-    generator: torch.Generator,
-    test: Any,
-) -> dict[str, Any]:
-    images, classes = synthetic.images.to(test.images.device), synthetic.classes
-    params = train(
-        network,
-        network.init(generator),
-        images,
-        synthetic.targets().to(images.device),
-        schedule,
-        augmentation,
-        generator,
-    )
-    finite = bool(torch.isfinite(params).all())
-    statistics = fixed_statistics(network, params, images) if finite else None
-    confusion = None
-    if finite:
-        predicted = predict(network, params, test.images, statistics).argmax(1)
-        pairs = (test.labels * network.classes + predicted).cpu()
-        confusion = torch.bincount(pairs, minlength=network.classes**2).reshape(network.classes, -1)
-    return {
-        "accuracy": float(confusion.diag().sum() / confusion.sum())
-        if confusion is not None
-        else 1 / network.classes,
-        "balanced_accuracy": float((confusion.diag() / confusion.sum(1)).mean())
-        if confusion is not None
-        else 1 / network.classes,
-        "confusion": None if confusion is None else confusion.flatten().tolist(),
-        "train_accuracy": accuracy(network, params, images, classes.to(images.device), statistics),
-        "status": "ok" if finite else "diverged",
-    }
+@dataclass(frozen=True)
+class Validation:
+    """The probe by which checkpoints and settings are chosen: few networks, validation data."""
+
+    protocol: str = "mtt-v1"
+    networks: int = 2
+    epochs: int = 300
+    step_size: float = 0.01
+    """For methods that learn no step size."""
 
 
 def validation_accuracy(
@@ -160,33 +187,26 @@ def validation_accuracy(
     *,
     dataset: Dataset,
     network: Network,
-    augmentation: Augmentation,
-    epochs: int,
-    networks: int,
-    default_step_size: float,
-    names: tuple[object, ...],
-    protocol: str = "mtt-v1",
+    validation: Validation,
+    seeds: Seeds,
 ) -> float:
     """Mean accuracy on *validation* data of a few networks trained on images as they stand.
 
-    What the outer loop chooses its checkpoint by, and what searches are told. Every call uses the
-    same seeds, so that two checkpoints are compared on the same networks.
+    What the loop chooses its checkpoint by, and what searches are told. labels: int64 (N,) classes
+    or float32 (N, K) logits. Every call uses the same seeds, so that two checkpoints are compared
+    on the same networks.
     """
     if not bool(torch.isfinite(images).all()) or not math.isfinite(step_size or 0.0):
         return 0.0
-    rules = find_protocol(protocol)
-    rate = step_size if rules.learned_step_size and step_size else default_step_size
-    schedule = Schedule(epochs, 256, rate, rules.momentum, rules.weight_decay, drops=(epochs // 2,))
-    families = augmentation if rules.augmented else Augmentation(())
+    rules = find_protocol(validation.protocol)
+    plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
     targets = F.one_hot(labels, network.classes).float() if labels.dim() == 1 else labels.softmax(1)
     targets = targets.to(images.device)
-    scores = []
-    for k in range(networks):
-        generator = generator_for(*names, "validate", k)
-        params = train(
-            network, network.init(generator), images, targets, schedule, families, generator
-        )
+    families, scores = rules.families(dataset), []
+    for k in range(validation.networks):
+        generator = seeds.generator("validate", k)
+        start = network.init(generator)
+        params = train(network, start, images, targets, plan, families, generator)
         statistics = fixed_statistics(network, params, images)
-        held_out = dataset.validation
-        scores.append(accuracy(network, params, held_out.images, held_out.labels, statistics))
+        scores.append(score(network, params, dataset.validation, statistics).accuracy)
     return sum(scores) / len(scores)

@@ -8,7 +8,8 @@ Only the epochs that the benchmark's settings can reach are trained and kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,10 @@ from torch import Tensor
 from iadd.artifacts import TensorFile, open_tensors, save_tensors, spec_hash
 from iadd.augment import Augmentation
 from iadd.data import Dataset
-from iadd.engine import backend
+from iadd.engine.backend import choose_backend
 from iadd.networks import Network
 from iadd.seeds import generator_for
-from iadd.train import Schedule, train, train_many
+from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FULL = 1 << 15
@@ -31,7 +32,7 @@ FULL = 1 << 15
 
 
 class Recipe(BaseModel):
-    """How experts are trained and stored."""
+    """How experts are trained and stored; with `rho` by sharpness-aware steps (GSAM)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,22 +40,48 @@ class Recipe(BaseModel):
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay.")
     batch: int = Field(256, ge=1, description="Batch size.")
+    rho: float = Field(
+        0.0, ge=0, le=1, description="Size of GSAM's adaptive perturbation; 0: plain SGD."
+    )
+    alpha: float = Field(0.0, ge=0, le=10, description="Weight of GSAM's surrogate gap.")
     augmentation: bool = Field(True, description="Train with the data set's augmentation families.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Float type of the stored snapshots."
     )
 
 
+RECIPES = {
+    # Cazenavette et al., CVPR 2022, arXiv 2203.11932.
+    "standard": Recipe(),
+    # FTD's flat trajectories: Du et al., CVPR 2023, arXiv 2211.11004, appendix; alpha is that of
+    # CIFAR-10 at ipc 1 and 10 (1 elsewhere).
+    "flat": Recipe(rho=0.01, alpha=0.3),
+}
+"""Recipes by the name under which a method asks for its experts."""
+
+
+def named_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A named recipe with some settings of one's own; ValueError for an unknown name or value."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown expert recipe {name!r}; known: {', '.join(RECIPES)}")
+    return Recipe(**(RECIPES[name].model_dump() | dict(changes or {})))
+
+
 def expert_spec(
     dataset: Dataset,
     network: Network,
-    augmentation: Augmentation,
     recipe: Recipe,
     epochs: int,
     seed: int,
+    source: str | None = None,
 ) -> dict[str, Any]:
-    """What identifies a trajectory: data, network, recipe, epochs kept, base seed."""
-    return {
+    """What identifies a trajectory: data, network, recipe, epochs kept, base seed, code.
+
+    source: hash of the code that trains experts; None where the caller keeps no such record.
+    """
+    own = {} if source is None else {"source": source}
+    families = dataset.augmentations if recipe.augmentation else ()
+    return own | {
         "kind": "experts",
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -62,7 +89,7 @@ def expert_spec(
         "precision": network.precision,
         "parameters": network.num_parameters,
         "recipe": recipe.model_dump(mode="json"),
-        "families": list(augmentation.families) if recipe.augmentation else [],
+        "families": list(families),
         "epochs": epochs,
         "seed": seed,
     }
@@ -71,22 +98,24 @@ def expert_spec(
 def record_shard(
     dataset: Dataset,
     network: Network,
-    augmentation: Augmentation,
     recipe: Recipe,
     *,
     epochs: int,
     experts: Sequence[int],
     seed: int,
     path: Path,
+    source: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Train the numbered experts and write their trajectories as one shard.
 
-    The file holds `parameters` (experts, epochs + 1, P): epoch 0 is the untrained network. An
+    The file holds `parameters` (experts, epochs + 1, P): epoch 0 is the untrained network; its
+    attributes tell each expert's accuracy on validation data at the end, where there are any. An
     expert depends on its number alone, not on the shard it is in. What a killed job had finished
-    is kept beside the shard, one file an expert, and taken up again.
+    is kept beside the shard, one file an expert, and taken up again if it is of the same spec.
+    `source` is as in `expert_spec`.
     """
-    spec = expert_spec(dataset, network, augmentation, recipe, epochs, seed)
+    spec = expert_spec(dataset, network, recipe, epochs, seed, source)
     parts = {k: path.with_name(f".{path.stem}.expert{k}.partial") for k in experts}
     done = {k: _finished(part, spec | {"expert": k}) for k, part in parts.items()}
     waiting = [k for k in experts if done[k] is None]
@@ -102,21 +131,70 @@ def record_shard(
                     f"{path}: expert {expert} diverged (not finite); lower experts.step_size "
                     f"({recipe.step_size})"
                 )
-            spent = {"seconds": seconds}
-            tensors = {"parameters": trajectory}
-            save_tensors(parts[expert], tensors, spec | {"expert": expert}, spent)
-            done[expert] = trajectory, seconds
+            finished = _Finished(
+                trajectory, seconds, _validation_accuracy(dataset, network, trajectory[-1])
+            )
+            finished.save(parts[expert], spec | {"expert": expert})
+            done[expert] = finished
         if progress:
             progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
     stored = [finished for finished in done.values() if finished is not None]
     save_tensors(
         path,
-        {"parameters": torch.stack([trajectory for trajectory, _ in stored])},
+        {"parameters": torch.stack([finished.trajectory for finished in stored])},
         spec,
-        {"experts": list(experts), "seconds": sum(seconds for _, seconds in stored)},
+        {
+            "experts": list(experts),
+            "seconds": sum(finished.seconds for finished in stored),
+            "validation_accuracy": [finished.accuracy for finished in stored],
+        },
     )
     for part in parts.values():
         part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """One expert: trajectory (epochs + 1, P) on the CPU, seconds, accuracy on validation data."""
+
+    trajectory: Tensor
+    seconds: float
+    accuracy: float | None
+
+    def save(self, part: Path, spec: dict[str, Any]) -> None:
+        told = {"seconds": self.seconds, "validation_accuracy": self.accuracy}
+        save_tensors(part, {"parameters": self.trajectory}, spec, told)
+
+
+def _finished(part: Path, spec: dict[str, Any]) -> _Finished | None:
+    """What a killed job left of one expert; None if nothing, another spec's, or malformed."""
+    if not part.exists():
+        return None
+    try:
+        file = open_tensors(part, spec)
+        if file.spec.keys() != spec.keys():
+            return None
+        if file.shape("parameters") != (spec["epochs"] + 1, spec["parameters"]):
+            return None
+        accuracy = file.attributes["validation_accuracy"]
+        return _Finished(
+            file.get_slice("parameters"),
+            float(file.attributes["seconds"]),
+            None if accuracy is None else float(accuracy),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _validation_accuracy(dataset: Dataset, network: Network, params: Tensor) -> float | None:
+    """Accuracy on the validation split; None where that is empty."""
+    held_out = dataset.validation
+    if not len(held_out):
+        return None
+    params = params.float().to(held_out.images.device)
+    statistics = fixed_statistics(network, params, dataset.train.images)
+    found = predict(network, params, held_out.images, statistics).argmax(1)
+    return float((found == held_out.labels).double().mean())
 
 
 def _train(
@@ -129,14 +207,20 @@ def _train(
     """Trajectories (len(experts), epochs + 1, P) of the numbered experts, on the CPU."""
     images = dataset.train.images
     targets = F.one_hot(dataset.train.labels, network.classes).float()
-    schedule = Schedule(
-        spec["epochs"], recipe.batch, recipe.step_size, recipe.momentum, recipe.weight_decay
+    plan = TrainingPlan(
+        spec["epochs"],
+        recipe.batch,
+        recipe.step_size,
+        recipe.momentum,
+        recipe.weight_decay,
+        rho=recipe.rho,
+        alpha=recipe.alpha,
     )
     families = Augmentation(tuple(spec["families"]))
     names = (spec["seed"], dataset.name, network.name, "experts")
     generators = [generator_for(*names, expert) for expert in experts]
     starts = [network.init(generator).to(images.device) for generator in generators]
-    common = (images, targets, schedule, families)
+    common = (images, targets, plan, families)
     if len(experts) == 1:
         snapshots = list(starts)
         train(network, starts[0], *common, generators[0], on_epoch=_copying(snapshots))
@@ -150,7 +234,7 @@ def _train(
 
 def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
     """How many experts are trained side by side: one on a CPU, on a card as many as may fill it."""
-    if device.type == "cpu" or not backend.batched(network, torch.empty(0, device=device)):
+    if device.type == "cpu" or not choose_backend(network, device).batched:
         return 1
     return max(1, FULL // (recipe.batch * network.options.width))
 
@@ -158,16 +242,6 @@ def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
 def _copying(snapshots: list[Tensor]) -> Callable[[int, Tensor], None]:
     """Keep a copy of each epoch's parameters: the training loop overwrites its own."""
     return lambda epoch, params: snapshots.append(params.clone())
-
-
-def _finished(part: Path, spec: dict[str, Any]) -> tuple[Tensor, float] | None:
-    if not part.exists():
-        return None
-    try:
-        file = open_tensors(part, spec)
-        return file.get_slice("parameters"), float(file.attributes["seconds"])
-    except ValueError:
-        return None
 
 
 class Experts:
@@ -188,10 +262,14 @@ class Experts:
             raise ValueError("experts: no shards given; record them first (iadd experts)")
         self._rows: list[tuple[TensorFile, int]] = []
         self.seconds = 0.0
+        self.validation_accuracy: list[float] = []
+        """Of each expert at its last epoch, a fraction; empty without validation data."""
         for path in paths:
             file = open_tensors(path, expect)
             self._rows += [(file, row) for row in range(file.shape("parameters")[0])]
             self.seconds += float(file.attributes["seconds"])
+            accuracies = file.attributes.get("validation_accuracy", [])
+            self.validation_accuracy += [a for a in accuracies if a is not None]
         self.epochs = int(expect["epochs"])
         self.identity = spec_hash(expect)
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iadd.artifacts import atomic_write, load_tensors, save_tensors
-from iadd.data import Transform
+from iadd.data import Dataset, Transform
 
 STATUSES = ("ok", "diverged")
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
@@ -32,6 +32,8 @@ class SyntheticSet:
     `spec`: what made the set; the identity that `load` checks.
     `run`: what making it cost (seconds, bytes); told along, no part of the identity.
     `status`: `diverged` where the optimisation did not end well; the set is the last good one.
+    `rows`, `fingerprint`: a set of real images may hold their rows (N,) int64 in the training split
+    of the data with this fingerprint instead; `images` is then (0, C, H, W) until `resolve`.
     """
 
     images: Tensor
@@ -42,9 +44,13 @@ class SyntheticSet:
     spec: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
     run: dict[str, Any] = field(default_factory=dict)
+    rows: Tensor | None = None
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        count, classes = len(self.images), len(self.class_names)
+        if self.rows is not None and (len(self.images) or self.fingerprint is None):
+            raise ValueError("synthetic rows: must come with a fingerprint and without images")
+        count, classes = len(self), len(self.class_names)
         if self.images.ndim != 4 or self.images.dtype != torch.float32:
             raise ValueError(
                 f"synthetic images: must be float32 (N, C, H, W), not {self.images.dtype} "
@@ -62,6 +68,27 @@ class SyntheticSet:
         if self.status not in STATUSES:
             raise ValueError(f"synthetic status: {self.status!r}, must be one of {STATUSES}")
 
+    def __len__(self) -> int:
+        return len(self.images) if self.rows is None else len(self.rows)
+
+    def resolve(self, dataset: Dataset) -> SyntheticSet:
+        """The set with its images: itself, or with those that its rows name in `dataset`.
+
+        Raises:
+            ValueError: the rows belong to other data.
+        """
+        if self.rows is None:
+            return self
+        if dataset.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"synthetic rows: are of data with fingerprint {self.fingerprint}, not of "
+                f"{dataset.name} with {dataset.fingerprint}"
+            )
+        images = dataset.train.images
+        if not torch.equal(self.rows, torch.arange(len(images))):
+            images = images[self.rows.to(images.device)]
+        return replace(self, images=images.cpu(), rows=None, fingerprint=None)
+
     @property
     def label_kind(self) -> Literal["hard", "soft"]:
         """Whether labels are classes or logits."""
@@ -74,8 +101,9 @@ class SyntheticSet:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the images."""
-        return self.images.nbytes
+        """Bytes of the images, also of those that rows stand for."""
+        one = self.images.shape[1] * self.images.shape[2] * self.images.shape[3]
+        return len(self) * one * self.images.itemsize
 
     @property
     def label_bytes(self) -> int:
@@ -98,7 +126,13 @@ class SyntheticSet:
         return torch.nn.functional.one_hot(self.labels, classes).float()
 
     def pixels(self) -> Tensor:
-        """Return the images as pixels (N, C, H, W) in [0, 1], what lies outside clamped."""
+        """Return the images as pixels (N, C, H, W) in [0, 1], what lies outside clamped.
+
+        Raises:
+            ValueError: the set holds rows of the data; `resolve` it first.
+        """
+        if self.rows is not None:
+            raise ValueError("synthetic set: holds rows of the data, no images; resolve it first")
         return self.transform.invert(self.images).clamp(0, 1)
 
     def save(self, path: str | Path) -> None:
@@ -117,8 +151,11 @@ class SyntheticSet:
             "step_size": self.step_size,
             "transform": self.transform.kind,
             "run": self.run,
+            "fingerprint": self.fingerprint,
         }
         tensors = {"images": self.images, "labels": self.labels, **fitted}
+        if self.rows is not None:
+            tensors["rows"] = self.rows
         save_tensors(path, tensors, self.spec, attributes)
 
     @classmethod
@@ -146,6 +183,8 @@ class SyntheticSet:
                 spec=stored.spec,
                 status=attributes["status"],
                 run=attributes["run"],
+                rows=tensors.get("rows"),
+                fingerprint=attributes.get("fingerprint"),
             )
         except KeyError as error:
             raise ValueError(f"{path}: is no distilled set, it lacks {error}") from error

@@ -12,8 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from iadd.augment import Augmentation, Draw, augment_together, pack_draws, steps_together
-from iadd.engine.backend import choose_backend
+from iadd.augment import Augmentation, Draw, augment_together, fates, steps_together
+from iadd.engine.backend import Backend, choose_backend
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
@@ -30,6 +30,10 @@ class TrainingPlan:
     weight_decay: float = 0.0
     drops: tuple[int, ...] = ()
     """Epochs (0-based) at whose start the learning rate is multiplied by 0.1."""
+    rho: float = 0.0
+    """Size of the perturbation of a sharpness-aware step (GSAM); 0: plain SGD."""
+    alpha: float = 0.0
+    """Weight of GSAM's step against the surrogate gap."""
 
 
 Schedule = TrainingPlan  # the old name, until every caller has moved
@@ -68,7 +72,7 @@ def train(
         if epoch in schedule.drops:
             rate *= 0.1
         for seen, labels in islice(steps, batches):
-            _, grad = backend.gradient(params, seen, labels)
+            grad = _gradient(backend, params, seen, labels, schedule)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
@@ -124,14 +128,32 @@ def train_many(
             seen, count = images[rows], rows.shape[1]  # (M, B, C, H, W)
             if augmentation.families:
                 draws = [augmentation.draw(g, count) for g in generators]
-                packed = pack_draws(draws, count, side, images.dtype)
-                packed = packed.map(lambda z: z.flatten(0, 1).to(images.device))
-                seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
-            _, grad = backend.gradient(params, seen, targets[rows])
+                numbers = fates(draws, count, side, images.dtype)
+                numbers = numbers.map(lambda z: z.flatten(0, 1).to(images.device))
+                seen = numbers.apply(seen.flatten(0, 1)).view_as(seen)
+            grad = _gradient(backend, params, seen, targets[rows], schedule)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
+
+
+def _gradient(
+    backend: Backend, params: Tensor, images: Tensor, targets: Tensor, plan: TrainingPlan
+) -> Tensor:
+    """The direction (P,) or (M, P) that a step goes against: the gradient, or GSAM's.
+
+    GSAM (Zhuang et al., ICLR 2022, arXiv 2203.08065) takes the gradient g' at params + e and takes
+    off `alpha` times the part of g that is orthogonal to g'. The perturbation is adaptive (Kwon et
+    al., ICML 2021, arXiv 2102.11600), as in FTD's code: e = rho p^2 g / ||p g||.
+    """
+    _, grad = backend.gradient(params, images, targets)
+    if not plan.rho:
+        return grad
+    norm = (params * grad).norm(dim=-1, keepdim=True) + 1e-12
+    _, there = backend.gradient(params + plan.rho / norm * params.square() * grad, images, targets)
+    along = (grad * there).sum(-1, keepdim=True) / (there.square().sum(-1, keepdim=True) + 1e-24)
+    return there - plan.alpha * (grad - along * there)
 
 
 def _step(
@@ -162,17 +184,3 @@ def predict(
         return torch.cat([backend.logits(params, part) for part in batches])
     with torch.no_grad():
         return torch.cat([network.apply(params, part, statistics) for part in batches])
-
-
-def accuracy(
-    network: Network,
-    params: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    statistics: Statistics | None = None,
-) -> float:
-    """Fraction of images (N, C, H, W) classified rightly; chance for a non-finite network."""
-    logits = predict(network, params, images, statistics)
-    if not bool(torch.isfinite(logits).all()):
-        return 1 / network.classes
-    return float((logits.argmax(1) == labels).double().mean())

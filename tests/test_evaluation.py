@@ -1,13 +1,22 @@
 """The judge: protocols, seeds, divergence on record, validation never reads test."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from iadd import evaluation
-from iadd.augment import Augmentation
 from iadd.data import Dataset, Split, load_dataset
-from iadd.evaluation import PROTOCOLS, evaluate, find_protocol, validation_accuracy
+from iadd.evaluation import (
+    PROTOCOLS,
+    Validation,
+    evaluate,
+    find_protocol,
+    score,
+    validation_accuracy,
+)
 from iadd.networks import build_network
+from iadd.seeds import Seeds, generator_for
 from iadd.synthetic import SyntheticSet
 
 
@@ -41,8 +50,7 @@ def judge(
             protocol,
             networks or {"mlp-w16": 2, "convnet-d2-w8-batchnorm": 1},
             epochs=30,
-            augmentation=Augmentation(blobs.augmentations),
-            names=(names,),
+            seeds=Seeds((names,)),
         )
     )
 
@@ -65,15 +73,15 @@ def test_rows_are_a_function_of_names(blobs: Dataset) -> None:
 
 def test_protocols_differ_as_they_say(blobs: Dataset) -> None:
     learned = real_set(blobs, step_size=0.2)
-    rules = PROTOCOLS["mtt-v1"].schedule(learned, 100, 256, 0.01)
+    rules = PROTOCOLS["mtt-v1"].plan(learned.step_size, 100, 256, 0.01)
     assert (rules.step_size, rules.drops, rules.momentum, rules.weight_decay) == (
         0.2,
         (50,),
         0.9,
         5e-4,
     )
-    assert PROTOCOLS["mtt-v1"].schedule(real_set(blobs), 100, 256, 0.01).step_size == 0.01
-    assert PROTOCOLS["dc-v1"].schedule(learned, 100, 256, 0.01).step_size == 0.01
+    assert PROTOCOLS["mtt-v1"].plan(None, 100, 256, 0.01).step_size == 0.01
+    assert PROTOCOLS["dc-v1"].plan(0.2, 100, 256, 0.01).step_size == 0.01
     assert PROTOCOLS["mtt-v1"].augmented and not PROTOCOLS["mtt-v1-noaug"].augmented
     with pytest.raises(ValueError, match="unknown protocol 'mtt'; known: mtt-v1"):
         find_protocol("mtt")
@@ -81,7 +89,61 @@ def test_protocols_differ_as_they_say(blobs: Dataset) -> None:
 
 def test_a_network_that_diverges_is_on_record(blobs: Dataset) -> None:
     rows = judge(blobs, real_set(blobs, step_size=1e25), networks={"mlp-w16": 1})
-    assert rows[0]["status"] == "diverged" and rows[0]["accuracy"] == 0.25
+    row = rows[0]
+    assert row["status"] == "diverged" and row["confusion"] is None
+    assert row["accuracy"] == row["balanced_accuracy"] == row["train_accuracy"] == 0.25
+
+
+def test_the_confusion_matrix_gives_both_accuracies(blobs: Dataset) -> None:
+    """Rule: rows are true classes, columns predictions; balanced accuracy is the mean recall."""
+    network = build_network("mlp-w16", 1, 8, blobs.classes)
+    params = network.init(generator_for("confusion"))
+    part = blobs.train
+    uneven = Split(part.images[:90], part.labels[:90])
+    uneven = Split(uneven.images[uneven.labels < 3], uneven.labels[uneven.labels < 3])
+    found = score(network, params, uneven)
+    predicted = network.apply(params, uneven.images).argmax(1)
+    by_hand = [
+        int(((uneven.labels == true) & (predicted == said)).sum())
+        for true in range(4)
+        for said in range(4)
+    ]
+    assert found.confusion == by_hand
+    assert found.accuracy == pytest.approx(float((predicted == uneven.labels).double().mean()))
+    recalls = [float((predicted == c)[uneven.labels == c].double().mean()) for c in range(3)]
+    assert found.balanced_accuracy == pytest.approx(sum(recalls) / 3)  # class 3 has no images
+    broken = score(network, params * float("nan"), uneven)
+    assert (broken.accuracy, broken.balanced_accuracy, broken.confusion) == (0.25, 0.25, None)
+
+
+def test_a_network_is_judged_by_itself_not_by_its_distillation(blobs: Dataset) -> None:
+    """Rule: a diverged distillation does not mark sound evaluation networks as diverged."""
+    rows = judge(blobs, replace(real_set(blobs), status="diverged"), networks={"mlp-w16": 1})
+    assert rows[0]["status"] == "ok"
+
+
+def test_label_regimes(blobs: Dataset) -> None:
+    hard = real_set(blobs)
+    soft = replace(hard, labels=5.0 * torch.eye(4)[hard.labels])
+    assert PROTOCOLS["mtt-v1"].label_regime(hard) == "hard"
+    assert PROTOCOLS["mtt-v1"].label_regime(soft) == "soft"
+    taught = replace(PROTOCOLS["mtt-v1"], teacher=True)
+    assert taught.label_regime(hard) == taught.label_regime(soft) == "soft+teacher"
+    assert float(str(judge(blobs, soft, networks={"mlp-w16": 1})[0]["accuracy"])) > 0.4
+
+
+def test_rows_of_the_data_are_judged_like_their_images(blobs: Dataset) -> None:
+    """Rule: a set of real images may be a reference to the data, and only to that data."""
+    images = real_set(blobs)
+    rows = torch.cat([blobs.class_rows[c][:5] for c in range(blobs.classes)])
+    stored = replace(images, images=images.images[:0], rows=rows, fingerprint=blobs.fingerprint)
+    assert (len(stored), stored.image_bytes) == (len(images), images.image_bytes)
+    with pytest.raises(ValueError, match="resolve it first"):
+        stored.pixels()
+    a, b = (judge(blobs, s, networks={"mlp-w16": 1})[0]["accuracy"] for s in (images, stored))
+    assert a == b
+    with pytest.raises(ValueError, match="are of data with fingerprint other, not of blobs"):
+        replace(stored, fingerprint="other").resolve(blobs)
 
 
 def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +155,8 @@ def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyP
     options = {
         "dataset": blobs,
         "network": network,
-        "augmentation": Augmentation(()),
-        "epochs": 30,
-        "networks": 2,
-        "default_step_size": 0.05,
-        "names": (0,),
+        "validation": Validation("mtt-v1-noaug", epochs=30, step_size=0.05),
+        "seeds": Seeds((0,)),
     }
     chosen = real_set(blobs)
     good = validation_accuracy(chosen.images, chosen.labels, None, **options)

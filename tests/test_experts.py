@@ -9,11 +9,9 @@ import torch.nn.functional as F
 
 from iadd import experts as experts_room
 from iadd.artifacts import load_tensors, save_tensors
-from iadd.augment import Augmentation
 from iadd.data import Dataset, load_dataset
-from iadd.engine import backend
-from iadd.engine.backend import gradient_reference
-from iadd.experts import Experts, Recipe, expert_spec, record_shard
+from iadd.engine.backend import choose_backend, gradient_reference
+from iadd.experts import RECIPES, Experts, Recipe, expert_spec, named_recipe, record_shard
 from iadd.networks import Network, build_network
 
 
@@ -34,9 +32,9 @@ def record(blobs: Dataset, network: Network, path: Path, **changes: Any) -> dict
     options: dict[str, Any] = {"epochs": 3, "experts": range(2), "seed": 0, "recipe": RECIPE}
     options |= changes
     recipe = options.pop("recipe")
-    augmentation = Augmentation(blobs.augmentations)
-    record_shard(blobs, network, augmentation, recipe, path=path, **options)
-    return expert_spec(blobs, network, augmentation, recipe, options["epochs"], options["seed"])
+    source = options.get("source")
+    record_shard(blobs, network, recipe, path=path, **options)
+    return expert_spec(blobs, network, recipe, options["epochs"], options["seed"], source)
 
 
 def test_snapshots_are_independent_copies(blobs: Dataset, network: Network, tmp_path: Path) -> None:
@@ -96,6 +94,78 @@ def test_a_killed_shard_goes_on_where_it_was(
         Experts([tmp_path / "s.safetensors"], spec),
     )
     assert all(torch.equal(a.snapshot(e, 3), b.snapshot(e, 3)) for e in range(2))
+
+
+def test_a_partial_of_other_code_or_malformed_is_ignored(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    """Rule: what a killed job left is taken up only if it is of this very spec, code included."""
+    record(blobs, network, tmp_path / "whole.safetensors", source="new", experts=range(1))
+    whole = load_tensors(tmp_path / "whole.safetensors").tensors["parameters"]
+    part = tmp_path / ".s.expert0.partial"
+    spec = expert_spec(blobs, network, RECIPE, 3, 0, "new") | {"expert": 0}
+    fake, told = torch.zeros_like(whole[0]), {"seconds": 1.0, "validation_accuracy": 0.5}
+    short = fake[:2]
+    without = {key: value for key, value in spec.items() if key != "source"}
+    for tensors, identity, attributes in (
+        ({"parameters": fake}, spec | {"source": "old"}, told),
+        ({"parameters": fake}, without, told),
+        ({"parameters": fake}, spec, {}),
+        ({"parameters": fake}, spec, {"seconds": "soon", "validation_accuracy": 0.5}),
+        ({"parameters": short}, spec, told),
+        ({"others": fake}, spec, told),
+    ):
+        save_tensors(part, tensors, identity, attributes)
+        record(blobs, network, tmp_path / "s.safetensors", source="new", experts=range(1))
+        found = load_tensors(tmp_path / "s.safetensors").tensors["parameters"]
+        assert torch.equal(found, whole), (identity, attributes)
+        (tmp_path / "s.safetensors").unlink()
+    save_tensors(part, {"parameters": fake}, spec, told)  # the very spec: taken up
+    record(blobs, network, tmp_path / "s.safetensors", source="new", experts=range(1))
+    assert not load_tensors(tmp_path / "s.safetensors").tensors["parameters"].any()
+
+
+def test_flat_experts_take_the_steps_of_gsam(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    """One full-batch step of the recipe `flat` against one worked by hand in float64.
+
+    Zhuang et al., arXiv 2203.08065, with the adaptive perturbation e = rho p^2 g / ||p g||.
+    """
+    changes = {"step_size": 0.1, "batch": 10_000, "augmentation": False, "rho": 0.2}
+    recipe = named_recipe("flat", changes)
+    assert (RECIPES["flat"].rho, recipe.alpha) == (0.01, 0.3)
+    spec = record(blobs, network, tmp_path / "s.safetensors", recipe=recipe, epochs=1)
+    experts = Experts([tmp_path / "s.safetensors"], spec)
+    start = experts.snapshot(0, 0).double()
+    targets = F.one_hot(blobs.train.labels, network.classes).double()
+
+    def gradient(p: torch.Tensor) -> torch.Tensor:
+        leaf = p.clone().requires_grad_()
+        loss = F.cross_entropy(network.apply(leaf, blobs.train.images.double()), targets)
+        return torch.autograd.grad(loss, leaf)[0]
+
+    g = gradient(start)
+    there = gradient(start + 0.2 * start**2 * g / (start * g).norm())
+    cosine = (g @ there) / (g.norm() * there.norm())
+    vertical = g - cosine * g.norm() * there / there.norm()
+    by_hand = start - 0.1 * (there - 0.3 * vertical)
+    assert torch.allclose(experts.snapshot(0, 1).double(), by_hand, atol=1e-6)
+    assert not torch.allclose(by_hand, start - 0.1 * g, atol=1e-4)  # and not those of SGD
+    with pytest.raises(ValueError, match="unknown expert recipe 'round'; known: standard, flat"):
+        named_recipe("round")
+
+
+def test_experts_tell_their_accuracy_on_validation_data(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    spec = record(blobs, network, tmp_path / "s.safetensors", epochs=8)
+    experts = Experts([tmp_path / "s.safetensors"], spec)
+    assert len(experts.validation_accuracy) == 2
+    for k, told in enumerate(experts.validation_accuracy):
+        logits = network.apply(experts.snapshot(k, 8), blobs.validation.images)
+        right = (logits.argmax(1) == blobs.validation.labels).double().mean()
+        assert told == pytest.approx(float(right)) and told > 0.4
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -160,7 +230,7 @@ def test_experts_trained_side_by_side_are_the_same(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_network("convnet-d1-w3", 1, 8, blobs.classes)
-    if not backend.batched(network, torch.zeros(1)):
+    if not choose_backend(network, torch.device("cpu")).batched:
         pytest.skip("no pass here takes several networks at once")
     options: dict[str, Any] = {"experts": range(3), "epochs": 2}
     spec = record(blobs, network, tmp_path / "alone.safetensors", **options)

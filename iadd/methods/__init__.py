@@ -1,9 +1,9 @@
 """Methods, each one file in this folder with one class, found by looking into the folder.
 
-Three families do the common part: selections choose real images (`_base.Method`), batch methods
-match statistics of real batches (`_gradient`, `dm`), trajectory methods match the parameters that
-training on real data reaches (`_trajectory`). `_outer` is the loop that drives the iterative ones.
-A method sees train and validation data through its `Problem`, never test.
+A selection chooses real images (`Selection`); an iterative method gives the gradients of its
+variables (`Iterative`), and `_loop` moves them, validates, rolls back, keeps checkpoints and the
+trace. `_selection`, `_gradient` and `_trajectory` hold what families share. A method sees train and
+validation data through its `Problem`, never test.
 """
 
 from __future__ import annotations
@@ -11,19 +11,37 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from iadd.methods._base import Matching, MatchingParams, Method, MethodParams, Outer, Problem, Space
-from iadd.methods._outer import Distilled, Hooks, distill
+from iadd.methods._base import (
+    Gradients,
+    Iterative,
+    IterativeParams,
+    Method,
+    MethodParams,
+    Problem,
+    Selection,
+    Skip,
+    Space,
+    Workload,
+)
+from iadd.methods._loop import Distilled, Hooks, distill
+from iadd.methods._variables import SGD, Adam, Variable
 
 __all__ = [
+    "SGD",
+    "Adam",
     "Distilled",
+    "Gradients",
     "Hooks",
-    "Matching",
-    "MatchingParams",
+    "Iterative",
+    "IterativeParams",
     "Method",
     "MethodParams",
-    "Outer",
     "Problem",
+    "Selection",
+    "Skip",
     "Space",
+    "Variable",
+    "Workload",
     "distill",
     "find",
     "names",
@@ -47,5 +65,8 @@ def find(name: str) -> type[Method]:
     return next(
         c
         for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__
+        if isinstance(c, type)
+        and issubclass(c, Method)
+        and c.__module__ == module.__name__
+        and not c.__name__.startswith("_")
     )

@@ -3,102 +3,76 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset
+from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
+from iadd.methods._variables import SGD, Variable
 from iadd.networks import Network
 
 Space = dict[str, tuple[str, Any, Any] | list[Any]]
 """Search ranges as plain data: ("log" | "uniform" | "int", low, high), or a list of choices."""
 
+LARGEST_RATE = 1e30
+"""Learning rates above are refused: float32 could not hold what they are multiplied with."""
+Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
+
 
 class MethodParams(BaseModel):
-    """Base of every method's parameters: immutable, unknown keys refused."""
+    """Base of every method's parameters: immutable, unknown keys and NaN refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    changing: ClassVar[frozenset[str]] = frozenset()
-    """What a schedule may change during a run: parameters that are read anew in each iteration."""
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class MatchingParams(MethodParams):
+class IterativeParams(MethodParams):
     """What every iterative method takes."""
 
     iterations: int = Field(5000, ge=1, description="Outer iterations: updates of the images.")
-    lr_img: float = Field(100.0, gt=0, description="Learning rate of the pixels (SGD).")
+    lr_img: Rate = Field(100.0, gt=0, description="Learning rate of the pixels (SGD).")
     momentum: float = Field(0.5, ge=0, lt=1, description="Momentum of the pixels' updates.")
     clip: float | None = Field(
         None, gt=0, description="Largest L2 norm of the image gradient an iteration; none: free."
     )
     init: Literal["real", "noise"] = Field("real", description="What the images start from.")
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Decay of an exponential moving average of the images, which then is what is "
+        "validated and kept; none: the images themselves.",
+    )
     validations: int = Field(
         5, ge=0, description="Validation measurements, evenly spaced; the best set is kept."
     )
-    schedule: tuple[tuple[int, dict[str, Any]], ...] = Field(
-        (), description="Changes during a run: [[iteration, {parameter: value}], ...], from 0 on."
-    )
 
-    changing: ClassVar[frozenset[str]] = frozenset({"lr_img", "momentum", "clip"})
-
-    @model_validator(mode="after")
-    def _schedule_holds(self) -> Self:
-        last = -1
-        for start, changes in self.schedule:
-            where = f"schedule at iteration {start}"
-            if not last < start < self.iterations:
-                allowed = f"{last + 1}..{self.iterations - 1}, ascending"
-                raise ValueError(f"{where}: allowed are {allowed}")
-            for name in changes:
-                if name not in self.changing:
-                    may = ", ".join(sorted(self.changing)) or "nothing"
-                    reason = "cannot change during a run"
-                    if name not in type(self).model_fields:
-                        reason = "unknown parameter"
-                    raise ValueError(f"{where}: {name}: {reason}; what may change: {may}")
-            last = start
-        self.phases()
-        return self
-
-    def phases(self) -> dict[int, Self]:
-        """First outer iteration -> the parameters that hold from there on, 0 the first key.
-
-        Raises:
-            ValueError: one line for a scheduled value that the method refuses.
-        """
-        held = self.model_dump(exclude={"schedule"})
-        found = {0: self}
-        for start, changes in self.schedule:
-            held |= changes
-            try:
-                found[start] = type(self)(**held)
-            except ValidationError as error:
-                problem = error.errors()[0]
-                name = ".".join(map(str, problem["loc"]))
-                reason = f"{name}: {problem['msg']} (given: {problem['input']!r})"
-                raise ValueError(f"schedule at iteration {start}: {reason}") from None
-        return found
+    @property
+    def updates(self) -> int:
+        """Updates of the images in the whole run."""
+        return self.iterations
 
     @property
     def rungs(self) -> list[int]:
-        """The iterations after which validation accuracy is measured, ascending, evenly spaced."""
-        every = max(1, self.iterations // max(1, self.validations))
-        found = (self.iterations - every * k for k in range(self.validations))
-        return sorted(iteration for iteration in found if iteration > 0)
+        """The updates after which validation accuracy is measured, ascending, evenly spaced."""
+        every = max(1, self.updates // max(1, self.validations))
+        found = (self.updates - every * k for k in range(self.validations))
+        return sorted(update for update in found if update > 0)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method works on: the data's train and validation splits, network, experts, budget."""
+    """What a method works on: the data's train and validation splits, network, ipc, experts."""
 
     dataset: Dataset
     network: Network
-    augmentation: Augmentation
     ipc: int
     experts: Experts | None = None
 
@@ -107,13 +81,34 @@ class Problem:
         """Where the data lie, and so where the work is done."""
         return self.dataset.train.images.device
 
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The data set's augmentation."""
+        return Augmentation(self.dataset.augmentations)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What computes the network's passes here."""
+        return choose_backend(self.network, self.device)
+
     def class_rows(self, label: int) -> Tensor:
-        """Rows (n,) of the training images of one class."""
+        """Rows (n,) int64 of the training images of one class, on the CPU."""
         return self.dataset.class_rows[label]
 
     def labels(self) -> Tensor:
         """The synthetic set's hard labels int64 (N,), class after class, on the CPU."""
         return torch.arange(self.dataset.classes).repeat_interleave(self.ipc)
+
+    def one_hot(self) -> Tensor:
+        """These labels as probabilities (N, K) float32 on the device."""
+        probabilities = torch.nn.functional.one_hot(self.labels(), self.dataset.classes)
+        return probabilities.float().to(self.device)
+
+    def batch(self, label: int, size: int, generator: torch.Generator) -> Tensor:
+        """At most `size` random training images (n, C, H, W) of one class, none twice."""
+        rows = self.class_rows(label)
+        chosen = rows[torch.randperm(len(rows), generator=generator)[:size]]
+        return self.dataset.train.images[chosen]
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
         """`ipc` random training rows of each class without replacement, (N,)."""
@@ -122,6 +117,12 @@ class Problem:
             rows = self.class_rows(label)
             parts.append(rows[torch.randperm(len(rows), generator=generator)[: self.ipc]])
         return torch.cat(parts)
+
+    def chosen(self, rows: Tensor) -> Tensor:
+        """The training images of these rows; where that is all of them, they themselves."""
+        images = self.dataset.train.images
+        everything = torch.equal(rows, torch.arange(len(images)))
+        return images if everything else images[rows]
 
     def check(self) -> None:
         """Raise ValueError where a class has fewer training images than ipc."""
@@ -134,14 +135,21 @@ class Problem:
             )
 
 
-class Outer(NamedTuple):
-    """One outer iteration: losses, and the gradients by the images and by the student step size."""
+@dataclass(frozen=True)
+class Workload:
+    """What a forecast is made from: the data's and the set's size, and a measured rate."""
 
-    loss: float
-    loss_unweighted: float
-    images: Tensor
-    step_size: float
-    path: str
+    images: int
+    """Training images."""
+    classes: int
+    ipc: int
+    seconds_per_image: float
+    """Of one first-order pass (forward and gradient) of the network, an image."""
+
+    @property
+    def synthetic(self) -> int:
+        """Images in the distilled set."""
+        return self.classes * self.ipc
 
 
 class Method(ABC):
@@ -149,9 +157,16 @@ class Method(ABC):
 
     Params: ClassVar[type[MethodParams]] = MethodParams
     space: ClassVar[Space] = {}
-    needs_experts: ClassVar[bool] = False
+    experts: ClassVar[str | None] = None
+    """Which of `iadd.experts.RECIPES` its expert trajectories come from; None: it needs none."""
     reconstruction: ClassVar[bool] = False
     """True where the published description leaves gaps that ours fills by choice."""
+    label_kind: ClassVar[Literal["hard", "soft"]] = "hard"
+    """Whether its sets carry classes or learned logits."""
+    by_reference: ClassVar[bool] = False
+    """True where the distilled set is stored as rows of the data, not as a copy of the images."""
+    trace_columns: ClassVar[dict[str, str]] = {}
+    """Columns of the trace that only this method has, each with a sentence that explains it."""
     params: Any
 
     def __init__(self, params: MethodParams, problem: Problem) -> None:
@@ -161,41 +176,74 @@ class Method(ABC):
     def name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
 
+    @classmethod
+    def forecast(cls, params: Any, work: Workload) -> float:
+        """Estimated seconds of one distillation without its validations."""
+        return 0.0
+
+
+class Selection(Method):
+    """A method that chooses real images."""
+
     def labels(self) -> Tensor:
+        """Labels of the chosen: int64 (N,) classes, on the CPU."""
         return self.problem.labels()
 
     @abstractmethod
+    def rows(self, generator: torch.Generator) -> Tensor:
+        """Rows (N,) int64 of the training split, in the order of `labels`."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """One outer iteration: the loss at the present variables and its gradients."""
+
+    loss: float
+    by: Mapping[str, Tensor]
+    """The gradient by each variable that has an optimiser, shaped like it."""
+    path: str
+    """Which implementation ran, for the trace."""
+    loss_unweighted: float | None = None
+    """The loss without the method's own weights; None: there are none."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """Values of the method's `trace_columns`."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """This update is left out, for a reason in words; the loss where it was seen."""
+
+    reason: str
+    loss: float | None = None
+
+
+class Iterative(Method):
+    """A method that improves images step by step; the loop (`distill`) moves its variables."""
+
+    Params: ClassVar[type[MethodParams]] = IterativeParams
+
     def initial(self, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W) that a selection ends with or an iterative method starts from."""
-
-
-class Matching(Method):
-    """An iterative method: `outer` gives one iteration's gradients, `_outer` does the rest."""
-
-    Params: ClassVar[type[MethodParams]] = MatchingParams
-    step_size: float | None = None
-    """Initial student step size; None where the method does not learn one."""
-
-    def initial(self, generator: torch.Generator) -> Tensor:
+        """The images (N, C, H, W) that the run starts from, in the order of `Problem.labels`."""
         real = self.problem.dataset.train.images[self.problem.random_rows(generator)]
         if self.params.init == "noise":
             return torch.randn(real.shape, generator=generator).to(real.device)
         return real.clone()
 
+    def variables(self, images: Tensor) -> dict[str, Variable]:
+        """All that a run changes, by name; `images` is among them.
+
+        Names with a meaning for the loop: `images` (N, C, H, W); `labels`, logits (N, K), where
+        the method learns them; `step_size`, a positive number () float64 on the CPU, where it
+        learns the student's.
+        """
+        p = self.params
+        return {"images": Variable(images, SGD(p.lr_img, p.momentum, p.clip))}
+
     @abstractmethod
-    def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
-        """Loss and gradients at the current images."""
+    def gradients(
+        self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Gradients | Skip:
+        """Loss and gradients at the present variables, a function of the arguments alone.
 
-    def accept(self) -> None:
-        """Called once the iteration's gradients were found sound: update what the method learns."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Tensors that the method carries from iteration to iteration."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
-
-    def statistics(self) -> dict[str, float]:
-        """Columns of the trace that only this method knows."""
-        return {}
+        Variables without an optimiser may be written here, in place.
+        """

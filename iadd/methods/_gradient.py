@@ -2,102 +2,116 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from iadd.augment import Augmentation, augment, augment_adjoint
-from iadd.engine import backend
-from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Space
+from iadd.methods._base import (
+    Gradients,
+    Iterative,
+    IterativeParams,
+    MethodParams,
+    Rate,
+    Space,
+    Workload,
+)
+from iadd.methods._variables import Variable
 from iadd.networks import Network
-from iadd.train import Schedule, train
+from iadd.train import TrainingPlan, train
 
 
-class GradientParams(MatchingParams):
+class GradientParams(IterativeParams):
     """Settings of DC's outer and inner loops."""
 
-    iterations: int = Field(1000, ge=1, description="Updates of the images.")
-    lr_img: float = Field(0.1, gt=0, description="Learning rate of the pixels (SGD).")
+    iterations: int = Field(1000, ge=1, description="Networks, freshly drawn, one after the other.")
+    lr_img: Rate = Field(0.1, gt=0, description="Learning rate of the pixels (SGD).")
     batch_real: int = Field(256, ge=1, description="Real images a class and update.")
-    outer_steps: int = Field(
-        1, ge=1, description="Updates of the images for each freshly drawn network."
-    )
+    outer_steps: int = Field(1, ge=1, description="Updates of the images with each network.")
     inner_epochs: int = Field(
-        1, ge=0, description="Epochs of training that network on the synthetic set between updates."
+        1, ge=0, description="Epochs of training the network on the updated set between two."
     )
-    lr_net: float = Field(0.01, gt=0, description="Learning rate of that training.")
+    lr_net: Rate = Field(0.01, gt=0, description="Learning rate of that training.")
 
-    changing: ClassVar[frozenset[str]] = MatchingParams.changing | {
-        *("batch_real", "outer_steps", "inner_epochs", "lr_net")
-    }
+    @property
+    def updates(self) -> int:
+        return self.iterations * self.outer_steps
 
 
-class GradientMatching(Matching):
+class GradientMatching(Iterative):
     """Match, class by class, the gradients of real and synthetic batches on fresh networks.
 
-    Zhao, Mopuri, Bilen, ICLR 2021, arXiv 2006.05929, algorithm 1. The gradient by the synthetic
-    images is one tangent pass along dD/dg_S, so no double backward is needed.
+    Zhao, Mopuri, Bilen, ICLR 2021, arXiv 2006.05929, algorithm 1: update the images, then train the
+    network on them. The gradient by the synthetic images is one tangent pass along dD/dg_S, so no
+    double backward is needed.
     """
 
     Params: ClassVar[type[MethodParams]] = GradientParams
     space: ClassVar[Space] = {
         "lr_img": ("log", 1e-2, 1e2),
         "batch_real": [32, 64, 128, 256],
-        "outer_steps": ("int", 1, 20),
         "inner_epochs": ("int", 0, 50),
+        "lr_net": ("log", 1e-3, 1e-1),
     }
     siamese = False
     """Whether real and synthetic batches go through the same augmentation."""
-    count = 0
 
-    def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
-        problem, network = self.problem, self.problem.network
-        if self.count % self.params.outer_steps == 0:
-            self.net = network.init(generator).to(images.device)
-        labels = self.labels()
-        targets = F.one_hot(labels, network.classes).float().to(images.device)
-        loss, gradient = 0.0, torch.zeros_like(images)
-        for label in range(network.classes):
-            rows = (labels == label).nonzero().flatten()
-            value, gradient[rows] = self.match(label, images[rows], targets[rows], generator)
+    def variables(self, images: Tensor) -> dict[str, Variable]:
+        net = torch.zeros(self.problem.network.num_parameters, device=images.device)
+        return super().variables(images) | {"net": Variable(net, None)}
+
+    def gradients(
+        self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Gradients:
+        problem, images, net = self.problem, variables["images"], variables["net"]
+        targets = problem.one_hot()
+        if iteration % self.params.outer_steps == 0:
+            net.copy_(problem.network.init(generator))
+        elif self.params.inner_epochs:
+            net.copy_(self.trained(net, images, targets, generator))
+        loss, parts = 0.0, []
+        for label, rows in enumerate(torch.arange(len(images)).split(problem.ipc)):
+            value, part = self.match(net, label, images[rows], targets[rows], generator)
             loss += value
-        self.count += 1
-        if self.count % self.params.outer_steps and self.params.inner_epochs:
-            schedule = Schedule(self.params.inner_epochs, 256, self.params.lr_net)
-            inner = problem.augmentation if self.siamese else Augmentation(())
-            self.net = train(network, self.net, images, targets, schedule, inner, generator)
-        return Outer(loss, loss, gradient, 0.0, backend.path(network, self.net))
+            parts.append(part)
+        return Gradients(loss, {"images": torch.cat(parts)}, problem.backend.name)
+
+    def trained(
+        self, net: Tensor, images: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The network (P,) after its epochs on the present images."""
+        plan = TrainingPlan(self.params.inner_epochs, 256, self.params.lr_net)
+        seen_as = self.problem.augmentation if self.siamese else Augmentation(())
+        return train(self.problem.network, net, images, targets, plan, seen_as, generator)
 
     def match(
-        self, label: int, images: Tensor, targets: Tensor, generator: torch.Generator
+        self, net: Tensor, label: int, images: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[float, Tensor]:
         """One class: the distance D(g_S, g_T) and its gradient by the synthetic images."""
-        problem, network = self.problem, self.problem.network
-        rows = problem.class_rows(label)
-        rows = rows[torch.randperm(len(rows), generator=generator)[: self.params.batch_real]]
-        real = problem.dataset.train.images[rows]
+        problem, backend = self.problem, self.problem.backend
+        real = problem.batch(label, self.params.batch_real, generator)
         draw = problem.augmentation.draw(generator) if self.siamese else None
-        _, g_real = backend.gradient(
-            network, self.net, augment(real, draw), targets[:1].expand(len(real), -1).contiguous()
-        )
+        of_real = targets[:1].expand(len(real), -1).contiguous()
+        _, g_real = backend.gradient(net, augment(real, draw), of_real)
         seen = augment(images, draw)
-        _, g_synthetic = backend.gradient(network, self.net, seen, targets)
+        _, g_synthetic = backend.gradient(net, seen, targets)
         g_leaf = g_synthetic.requires_grad_()
         with torch.enable_grad():
-            distance = gradient_distance(network, g_leaf, g_real)
+            distance = gradient_distance(problem.network, g_leaf, g_real)
             (direction,) = torch.autograd.grad(distance, g_leaf)
-        h = backend.tangent(network, self.net, seen, targets, direction).images
+        h = backend.tangent(net, seen, targets, direction).images
         return float(distance.detach()), augment_adjoint(h, draw)
 
-    def state(self) -> dict[str, Tensor]:
-        net = getattr(self, "net", torch.zeros(self.problem.network.num_parameters))
-        return {"net": net, "count": torch.tensor(self.count)}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.net, self.count = state["net"], int(state["count"])
+    @classmethod
+    def forecast(cls, params: Any, work: Workload) -> float:
+        a_class = work.classes * params.batch_real + 4 * work.synthetic
+        inner = params.inner_epochs * work.synthetic * (params.outer_steps - 1)
+        return float(
+            (params.updates * a_class + params.iterations * inner) * work.seconds_per_image
+        )
 
 
 def gradient_distance(network: Network, synthetic: Tensor, real: Tensor) -> Tensor:

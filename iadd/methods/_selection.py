@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from iadd.engine import backend
-from iadd.methods._base import Method, MethodParams
-from iadd.train import Schedule, train
+from iadd.methods._base import MethodParams, Rate, Selection, Workload
+from iadd.train import TrainingPlan, train
 
 
-class SelectionParams(MethodParams):
+class TrainedSelectionParams(MethodParams):
     """How the network that looks at the data is trained."""
 
     epochs: int = Field(20, ge=1, description="Epochs of the network whose features are used.")
-    step_size: float = Field(0.01, gt=0, description="Its learning rate (SGD, momentum 0.9).")
+    step_size: Rate = Field(0.01, gt=0, description="Its learning rate (SGD, momentum 0.9).")
     batch: int = Field(128, ge=1, description="Its batch size.")
 
 
-class Selection(Method):
+class TrainedSelection(Selection):
     """Base of methods that choose `ipc` real images a class by what a trained network says."""
 
-    Params: ClassVar[type[MethodParams]] = SelectionParams
+    Params: ClassVar[type[MethodParams]] = TrainedSelectionParams
 
     @abstractmethod
     def choose(self, observed: Tensor) -> Tensor:
@@ -35,30 +34,31 @@ class Selection(Method):
 
     def observe(self, generator: torch.Generator) -> Tensor:
         """What is known of every training image: by default its embedding (N, F)."""
-        params = self.train(generator)
+        params, backend = self.train(generator), self.problem.backend
         parts = self.problem.dataset.train.images.split(512)
-        return torch.cat([backend.embed(self.problem.network, params, part) for part in parts])
+        return torch.cat([backend.embed(params, part) for part in parts])
 
-    def initial(self, generator: torch.Generator) -> Tensor:
+    def rows(self, generator: torch.Generator) -> Tensor:
         observed = self.observe(generator).cpu()
-        chosen = []
-        for label in range(self.problem.dataset.classes):
-            rows = self.problem.class_rows(label)
-            chosen.append(rows[self.choose(observed[rows])])
-        return self.problem.dataset.train.images[torch.cat(chosen)]
+        every = map(self.problem.class_rows, range(self.problem.dataset.classes))
+        return torch.cat([rows[self.choose(observed[rows])] for rows in every])
 
     def train(
         self, generator: torch.Generator, on_epoch: Callable[[int, Tensor], None] | None = None
     ) -> Tensor:
         """Parameters (P,) of a network trained on the training images."""
-        data, network = self.problem.dataset.train, self.problem.network
+        data, network, p = self.problem.dataset.train, self.problem.network, self.params
         return train(
             network,
             network.init(generator),
             data.images,
             F.one_hot(data.labels, network.classes).float(),
-            Schedule(self.params.epochs, self.params.batch, self.params.step_size, momentum=0.9),
+            TrainingPlan(p.epochs, p.batch, p.step_size, momentum=0.9),
             self.problem.augmentation,
             generator,
             on_epoch,
         )
+
+    @classmethod
+    def forecast(cls, params: Any, work: Workload) -> float:
+        return float(params.epochs * work.images * work.seconds_per_image)

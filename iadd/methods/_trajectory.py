@@ -2,13 +2,14 @@
 
 MTT (Cazenavette et al., CVPR 2022, arXiv 2203.11932): pick an expert and a start epoch i, train a
 student for J steps on the synthetic images from theta_i, and compare its end point with the
-expert's theta_{i+K}. A method says how they are compared: `loss`.
+expert's theta_{i+K}. A method says how they are compared: `loss`. A method whose `label_kind` is
+soft learns the labels too, as logits.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,14 +17,27 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd import extension
-from iadd.engine.backend import choose_backend
 from iadd.engine.distance import Distance, distance
 from iadd.engine.student import draw_steps
 from iadd.engine.unroll import unroll
-from iadd.methods._base import Matching, MatchingParams, MethodParams, Outer, Problem, Space
+from iadd.experts import Experts
+from iadd.methods._base import (
+    Gradients,
+    Iterative,
+    IterativeParams,
+    MethodParams,
+    Problem,
+    Rate,
+    Space,
+    Workload,
+)
+from iadd.methods._variables import SGD, PositiveSGD, Variable
+from iadd.seeds import generator_for
+
+_SHARED = ("images", "step_size", "labels")
 
 
-class TrajectoryParams(MatchingParams):
+class TrajectoryParams(IterativeParams):
     """Settings of MTT's outer iteration."""
 
     unrolled_steps: int = Field(50, ge=1, description="J, student steps on the synthetic set.")
@@ -32,19 +46,22 @@ class TrajectoryParams(MatchingParams):
     batch_syn: int | None = Field(
         None, ge=1, description="Synthetic images a student step sees; none: all of them."
     )
-    step_size: float = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
-    lr_lr: float = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
-
-    changing: ClassVar[frozenset[str]] = MatchingParams.changing | {
-        *("unrolled_steps", "expert_epochs", "max_start", "batch_syn", "lr_lr")
-    }
+    step_size: Rate = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
+    lr_lr: Rate = Field(1e-7, description="Learning rate of alpha (applied to log alpha).")
 
 
-class Trajectory(Matching):
-    """Base of mtt, ddpp, iadd: one outer iteration through the unrolled engine."""
+class SoftTrajectoryParams(TrajectoryParams):
+    """MTT's settings and how learned labels move."""
+
+    lr_y: Rate = Field(2.0, description="Learning rate of the label logits (SGD).")
+    momentum_y: float = Field(0.9, ge=0, lt=1, description="Momentum of the logits' updates.")
+
+
+class Trajectory(Iterative):
+    """Base of mtt, ddpp, iadd, ftd: one outer iteration through the unrolled engine."""
 
     Params: ClassVar[type[MethodParams]] = TrajectoryParams
-    needs_experts = True
+    experts = "standard"
     space: ClassVar[Space] = {
         "lr_img": ("log", 1.0, 1e4),
         "lr_lr": ("log", 1e-7, 1e-2),
@@ -56,66 +73,107 @@ class Trajectory(Matching):
 
     def __init__(self, params: Any, problem: Problem) -> None:
         super().__init__(params, problem)
-        self.step_size = params.step_size
         if problem.experts is None:
             raise ValueError(f"method {self.name} needs expert trajectories; none were given")
-        epochs = problem.experts.epochs
-        for start, held in params.phases().items():
-            reach = held.max_start - 1 + held.expert_epochs
-            if reach > epochs:
-                when = f" (schedule at iteration {start})" * (start > 0)
-                raise ValueError(
-                    f"method {self.name}: max_start {held.max_start} - 1 + expert_epochs "
-                    f"{held.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
-                    f"{when}"
-                )
-        self.gradients: tuple[Tensor, ...] = ()
-        self.unweighted = torch.tensor(math.nan)
+        self.trajectories: Experts = problem.experts
+        epochs, reach = problem.experts.epochs, params.max_start - 1 + params.expert_epochs
+        if reach > epochs:
+            raise ValueError(
+                f"method {self.name}: max_start {params.max_start} - 1 + expert_epochs "
+                f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
+            )
 
     @abstractmethod
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor | Distance:
+    def loss(
+        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> Tensor | Distance:
         """How far the student's end point (P,) is from the target (P,): differentiable, ().
 
-        A method whose kernel gives the unweighted distance along returns both.
+        `own` are the method's own variables (`own_variables`); each must be used. A method whose
+        kernel gives the unweighted distance along returns both.
         """
 
-    def variables(self) -> tuple[Tensor, ...]:
-        """Leaf tensors that the method learns beside the images; `loss` must use each."""
-        return ()
+    def own_variables(self) -> dict[str, Variable]:
+        """What the method learns beside images, step size and labels."""
+        return {}
 
-    def outer(self, images: Tensor, step_size: float, generator: torch.Generator) -> Outer:
-        params, problem = self.params, self.problem
-        assert problem.experts is not None
-        expert = int(torch.randint(problem.experts.count, (), generator=generator))
-        epoch = int(torch.randint(params.max_start, (), generator=generator))
-        start = problem.experts.snapshot(expert, epoch)
-        target = problem.experts.snapshot(expert, epoch + params.expert_epochs)
+    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
+        """Values of the method's `trace_columns`, after `loss`."""
+        return {}
+
+    def initial_labels(self, images: Tensor) -> Tensor:
+        """Logits (N, K) that learned labels start from: the first expert's at its last epoch."""
+        params = self.trajectories.snapshot(0, self.trajectories.epochs)
+        return self.problem.backend.logits(params, images)
+
+    def variables(self, images: Tensor) -> dict[str, Variable]:
+        p = self.params
+        found = super().variables(images) | self.own_variables()
+        step_size = torch.tensor(p.step_size, dtype=torch.float64)
+        found["step_size"] = Variable(step_size, PositiveSGD(p.lr_lr, p.momentum))
+        if self.label_kind == "soft":
+            logits = self.initial_labels(images)
+            found["labels"] = Variable(logits, SGD(p.lr_y, p.momentum_y))
+        return found
+
+    def draw_expert(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Start and target (P,) of a random expert, from a stream of its own.
+
+        So methods with the same settings see the same experts, whatever else they draw.
+        """
+        own = generator_for(generator.initial_seed(), "experts")
+        expert = int(torch.randint(self.trajectories.count, (), generator=own))
+        epoch = int(torch.randint(self.params.max_start, (), generator=own))
+        start = self.trajectories.snapshot(expert, epoch)
+        return start, self.trajectories.snapshot(expert, epoch + self.params.expert_epochs)
+
+    def gradients(
+        self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Gradients:
+        params, problem, images = self.params, self.problem, variables["images"]
+        start, target = self.draw_expert(generator)
+        draw = problem.augmentation.draw
         steps = draw_steps(
             params.unrolled_steps,
             len(images),
             params.batch_syn,
-            lambda count: problem.augmentation.draw(generator, count),
+            lambda count: draw(generator, count),
             generator,
         )
-        targets = torch.nn.functional.one_hot(self.labels(), problem.dataset.classes).to(start)
+        logits = variables.get("labels")
+        targets = problem.one_hot() if logits is None else logits.softmax(1)
+        own = {k: v.detach().requires_grad_() for k, v in variables.items() if k not in _SHARED}
+        by: dict[str, Tensor] = {}
+        unweighted: list[Tensor] = []
 
         def endpoint(student: Tensor) -> tuple[Tensor, Tensor]:
             leaf = student.detach().requires_grad_()
             with torch.enable_grad():
-                found = self.loss(leaf, start, target)
+                found = self.loss(leaf, start, target, own)
                 loss = found.weighted if isinstance(found, Distance) else found
-                by_student, *by_variables = torch.autograd.grad(loss, [leaf, *self.variables()])
+                by_student, *by_own = torch.autograd.grad(loss, [leaf, *own.values()])
             if not isinstance(found, Distance):
                 found = distance(student, start, target)
-            self.gradients, self.unweighted = tuple(by_variables), found.unweighted
+            by.update(zip(own, by_own, strict=True))
+            unweighted[:] = [found.unweighted]
             return loss.detach(), by_student
 
-        backend = choose_backend(problem.network, start.device, start.dtype)
-        result = unroll(backend, start, images, targets, step_size, steps, endpoint)
-        return Outer(
+        rate = float(variables["step_size"])
+        result = unroll(problem.backend, start, images, targets, rate, steps, endpoint)
+        by |= {"images": result.images, "step_size": result.step_size}
+        if logits is not None:  # back through the softmax
+            along = (targets * result.targets).sum(1, keepdim=True)
+            by["labels"] = targets * (result.targets - along)
+        return Gradients(
             float(result.loss),
-            float(self.unweighted),
-            result.images,
-            float(result.step_size),
+            by,
             f"{result.path} {extension.kernel_name(start)}",
+            float(unweighted[0]),
+            self.columns(own),
         )
+
+    @classmethod
+    def forecast(cls, params: Any, work: Workload) -> float:
+        # A gradient forwards; its tangent on the way back costs about three.
+        images = min(params.batch_syn or work.synthetic, work.synthetic)
+        return float(params.updates * params.unrolled_steps * 4 * images * work.seconds_per_image)

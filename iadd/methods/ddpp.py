@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -18,8 +19,6 @@ class DDPPParams(TrajectoryParams):
         0.1, ge=0, lt=1, description="Share q of parameters, the hardest to match, left out."
     )
 
-    changing: ClassVar[frozenset[str]] = TrajectoryParams.changing | {"pruned"}
-
 
 class DDPP(Trajectory):
     """Dataset Distillation Using Parameter Pruning: MTT without the hard-to-match parameters.
@@ -32,14 +31,15 @@ class DDPP(Trajectory):
     Params: ClassVar[type[MethodParams]] = DDPPParams
     reconstruction = True
     space = Trajectory.space | {"pruned": ("uniform", 0.0, 0.5)}
+    trace_columns: ClassVar = {"kept": "Share of the parameters that the loss compares."}
     kept = 1.0
 
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor:
+    def loss(
+        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> Tensor:
         mask = self.mask(student.detach(), target)
         self.kept = float(mask.double().mean())
-        return weighted_distance(
-            student, start, target, mask.to(student), weighted_denominator=True
-        )
+        return weighted_distance(student, start, target, mask=mask)
 
     def mask(self, student: Tensor, target: Tensor) -> Tensor:
         """True (P,) for the parameters that stay: the (1 - q) P with the smallest residual."""
@@ -49,5 +49,5 @@ class DDPP(Trajectory):
         mask[residual.topk(pruned).indices] = False
         return mask
 
-    def statistics(self) -> dict[str, float]:
-        return {"weight_mean": self.kept, "weight_min": 0.0 if self.kept < 1 else 1.0}
+    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
+        return {"kept": self.kept}

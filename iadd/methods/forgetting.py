@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iadd.methods._selection import Selection
+from iadd.methods._selection import TrainedSelection
 from iadd.train import predict
 
 
-class Forgetting(Selection):
+class Forgetting(TrainedSelection):
     """Forgetting: the images that training most often gets right and then wrong again.
 
     Toneva et al., ICLR 2019, arXiv 1812.05159. Images never learned count as most forgotten;

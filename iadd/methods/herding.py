@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iadd.methods._selection import Selection
+from iadd.methods._selection import TrainedSelection
 
 
-class Herding(Selection):
+class Herding(TrainedSelection):
     """Herding: keep the mean of the chosen features closest to the class mean.
 
     Welling, ICML 2009; as a coreset: Rebuffi et al., CVPR 2017, arXiv 1611.07725, algorithm 4.

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from iadd.engine.distance import Distance, WeightsRule, distance, weights_step
-from iadd.methods._base import MethodParams, Problem
+from iadd.engine.distance import Distance, distance
+from iadd.methods._base import MethodParams, Problem, Rate
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
+from iadd.methods._variables import SGD, Adam, MeanOneAdam, Optimiser, Variable
+from iadd.methods._weights import WEIGHT_COLUMNS, relative_distance, weight_columns
 
 READINGS: dict[str, dict[str, Any]] = {
     "R1": {"update": "descent", "normalisation": "none", "optimiser": "sgd", "lr_w": 1.0},
@@ -38,12 +41,11 @@ class IADDParams(TrajectoryParams):
         "plain", description="Whether the weights enter the denominator too."
     )
     optimiser: Literal["adam", "sgd"] = Field("adam", description="Optimiser of the weights.")
-    lr_w: float = Field(1e-3, ge=0, description="Learning rate of the weights.")
+    lr_w: Rate = Field(1e-3, description="Learning rate of the weights.")
+    lr_w_factor: Rate = Field(
+        1.0, description="Multiplies lr_w; what searches vary, as good lr_w differ much by reading."
+    )
     w_max: float = Field(10.0, gt=1, description="Weights are clamped to [0, w_max].")
-
-    changing: ClassVar[frozenset[str]] = TrajectoryParams.changing | {
-        *("update", "denominator", "lr_w", "w_max")
-    }
 
     @model_validator(mode="before")
     @classmethod
@@ -65,114 +67,54 @@ class IADD(Trajectory):
 
     Params: ClassVar[type[MethodParams]] = IADDParams
     reconstruction = True
+    trace_columns: ClassVar = WEIGHT_COLUMNS
     space = Trajectory.space | {
-        "lr_w": ("log", 1e-4, 1e-1),
+        "lr_w_factor": ("log", 0.1, 100.0),  # of R1's lr_w: 0.1 to 100; of R2's: 1e-4 to 0.1
         "granularity": ["scalar", "filter", "tensor"],
         "reading": ["R1", "R2", "R3"],
     }
 
     def __init__(self, params: Any, problem: Problem) -> None:
         super().__init__(params, problem)
-        self.offsets = (
-            None
-            if params.granularity == "scalar"
-            else problem.network.offsets(params.granularity).to(problem.device)
-        )
-        count = problem.network.num_parameters if self.offsets is None else len(self.offsets) - 1
-        self.v = torch.full((count,), 0.0 if params.normalisation == "softmax" else 1.0)
-        self.v = self.v.to(problem.device)
-        self.mean, self.square = torch.zeros_like(self.v), torch.zeros_like(self.v)
-        self.w = torch.ones_like(self.v)
-        self.time = 0
+        self.lr_w = params.lr_w * params.lr_w_factor
+        self.frozen = params.update == "off" or self.lr_w == 0
         # The fused step has the normalisation's derivative inside: it takes the gradient by w.
         self.fused = params.optimiser == "adam" and params.normalisation == "mean1"
+        self.offsets: Tensor | None = None
+        if params.granularity != "scalar":
+            self.offsets = problem.network.offsets(params.granularity).to(problem.device)
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the weights stay as they are."""
-        return bool(self.params.update == "off" or self.params.lr_w == 0)
-
-    def weights(self) -> Tensor:
-        """The importance weights (P,) or (S,) as the loss sees them; differentiable."""
+    def own_variables(self) -> dict[str, Variable]:
+        if self.frozen:
+            return {}
+        segments, ascent = self.offsets, self.params.update == "ascent"
+        count = self.problem.network.num_parameters if segments is None else len(segments) - 1
+        start = 0.0 if self.params.normalisation == "softmax" else 1.0
+        optimiser: Optimiser = SGD(self.lr_w, maximise=ascent)
+        if self.params.optimiser == "adam":
+            optimiser = Adam(self.lr_w, ascent)
         if self.fused:
-            return self.w
-        if self.params.normalisation == "none":
-            return self.v
-        raw = self.v.exp() if self.params.normalisation == "softmax" else self.v
+            optimiser = MeanOneAdam(self.lr_w, self.params.w_max, ascent)
+        value = torch.full((count,), start, device=self.problem.device)
+        return {"weights": Variable(value, optimiser)}
+
+    def weights(self, own: Mapping[str, Tensor]) -> Tensor:
+        """The importance weights (P,) or (S,) as the loss sees them; differentiable."""
+        v = own["weights"]
+        if self.fused or self.params.normalisation == "none":
+            return v
+        raw = v.exp() if self.params.normalisation == "softmax" else v
         return (raw / raw.mean()).clamp(0.0, self.params.w_max)
 
-    def variables(self) -> tuple[Tensor, ...]:
-        if self.frozen:
-            return ()
-        return (self.w if self.fused else self.v,)
-
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Tensor | Distance:
+    def loss(
+        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> Tensor | Distance:
         if self.frozen:
             return distance(student, start, target)
-        for variable in self.variables():
-            variable.requires_grad_()
-        weights, weighted = self.weights(), self.params.denominator == "weighted"
+        weights, weighted = self.weights(own), self.params.denominator == "weighted"
         if self.offsets is None:
             return distance(student, start, target, weights, weighted_denominator=weighted)
         return relative_distance(student, start, target, weights, self.offsets, weighted)
 
-    def accept(self) -> None:
-        if self.frozen:
-            return
-        self.v, self.w = self.v.detach(), self.w.detach()
-        (gradient,) = self.gradients
-        self.time += 1
-        ascent = self.params.update == "ascent"
-        if self.fused:
-            rule = WeightsRule(lr=self.params.lr_w, high=self.params.w_max, maximise=ascent)
-            weights_step(self.v, self.w, gradient, self.mean, self.square, self.time, rule)
-            return
-        sign = 1.0 if ascent else -1.0
-        if self.params.optimiser == "sgd":
-            self.v = self.v + sign * self.params.lr_w * gradient
-            return
-        self.mean.lerp_(gradient, 0.1)
-        self.square.lerp_(gradient.square(), 0.001)
-        step = (self.mean / (1 - 0.9**self.time)) / (
-            (self.square / (1 - 0.999**self.time)).sqrt() + 1e-8
-        )
-        self.v = self.v + sign * self.params.lr_w * step
-
-    def state(self) -> dict[str, Tensor]:
-        return {
-            "v": self.v.detach(),
-            "w": self.w.detach(),
-            "mean": self.mean,
-            "square": self.square,
-            "time": torch.tensor(self.time),
-        }
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.v, self.w = state["v"], state["w"]
-        self.mean, self.square = state["mean"], state["square"]
-        self.time = int(state["time"])
-
-    def statistics(self) -> dict[str, float]:
-        with torch.no_grad():
-            w = self.weights().double()
-        return {
-            "weight_mean": float(w.mean()),
-            "weight_std": float(w.std(correction=0)),
-            "weight_min": float(w.min()),
-            "weight_max": float(w.max()),
-            "weight_effective": float(w.sum() ** 2 / w.square().sum() / len(w)),
-        }
-
-
-def relative_distance(
-    student: Tensor, start: Tensor, target: Tensor, weights: Tensor, offsets: Tensor, weighted: bool
-) -> Tensor:
-    """`sum_g w_g^2 r_g / G` (or `/ sum_g w_g^2`), r_g the segment's mismatch over its movement."""
-    lengths = offsets.diff()
-    segment = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
-    zeros = student.new_zeros(len(lengths))
-    mismatch = zeros.index_add(0, segment, (student - target).square())
-    movement = zeros.index_add(0, segment, (start - target).square())
-    squares = weights.square()
-    total = squares.sum() if weighted else float(len(lengths))
-    return (squares * mismatch / (movement + 1e-12)).sum() / total
+    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
+        return {} if self.frozen else weight_columns(self.weights(own).detach())

@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iadd.methods._selection import Selection
+from iadd.methods._selection import TrainedSelection
 
 
-class KCenter(Selection):
+class KCenter(TrainedSelection):
     """K-center greedy: repeatedly the image farthest from its nearest chosen one.
 
     Sener & Savarese, ICLR 2018, arXiv 1708.00489, algorithm 1; the first is the one closest to the

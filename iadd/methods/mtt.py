@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from iadd.engine.distance import Distance, distance
@@ -14,5 +16,7 @@ class MTT(Trajectory):
     checkpoint is chosen on validation data.
     """
 
-    def loss(self, student: Tensor, start: Tensor, target: Tensor) -> Distance:
+    def loss(
+        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> Distance:
         return distance(student, start, target)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iadd.methods._base import Method
+from iadd.methods._base import Selection
 
 
-class Random(Method):
+class Random(Selection):
     """Random real images, `ipc` a class without replacement: what every method must beat."""
 
-    def initial(self, generator: torch.Generator) -> Tensor:
-        return self.problem.dataset.train.images[self.problem.random_rows(generator)]
+    def rows(self, generator: torch.Generator) -> Tensor:
+        return self.problem.random_rows(generator)

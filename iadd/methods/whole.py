@@ -3,14 +3,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iadd.methods._base import Method
+from iadd.methods._base import Selection
 
 
-class Whole(Method):
+class Whole(Selection):
     """All the real training data: the ceiling. It has no ipc; its runs carry ipc 0."""
 
-    def labels(self) -> Tensor:
-        return self.problem.dataset.train.labels
+    by_reference = True
 
-    def initial(self, generator: torch.Generator) -> Tensor:
-        return self.problem.dataset.train.images
+    def labels(self) -> Tensor:
+        return self.problem.dataset.train.labels.cpu()
+
+    def rows(self, generator: torch.Generator) -> Tensor:
+        return torch.arange(len(self.problem.dataset.train))

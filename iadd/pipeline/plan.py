@@ -81,7 +81,7 @@ class Plan:
             - 1
             + self._highest(method, ipc, "expert_epochs")
             for method in self.config.methods
-            if methods.find(method).needs_experts
+            if methods.find(method).experts
             for ipc in self.config.ipc
         ]
         return max(reach, default=0)
@@ -89,7 +89,7 @@ class Plan:
     def _highest(self, method: str, ipc: int, name: str) -> int:
         """The highest value of a parameter that a run, or a trial of a search, may have."""
         params: Any = self.config.params(method, ipc)
-        values = [getattr(held, name) for held in params.phases().values()]
+        values = [getattr(params, name)]
         if method in self.config.search.methods:
             over = self.config.space(method, ipc).get(name, values)
             values += over if isinstance(over, list) else over[1:]
@@ -153,7 +153,7 @@ class Plan:
 
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        return self.shards(dataset) if methods.find(method).needs_experts else []
+        return self.shards(dataset) if methods.find(method).experts else []
 
     # What identifies a result.
 
@@ -202,9 +202,9 @@ class Plan:
             "base_seed": config.seed,
             "source": self._source("methods", method),
         }
-        if issubclass(kind, methods.Matching):
+        if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")
-        if kind.needs_experts:
+        if kind.experts:
             spec["experts"] = {
                 "recipe": config.experts.recipe.model_dump(mode="json"),
                 "epochs": self.expert_epochs,

@@ -6,13 +6,13 @@ import os
 import resource
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from iadd import methods
+from iadd.api import Validation, run_distillation, synthetic_set
 from iadd.artifacts import SPEC_VERSION, canonical_json
 from iadd.augment import Augmentation
 from iadd.data import Dataset, load_dataset
@@ -22,11 +22,8 @@ from iadd.networks import Network, build_network
 from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
 from iadd.progress import Progress
-from iadd.seeds import generator_for
+from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CPU = torch.device("cpu")
 
@@ -74,17 +71,17 @@ def record(plan: Plan, key: str, shard: int, device: torch.device = CPU) -> None
         raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
     if not plan.expert_epochs:
         raise ValueError("no method of this benchmark needs experts")
-    dataset, augmentation = open_dataset(plan.config, key, device)
+    dataset, _ = open_dataset(plan.config, key, device)
     with Progress(f"experts {key} shard {shard}") as progress:
         record_shard(
             dataset,
             open_network(plan.config, dataset),
-            augmentation,
             plan.config.experts.recipe,
             epochs=plan.expert_epochs,
             experts=plan.shard_experts(shard),
             seed=plan.config.seed,
             path=shards[shard],
+            source=plan.experts_spec(key)["source"],
             progress=progress,
         )
 
@@ -94,34 +91,30 @@ def problem(
 ) -> methods.Problem:
     """What a method works on; experts are opened where it needs them."""
     config = plan.config
-    dataset, augmentation = open_dataset(config, key, device)
+    dataset, _ = open_dataset(config, key, device)
     network = open_network(config, dataset)
     experts = None
-    if methods.find(method).needs_experts:
+    if methods.find(method).experts:
         expect = expert_spec(
-            dataset, network, augmentation, config.experts.recipe, plan.expert_epochs, config.seed
+            dataset,
+            network,
+            config.experts.recipe,
+            plan.expert_epochs,
+            config.seed,
+            plan.experts_spec(key)["source"],
         )
         experts = Experts(plan.shards(key), expect, device)
-    return methods.Problem(dataset, network, augmentation, ipc, experts)
+    return methods.Problem(dataset, network, ipc, experts)
 
 
-def validator(
-    config: Config, task: methods.Problem, names: tuple[object, ...]
-) -> Callable[[Any, Any, float | None], float]:
-    """The validation probe of a run, as the outer loop calls it."""
-    from iadd.evaluation import validation_accuracy
+def validation_of(config: Config) -> Validation:
+    """The probe that the configuration asks for."""
+    return Validation(**config.validation.model_dump())
 
-    return partial(
-        validation_accuracy,
-        dataset=task.dataset,
-        network=task.network,
-        augmentation=task.augmentation,
-        epochs=config.validation.epochs,
-        networks=config.validation.networks,
-        default_step_size=config.validation.step_size,
-        names=names,
-        protocol=config.validation.protocol,
-    )
+
+def seeds_of(config: Config, run: Run) -> Seeds:
+    """A run's randomness. No method in it: seed s means the same draws for all of them."""
+    return Seeds((config.seed, run.dataset, run.ipc, run.seed))
 
 
 def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
@@ -129,38 +122,28 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     config = plan.config
     check_run(config, run)
     spec, paths = plan.spec(run), plan.paths(run)
-    kind = methods.find(run.method)
     task = problem(plan, run.dataset, run.method, run.ipc, device)
-    # No method in it: seed s means the same draws for all of them, tuned or not.
-    names = (config.seed, run.dataset, run.ipc, run.seed)
     with Progress(str(run)) as progress:
-        hooks = methods.Hooks(
-            validate=validator(config, task, names), progress=progress, checkpoint=paths.checkpoint
+        result = run_distillation(
+            task,
+            run.method,
+            spec["params"],  # a tuned run's are the winner's
+            seeds_of(config, run),
+            validation_of(config),
+            spec=spec,
+            checkpoint=paths.checkpoint,
+            progress=progress,
         )
-        result = methods.distill(
-            kind(kind.Params(**spec["params"]), task),  # a tuned run's are the winner's
-            generator_for(*names, "distill"),
-            hooks,
-        )
-    synthetic = SyntheticSet(
-        result.images.cpu(),
-        result.labels.cpu(),
-        task.dataset.transform,
-        task.dataset.class_names,
-        result.step_size,
-        spec,
-        result.status,
-        run={
-            "distill_seconds": result.seconds,
-            "expert_seconds": task.experts.seconds if task.experts else 0.0,
-            "iteration": result.iteration,
-            "host_peak_bytes": _host_peak(),
-            "device_peak_bytes": peak_bytes(),
-            "device": describe(device),
-        },
-    )
+    costs = {
+        "expert_seconds": task.experts.seconds if task.experts else 0.0,
+        "host_peak_bytes": _host_peak(),
+        "device_peak_bytes": peak_bytes(),
+        "device": describe(device),
+    }
+    by_reference = methods.find(run.method).by_reference
+    synthetic = synthetic_set(task, result, spec, costs, by_reference)
     _write_trace(plan, run, spec, result)
-    synthetic.picture(paths.picture)
+    synthetic.resolve(task.dataset).picture(paths.picture)
     synthetic.save(paths.distilled)
     paths.checkpoint.unlink(missing_ok=True)
     images, step = len(result.images), result.step_size
@@ -178,18 +161,21 @@ def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Dis
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
+    from iadd.evaluation import find_protocol
     from iadd.leaderboard.results import EVALUATIONS, EvaluationRow, write_table
 
     config = plan.config
     check_run(config, run)
     spec, paths = plan.spec(run), plan.paths(run)
     synthetic = SyntheticSet.load(paths.distilled, spec)
-    dataset, augmentation = open_dataset(config, run.dataset, device)
+    dataset, _ = open_dataset(config, run.dataset, device)
+    protocols = [e.protocol for e in config.evaluations]
+    regimes = {name: find_protocol(name).label_regime(synthetic) for name in protocols}
     rows: list[dict[str, Any]] = []
     with Progress(f"evaluate {run}") as progress:
         for e in config.evaluations:
             rows += [
-                {"protocol": e.protocol, **row}
+                {"protocol": e.protocol, "label_regime": regimes[e.protocol], **row}
                 for row in judge(
                     synthetic,
                     dataset,
@@ -198,8 +184,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
                     epochs=e.whole_epochs if run.method == "whole" else e.epochs,
                     batch=e.batch,
                     step_size=e.step_size,
-                    augmentation=augmentation,
-                    names=(config.seed, run.dataset, run.ipc, run.seed),
+                    seeds=seeds_of(config, run),
                     progress=progress,
                 )
             ]
@@ -211,7 +196,6 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "method": run.method,
         "source": "measured",
         "tuned": run.tuned,
-        "label_regime": synthetic.label_kind,
         "reconstruction": methods.find(run.method).reconstruction,
         "network_distill": config.network,
         "seed": run.seed,

@@ -230,7 +230,7 @@ def _verdict(
     settings = judgements[best]["settings"]
     params = plan.config.params(task.method, task.ipc, settings)
     trials = len({entry.number for entry in entries})  # a member's branches are one
-    full = trials * int(params.iterations)  # type: ignore[attr-defined]
+    full = trials * int(params.updates)  # type: ignore[attr-defined]
     spent = sum(entry.own_iterations for entry in entries)
     statuses = sorted({entry.status for entry in entries})
     return {

@@ -138,7 +138,7 @@ def _branch(
     changes = {
         name: explore(held[name], over, generator)
         for name, over in sorted(space.items())
-        if name in params.changing
+        if name in params.changing  # type: ignore[attr-defined]
     }
     changes = {name: value for name, value in changes.items() if value != held[name]}
     schedule = [*parent.settings.get("schedule", []), *([[rung, changes]] if changes else [])]

@@ -50,7 +50,7 @@ def scheduler_of(task: Task) -> Any:
     """The benchmark's scheduler as Ray Tune takes it."""
     schedulers: Any = import_module("ray.tune.schedulers")
     search = task.plan.config.search
-    iterations: int = task.plan.config.params(task.method, task.ipc).iterations  # type: ignore[attr-defined]
+    iterations: int = task.plan.config.params(task.method, task.ipc).updates  # type: ignore[attr-defined]
     if search.scheduler == "asha":
         return _asha(schedulers, iterations, search.rungs, search.reduction)
     if search.scheduler == "median":

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 
 from iadd import devices, methods
+from iadd.api import probe, run_distillation
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan
 from iadd.search.journal import Entry, Journal
-from iadd.seeds import generator_for
+from iadd.seeds import Seeds
 
 Report = Callable[[int, float], None]
 CONFIRMED = "confirmed"
@@ -89,7 +90,7 @@ def attempt(task: Task, entry: Entry, report: Report) -> None:
     params = task.plan.config.params(
         task.method, task.ipc, entry.settings | {"validations": search.rungs}
     )
-    total: int = params.iterations  # type: ignore[attr-defined]
+    total: int = params.updates  # type: ignore[attr-defined]
 
     def rung(iteration: int, accuracy: float) -> None:
         if iteration <= entry.iteration:
@@ -147,11 +148,12 @@ def confirm(task: Task, entry: Entry) -> Entry:
     params = config.params(task.method, task.ipc, entry.settings)
     stage = f"confirm{entry.seed}"
     result = _distill(task, entry, params, stage, None)
-    probe = config.validation.model_copy(update={"networks": config.search.confirm_networks})
-    judging = config.model_copy(update={"validation": probe})
-    judge = stages.validator(judging, _problem(task), task.names(f"{stage} judge"))
+    more = config.validation.model_copy(update={"networks": config.search.confirm_networks})
+    judging = config.model_copy(update={"validation": more})
+    seeds = Seeds(task.names(f"{stage} judge"))
+    judge = probe(_problem(task), stages.validation_of(judging), seeds)
     accuracy = judge(result.images, result.labels, result.step_size)
-    entry.add(len(result.trace), accuracy, time.perf_counter() - began)
+    entry.add(result.trace[-1]["iteration"], accuracy, time.perf_counter() - began)
     entry.status = CONFIRMED if result.status == "ok" else result.status
     journal.close(entry, entry.status)
     journal.write(entry)
@@ -161,11 +163,16 @@ def confirm(task: Task, entry: Entry) -> Entry:
 def _distill(
     task: Task, entry: Entry, params: Any, stage: str, rung: Report | None
 ) -> methods.Distilled:
-    problem = _problem(task)
-    hooks = methods.Hooks(
-        validate=stages.validator(task.plan.config, problem, task.names(stage)),
-        report=rung,
+    plan = task.plan
+    spec = plan.search_spec(task.dataset, task.method, task.ipc)
+    spec = {key: value for key, value in spec.items() if key not in ("budget", "points", "search")}
+    return run_distillation(
+        _problem(task),
+        task.method,
+        params,
+        Seeds(task.names(stage)),
+        stages.validation_of(plan.config),
+        spec=spec | {"params": params.model_dump(mode="json"), "stage": stage},
         checkpoint=task.journal.checkpoint(entry.key),
+        report=rung,
     )
-    method = methods.find(task.method)(params, problem)
-    return methods.distill(method, generator_for(*task.names(stage), "distill"), hooks)

@@ -1,30 +1,26 @@
 // Members of Pass: the convolutions with what follows them, forward and backward.
 #pragma once
 
-#include "cpu_convnet_pass.h"
+// One channel block of one image's plane, or of the features, as the block before it writes it.
+struct Place {
+  Ref<T, D> at;
+  long row;
+};
 
-namespace iadd::convnet::CONVNET_ISA {
-
-template <class T, bool D>
-inline typename Pass<T, D>::Place Pass<T, D>::features_of(Ref<T, D> all, const Layer& l, long image,
-                                                          long block) const {
+Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const {
   return {all + image * net.padded_features + block * l.pooled * L, l.pooled_width};
 }
-
-template <class T, bool D>
-inline typename Pass<T, D>::Place Pass<T, D>::inside(const Layer& l, Ref<T, D> plane) {
+static Place inside(const Layer& l, Ref<T, D> plane) {
   return {plane + (l.plane_row + 1) * L, l.plane_row};
 }
 
 // The tiles of one channel block of one image in a layer's transformed input or output.
-template <class T, bool D>
-inline Ref<T, D> Pass<T, D>::tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const {
+Ref<T, D> tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const {
   return all + (block * block_stride(l) + image * l.tiles * L);
 }
 
 // Zeros around the inside of a plane.
-template <class T, bool D>
-inline void Pass<T, D>::clear_margin(const Layer& l, T* plane) {
+static void clear_margin(const Layer& l, T* plane) {
   clear(plane, (l.plane_row + 1) * L);
   for (long y = 1; y <= l.height; ++y)
     clear(plane + (y * l.plane_row + l.width + 1) * L, (l.plane_row - l.width) * L);
@@ -33,8 +29,7 @@ inline void Pass<T, D>::clear_margin(const Layer& l, T* plane) {
 }
 
 // From a convolution's output map to the next layer's transformed input, or to the features.
-template <class T, bool D>
-inline void Pass<T, D>::finish_block(long i, long image, long block, const Scratch& s) const {
+void finish_block(long i, long image, long block, const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Ref<T, D> map = maps[i] + at * l.pixels * L;
@@ -66,8 +61,7 @@ inline void Pass<T, D>::finish_block(long i, long image, long block, const Scrat
 }
 
 // Sums over `blocks` blocks of channels; rows are tiles or pixels, whose blocks lie `stride` apart.
-template <class T, bool D>
-inline Product<T> Pass<T, D>::over_channels(long stride, long blocks) {
+static Product<T> over_channels(long stride, long blocks) {
   Product<T> p{};
   p.a_row = L, p.a_inner = 1, p.a_outer = stride;
   p.b_inner = L, p.b_outer = L * L, p.b_vector = blocks * L * L;
@@ -76,8 +70,7 @@ inline Product<T> Pass<T, D>::over_channels(long stride, long blocks) {
   return p;
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::convolution(long i) const {
+void convolution(long i) const {
   const Layer& l = net.layers[i];
   const long tiles = job.count * l.tiles;
   const long from = frequency_stride(l, l.in_blocks);
@@ -100,8 +93,7 @@ inline void Pass<T, D>::convolution(long i) const {
 }
 
 // A map that ends inside its last tiles goes through an array that does not.
-template <class T, bool D>
-inline void Pass<T, D>::write_map(const Layer& l, const T* in, long stride, T* map, T* whole) {
+static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole) {
   const long row = 4 * l.tile_columns;
   frequencies_to_map<T>(in, stride, l.tile_rows, l.tile_columns, l.whole ? map : whole, row);
   if (l.whole) return;
@@ -109,8 +101,7 @@ inline void Pass<T, D>::write_map(const Layer& l, const T* in, long stride, T* m
     for (long i = 0; i < l.width * L; ++i) map[y * l.width * L + i] = whole[y * row * L + i];
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::read_map(const Layer& l, const T* map, T* out, long stride, T* whole) {
+static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole) {
   const long row = 4 * l.tile_columns;
   if (!l.whole) {
     clear(whole, 16 * l.tiles * L);
@@ -121,14 +112,10 @@ inline void Pass<T, D>::read_map(const Layer& l, const T* map, T* out, long stri
                                           out, stride);
 }
 
-template <class T, bool D>
-inline Ref<const T, D> Pass<T, D>::constant(Ref<T, D> r) {
-  return {r.v, r.d};
-}
+static Ref<const T, D> constant(Ref<T, D> r) { return {r.v, r.d}; }
 
 // An image in a margin of one pixel of zeros, a line of which is `width + 2` long.
-template <class T, bool D>
-inline void Pass<T, D>::frame(const T* image, T* framed) const {
+void frame(const T* image, T* framed) const {
   const Layer& l = net.layers[0];
   const long line = l.width + 2, plane = (l.height + 2) * line;
   for (long i = 0; i < l.in * plane; ++i) framed[i] = T(0);
@@ -141,8 +128,7 @@ inline void Pass<T, D>::frame(const T* image, T* framed) const {
 
 // The nine shifted copies of each channel, [(channel, tap)][pixel]. Whole registers, so that a row
 // begins with what is too much of the one before it.
-template <class T, bool D>
-inline void Pass<T, D>::unfold(const T* image, T* columns, T* framed) const {
+void unfold(const T* image, T* columns, T* framed) const {
   const Layer& l = net.layers[0];
   const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
   frame(image, framed);
@@ -154,14 +140,12 @@ inline void Pass<T, D>::unfold(const T* image, T* columns, T* framed) const {
   }
 }
 
-template <class T, bool D>
-inline T* Pass<T, D>::columns_of(long image) const {
+T* columns_of(long image) const {
   const Layer& l = net.layers[0];
   return columns + image * 9 * l.in * column_stride(l);
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::first_convolution() const {
+void first_convolution() const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in, panels = (l.out_blocks + kPanel - 1) / kPanel;
   each(job.count, [&](long image, const Scratch& s) {
@@ -195,16 +179,14 @@ inline void Pass<T, D>::first_convolution() const {
   });
 }
 
-template <class T, bool D>
-INLINE void Pass<T, D>::add_to(T* at, Vec<T> g, bool accumulate) {
+static INLINE void add_to(T* at, Vec<T> g, bool accumulate) {
   store(at, accumulate ? load(at) + g : g);
 }
 
 // From the gradient of a block's output to that of its convolution's output, in `to`. The vectors'
 // gradients go to `gradient`, or are added if there is something already.
-template <class T, bool D>
-inline void Pass<T, D>::differentiate_block(long i, long image, long block, Ref<T, D> to,
-                                            T* gradient, bool more, const Scratch& s) const {
+void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradient, bool more,
+                         const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Place out = output_gradient(i, image, block, s.plane);
@@ -228,9 +210,7 @@ inline void Pass<T, D>::differentiate_block(long i, long image, long block, Ref<
 }
 
 // The gradient of block i's output, from the layer above; assembled in the plane but for the last.
-template <class T, bool D>
-inline typename Pass<T, D>::Place Pass<T, D>::output_gradient(long i, long image, long block,
-                                                              Ref<T, D> plane) const {
+Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
   const Layer& l = net.layers[i];
   if (i + 1 == net.depth) return features_of(feature_gradient, l, image, block);
   const Layer& next = net.layers[i + 1];
@@ -244,8 +224,7 @@ inline typename Pass<T, D>::Place Pass<T, D>::output_gradient(long i, long image
   return inside(next, plane);
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::convolution_backward(long i) const {
+void convolution_backward(long i) const {
   const Layer& l = net.layers[i];
   const long from = frequency_stride(l, l.in_blocks);
   const long to = frequency_stride(l, l.out_blocks);
@@ -280,9 +259,8 @@ inline void Pass<T, D>::convolution_backward(long i) const {
 }
 
 // One frequency's, as the weights lie: the sum over all tiles of input times output gradient.
-template <class T, bool D>
-inline void Pass<T, D>::differentiate_weights(const Layer& l, Ref<const T, D> in,
-                                              Ref<const T, D> out, T* gradient) const {
+void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> out,
+                           T* gradient) const {
   const long tiles = job.count * l.tiles, rows = l.in_blocks * L;
   Product<T> p{};
   p.a_row = 1, p.a_inner = L;
@@ -303,10 +281,8 @@ inline void Pass<T, D>::differentiate_weights(const Layer& l, Ref<const T, D> in
 }
 
 // One frequency's: output gradient times transposed weights, which are made a panel at a time.
-template <class T, bool D>
-inline void Pass<T, D>::differentiate_inputs(const Layer& l, Ref<const T, D> weight,
-                                             Ref<const T, D> out, Ref<T, D> in,
-                                             Ref<T, D> panel) const {
+void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out, Ref<T, D> in,
+                          Ref<T, D> panel) const {
   const long tiles = job.count * l.tiles;
   const Product<T> p = over_channels(block_stride(l), l.out_blocks);
   for (long block = 0; block < l.in_blocks; block += kPanel) {
@@ -318,9 +294,7 @@ inline void Pass<T, D>::differentiate_inputs(const Layer& l, Ref<const T, D> wei
 }
 
 // Of `blocks` blocks of input channels from `block` on.
-template <class T, bool D>
-inline void Pass<T, D>::transpose_weights(const Layer& l, const T* from, long block, long blocks,
-                                          T* to) {
+static void transpose_weights(const Layer& l, const T* from, long block, long blocks, T* to) {
   for (long o = 0; o < l.out_blocks; ++o)
     for (long b = 0; b < blocks; ++b) {
       const T* square = from + (o * l.in_blocks + block + b) * L * L;
@@ -334,8 +308,7 @@ inline void Pass<T, D>::transpose_weights(const Layer& l, const T* from, long bl
 
 // An image at a time, so that no gradient of a map leaves the cache; each image's share of the
 // gradient is its own until all are added up.
-template <class T, bool D>
-inline void Pass<T, D>::first_backward() const {
+void first_backward() const {
   const Layer& l = net.layers[0];
   const long size = first_gradient_size(l);
   each(job.count, [&](long image, const Scratch& s) {
@@ -371,9 +344,7 @@ inline void Pass<T, D>::first_backward() const {
 }
 
 // One image's, from `map` of some blocks: runs of pixels, which stay in the nearest cache.
-template <class T, bool D>
-inline void Pass<T, D>::differentiate_first_weights(long image, Ref<const T, D> map, T* gradient,
-                                                    long blocks) const {
+void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, long blocks) const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in;
   Product<T> p{};
@@ -388,9 +359,7 @@ inline void Pass<T, D>::differentiate_first_weights(long image, Ref<const T, D> 
 }
 
 // One image's, of the unfolded columns: the share of `blocks` blocks of `map` from `block` on.
-template <class T, bool D>
-inline void Pass<T, D>::differentiate_columns(Ref<const T, D> map, long block, long blocks,
-                                              T* gradient) const {
+void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* gradient) const {
   const Layer& l = net.layers[0];
   Product<T> p = over_channels(l.pixels * L, blocks);
   p.b_vector = l.out_blocks * L * L;
@@ -401,8 +370,7 @@ inline void Pass<T, D>::differentiate_columns(Ref<const T, D> map, long block, l
 }
 
 // The transpose of unfold.
-template <class T, bool D>
-inline void Pass<T, D>::fold(const T* gradient, T* framed, T* out) const {
+void fold(const T* gradient, T* framed, T* out) const {
   const Layer& l = net.layers[0];
   const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
   const long whole = width / L * L, taps = 9 * l.in;
@@ -435,10 +403,7 @@ inline void Pass<T, D>::fold(const T* gradient, T* framed, T* out) const {
 }
 
 // multiply_last forms a.v b.d + a.d b.v; for map' W + map W' both are handed over exchanged.
-template <class T, bool D>
-inline Ref<const T, D> Pass<T, D>::swapped(Ref<const T, D> r) {
+static Ref<const T, D> swapped(Ref<const T, D> r) {
   if constexpr (D) return {r.d, r.v};
   return r;
 }
-
-}  // namespace iadd::convnet::CONVNET_ISA

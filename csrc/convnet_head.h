@@ -1,12 +1,7 @@
 // Members of Pass: the linear head and the cross-entropy with soft targets.
 #pragma once
 
-#include "cpu_convnet_pass.h"
-
-namespace iadd::convnet::CONVNET_ISA {
-
-template <class T, bool D>
-inline void Pass<T, D>::copy_features() {
+void copy_features() {
   const Layer& l = net.layers[net.depth - 1];
   const T* from = features.last();
   for (long image = 0; image < job.count; ++image)
@@ -16,9 +11,10 @@ inline void Pass<T, D>::copy_features() {
             from[image * net.padded_features + ((c / L) * l.pooled + i) * L + c % L];
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::seed_features() {
+void seed_features() {
   const Layer& l = net.layers[net.depth - 1];
+  if (job.gradient && !job.accumulate)
+    for (long i = net.gradient_head; i < net.gradient_size; ++i) job.gradient[i] = T(0);
   for (long i = 0; i < job.count * net.padded_features; ++i) feature_gradient.v[i] = T(0);
   for (long image = 0; image < job.count; ++image)
     for (long c = 0; c < l.out; ++c)
@@ -27,8 +23,7 @@ inline void Pass<T, D>::seed_features() {
             job.seed[(image * l.out + c) * l.pooled + i];
 }
 
-template <class T, bool D>
-INLINE Num<T, D> Pass<T, D>::dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const {
+INLINE Num<T, D> dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const {
   Num<T, D> sum[4] = {};
   long i = 0;
   for (; i + 4 <= vectors; i += 4)
@@ -38,16 +33,14 @@ INLINE Num<T, D> Pass<T, D>::dot(Ref<const T, D> a, Ref<const T, D> b, long vect
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-template <class T, bool D>
-INLINE Num<T, D> Pass<T, D>::get(Ref<const T, D> r, long vector) {
+static INLINE Num<T, D> get(Ref<const T, D> r, long vector) {
   if constexpr (D)
     return {load(r.v + vector * L), load(r.d + vector * L)};
   else
     return {load(r.v + vector * L)};
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::head_forward() const {
+void head_forward() const {
   const long size = net.padded_features;
   each(job.count, [&](long image, const Scratch&) {
     for (long k = 0; k < net.classes; ++k) {
@@ -62,9 +55,12 @@ inline void Pass<T, D>::head_forward() const {
   for (long i = 0; i < job.count * net.classes; ++i) job.logits[i] = logits.last()[i];
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::loss() {
+void loss() {
   const long classes = net.classes;
+  if (job.kind == Seed::logits) {
+    for (long i = 0; i < job.count * classes; ++i) logit_gradient.v[i] = job.seed[i];
+    return;
+  }
   double sum = 0, slope = 0;
   for (long image = 0; image < job.count; ++image) {
     const long at = image * classes;
@@ -93,8 +89,7 @@ inline void Pass<T, D>::loss() {
   if (job.slope) *job.slope = slope * double(job.mean);
 }
 
-template <class T, bool D>
-inline void Pass<T, D>::head_backward() const {
+void head_backward() const {
   const long size = net.padded_features, classes = net.classes;
   const Layer& last = net.layers[net.depth - 1];
   each(last.out_blocks, [&](long block, const Scratch&) {
@@ -117,5 +112,3 @@ inline void Pass<T, D>::head_backward() const {
     job.gradient[net.gradient_head_bias + k] = sum;
   }
 }
-
-}  // namespace iadd::convnet::CONVNET_ISA

@@ -1,0 +1,284 @@
+"""The loop of every iterative method: look, validate, roll back, update, record, survive a kill.
+
+Iteration k looks at the variables after k updates: their loss and gradients. Only what was seen to
+be sound is kept: it is what a rollback returns to, what is validated, and what a run ends with. So
+a run of n updates has n + 1 looks, the last without an update.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from iadd.artifacts import canonical_json, load_tensors, save_tensors
+from iadd.devices import synchronize
+from iadd.methods._base import Gradients, Iterative, Method, Selection, Skip
+from iadd.methods._state import State
+from iadd.seeds import Seeds
+
+# SPEC section 2 states these rules.
+EXPLOSION_FACTOR = 50.0
+"""A loss this many times the median of the last `EXPLOSION_WINDOW` sound ones is an explosion."""
+EXPLOSION_WINDOW = 50
+SMALLEST_MEDIAN = 1e-3
+"""The median counts as at least this much, so that a loss near zero may fluctuate."""
+MAX_ROLLBACKS = 6
+"""Rollbacks allowed without `SOUND_ITERATIONS` sound iterations in a row; the next ends the run."""
+SOUND_ITERATIONS = 50
+ROLLBACK_STEP_SIZE = 0.5
+"""A rollback multiplies the student's step size by this."""
+
+
+@dataclass
+class Hooks:
+    """How the loop talks to the world; every part is optional."""
+
+    validate: Callable[[Tensor, Tensor, float | None], float] | None = None
+    """(images, labels, step size) -> accuracy on validation data."""
+    progress: Callable[[int, int, str], None] | None = None
+    """(updates done, updates in all, a note with loss and step size)."""
+    report: Callable[[int, float], None] | None = None
+    """(updates, validation accuracy) a rung; a resumed run tells all again; may raise to stop."""
+    checkpoint: Path | None = None
+    """Where the loop keeps itself, to go on after being killed."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """The whole spec of the run: a checkpoint of any other is ignored."""
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.checkpoint and not self.identity:
+            raise ValueError(f"{self.checkpoint}: a checkpoint needs the run's spec as identity")
+
+
+@dataclass
+class Distilled:
+    """What a run ends with; `status` is ok or diverged.
+
+    images: (N, C, H, W); labels: int64 (N,) classes or float32 (N, K) logits, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step_size: float | None
+    status: str
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """A row an iteration: iteration, loss, loss_unweighted, step_size, validation_accuracy,
+    seconds, event ("", skipped, rollback, diverged), path (which implementation ran, or why the
+    update was skipped), and the method's own `trace_columns`."""
+    iteration: int = 0
+    """The updates after which these were the images: the best on validation."""
+    seconds: float = 0.0
+    """Work in all, also before the run was killed and resumed, without the validations."""
+    validation_seconds: float = 0.0
+    rows: Tensor | None = None
+    """The training rows (N,) that a selection chose."""
+
+
+def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distilled:
+    """Run a method to its end, or to where it was killed and on from there.
+
+    Args:
+        method: an instance over its problem.
+        seeds: all randomness of the run; the same for every method, so that runs are paired.
+        hooks: validation, progress, search reports, checkpoint.
+
+    Raises:
+        ValueError: the problem does not fit the method (ipc larger than a class, ...).
+    """
+    method.problem.check()
+    if isinstance(method, Selection):
+        began = time.perf_counter()
+        rows = method.rows(seeds.generator("initial"))
+        images = method.problem.chosen(rows)
+        synchronize(images.device)
+        seconds = time.perf_counter() - began
+        return Distilled(images, method.labels(), None, "ok", seconds=seconds, rows=rows)
+    assert isinstance(method, Iterative)
+    loop = _Loop(method, seeds, hooks or Hooks())
+    while loop.iteration <= loop.updates and loop.status == "ok":
+        loop.iterate()
+    return loop.finish()
+
+
+class _Loop:
+    """One run: the present state, the last sound one, the best on validation, and the books."""
+
+    def __init__(self, method: Iterative, seeds: Seeds, hooks: Hooks) -> None:
+        self.method, self.seeds, self.hooks = method, seeds, hooks
+        self.ema: float | None = method.params.ema
+        variables = method.variables(method.initial(seeds.generator("initial")))
+        self.optimisers = {n: v.optimiser for n, v in variables.items() if v.optimiser}
+        self.state = State.start(variables, self.ema is not None)
+        self.safe, self.best = self.state.copy(), self.state.copy()
+        self.updates, self.rungs = int(method.params.updates), set(method.params.rungs)
+        self.iteration, self.status = 0, "ok"
+        self.rollbacks, self.sound = 0, 0
+        self.safe_iteration, self.best_iteration, self.best_accuracy = 0, 0, -1.0
+        self.trace: list[dict[str, Any]] = []
+        self.seconds, self.validation_seconds = 0.0, 0.0
+        self.saved_at = self.clock = time.perf_counter()
+        if hooks.checkpoint and hooks.checkpoint.exists():
+            self._resume(hooks.checkpoint)
+        for row in self.trace:
+            if hooks.report and row["validation_accuracy"] is not None:
+                hooks.report(row["iteration"], row["validation_accuracy"])
+
+    def iterate(self) -> None:
+        """One look, and the update that follows from it."""
+        k = self.iteration
+        found = self.method.gradients(k, self.state.values, self.seeds.generator("iteration", k))
+        step_size, event = self.state.step_size, "skipped" if isinstance(found, Skip) else ""
+        if not self._is_sound(found):
+            event = self._roll_back()
+        elif found.loss is not None:
+            self._accept()
+        accuracy = self._validate() if k in self.rungs and self.status == "ok" else None
+        self._record(found, step_size, accuracy, event)
+        if isinstance(found, Gradients) and not event and k < self.updates:
+            self._update(found)
+        self.iteration += 1
+        if self.hooks.progress:
+            note = "" if found.loss is None else f"loss {found.loss:.4f}"
+            note += "" if step_size is None else f", step size {step_size:.4g}"
+            self.hooks.progress(min(k + 1, self.updates), self.updates, note)
+        self._save_sometimes(accuracy)
+        if accuracy is not None and self.hooks.report:
+            self.hooks.report(k, accuracy)
+
+    def _is_sound(self, found: Gradients | Skip) -> bool:
+        if found.loss is None:
+            return True
+        gradients = found.by.values() if isinstance(found, Gradients) else ()
+        if not math.isfinite(found.loss) or not all(bool(g.isfinite().all()) for g in gradients):
+            return False
+        rows = self.trace[-EXPLOSION_WINDOW:]
+        past = sorted(r["loss"] for r in rows if not r["event"] and r["loss"] is not None)
+        typical = max(past[len(past) // 2], SMALLEST_MEDIAN) if past else math.inf
+        return found.loss <= EXPLOSION_FACTOR * typical
+
+    def _accept(self) -> None:
+        """The present state's own loss was seen and is sound: keep it as it is."""
+        self.safe, self.safe_iteration = self.state.copy(), self.iteration
+        self.sound += 1
+        if self.sound >= SOUND_ITERATIONS:
+            self.rollbacks = 0
+
+    def _roll_back(self) -> str:
+        """Back to the last sound state with a lower step; give up after MAX_ROLLBACKS."""
+        self.rollbacks, self.sound = self.rollbacks + 1, 0
+        if self.rollbacks > MAX_ROLLBACKS:
+            self.status = "diverged"
+            return "diverged"
+        for memory in self.safe.memories.values():
+            memory.clear()
+        if "step_size" in self.safe.values:
+            self.safe.values["step_size"].mul_(ROLLBACK_STEP_SIZE)
+        self.state = self.safe.copy()
+        return "rollback"
+
+    def _update(self, found: Gradients) -> None:
+        if found.by.keys() != self.optimisers.keys():
+            names = ", ".join(sorted(self.optimisers))
+            raise ValueError(f"method {self.method.name}: gradients are due for {names}")
+        for name, optimiser in self.optimisers.items():
+            optimiser.update(self.state.values[name], found.by[name], self.state.memories[name])
+        if self.state.average is not None and self.ema is not None:
+            self.state.average.lerp_(self.state.values["images"], 1 - self.ema)
+
+    def _labels(self, state: State) -> Tensor:
+        labels = state.values.get("labels")
+        return self.method.problem.labels() if labels is None else labels.cpu()
+
+    def _tick(self) -> float:
+        """Seconds since the last tick, once the device has done what it was given."""
+        synchronize(self.state.values["images"].device)
+        now = time.perf_counter()
+        spent, self.clock = now - self.clock, now
+        return spent
+
+    def _validate(self) -> float | None:
+        if self.hooks.validate is None:
+            return None
+        self.seconds += self._tick()
+        state = self.safe
+        accuracy = self.hooks.validate(state.images, self._labels(state), state.step_size)
+        if accuracy >= self.best_accuracy:
+            self.best, self.best_iteration = state.copy(), self.safe_iteration
+            self.best_accuracy = accuracy
+        self.validation_seconds += self._tick()
+        return accuracy
+
+    def _record(
+        self, found: Gradients | Skip, step_size: float | None, accuracy: float | None, event: str
+    ) -> None:
+        self.seconds += self._tick()
+        row: dict[str, Any] = {"iteration": self.iteration, "loss": _finite(found.loss)}
+        if isinstance(found, Skip):
+            row |= {"loss_unweighted": row["loss"], "path": found.reason}
+        else:
+            plain = found.loss if found.loss_unweighted is None else found.loss_unweighted
+            row |= {"loss_unweighted": _finite(plain), "path": found.path}
+            row |= {name: _finite(value) for name, value in found.columns.items()}
+        row |= {"step_size": step_size, "validation_accuracy": accuracy}
+        self.trace.append(row | {"seconds": self.seconds, "event": event})
+
+    def finish(self) -> Distilled:
+        """The best on validation; where nothing was validated, the last sound state."""
+        state, iteration = self.best, self.best_iteration
+        if self.best_accuracy < 0:
+            state, iteration = self.safe, self.safe_iteration
+        return Distilled(
+            state.images,
+            self._labels(state),
+            state.step_size,
+            self.status,
+            self.trace,
+            iteration,
+            self.seconds,
+            self.validation_seconds,
+        )
+
+    def _save_sometimes(self, accuracy: float | None) -> None:
+        late = time.perf_counter() - self.saved_at > self.hooks.checkpoint_seconds
+        if self.hooks.checkpoint is None or not (late or accuracy is not None):
+            return
+        self.saved_at = time.perf_counter()
+        states = (self.state, self.safe, self.best)
+        tensors: dict[str, Tensor] = {}
+        for prefix, state in zip(_STATES, states, strict=True):
+            tensors |= state.tensors(prefix)
+        progress = {key: getattr(self, key) for key in _PROGRESS}
+        save_tensors(self.hooks.checkpoint, tensors, self.hooks.identity, progress)
+
+    def _resume(self, path: Path) -> None:
+        """Go on from a checkpoint of this very run; any other, or a malformed one, is ignored."""
+        try:
+            stored = load_tensors(path)
+            if canonical_json(stored.spec) != canonical_json(dict(self.hooks.identity)):
+                return
+            states = [self.state.read(stored.tensors, prefix) for prefix in _STATES]
+            progress = {key: kind(stored.attributes[key]) for key, kind in _PROGRESS.items()}
+            for row in progress["trace"]:
+                row["iteration"], row["loss"], row["event"], row["validation_accuracy"]
+        except (ValueError, KeyError, TypeError):
+            return
+        self.state, self.safe, self.best = states
+        vars(self).update(progress)
+
+
+_STATES = ("state", "safe", "best")
+_PROGRESS: dict[str, Callable[[Any], Any]] = {
+    **{"iteration": int, "status": str, "rollbacks": int, "sound": int},
+    **{"safe_iteration": int, "best_iteration": int, "best_accuracy": float},
+    **{"seconds": float, "validation_seconds": float, "trace": list},
+}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,72 @@
+"""The state of a run: what an update changes, a rollback brings back and a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iadd.methods._variables import Memory, Variable
+
+
+@dataclass
+class State:
+    """All that an update changes: variables, what their optimisers remember, the images' EMA."""
+
+    values: dict[str, Tensor]
+    memories: dict[str, Memory]
+    average: Tensor | None = None
+
+    @classmethod
+    def start(cls, variables: Mapping[str, Variable], averaged: bool) -> State:
+        values = {name: variable.value for name, variable in variables.items()}
+        average = values["images"].clone() if averaged else None
+        return cls(values, {name: {} for name in values}, average)
+
+    def copy(self) -> State:
+        return State(
+            {name: value.clone() for name, value in self.values.items()},
+            {name: {k: v.clone() for k, v in m.items()} for name, m in self.memories.items()},
+            None if self.average is None else self.average.clone(),
+        )
+
+    @property
+    def images(self) -> Tensor:
+        """What is validated and kept: the average where there is one."""
+        return self.values["images"] if self.average is None else self.average
+
+    @property
+    def step_size(self) -> float | None:
+        return float(self.values["step_size"]) if "step_size" in self.values else None
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        found = {f"{prefix}.value.{name}": value for name, value in self.values.items()}
+        for name, memory in self.memories.items():
+            found |= {f"{prefix}.memory.{name}.{key}": value for key, value in memory.items()}
+        return found if self.average is None else found | {f"{prefix}.average": self.average}
+
+    def read(self, tensors: Mapping[str, Tensor], prefix: str) -> State:
+        """What `tensors` stored of a state like this one; KeyError or ValueError if it is not."""
+
+        def like(tensor: Tensor, model: Tensor) -> Tensor:
+            if tensor.shape != model.shape or tensor.dtype != model.dtype:
+                raise ValueError(f"{tensor.dtype} {tuple(tensor.shape)} in a checkpoint")
+            return tensor.to(model.device).clone()
+
+        values = {n: like(tensors[f"{prefix}.value.{n}"], v) for n, v in self.values.items()}
+        memories: dict[str, Memory] = {name: {} for name in values}
+        for name, memory in memories.items():
+            start = f"{prefix}.memory.{name}."
+            for key in (key for key in tensors if key.startswith(start)):
+                tensor = tensors[key]
+                # Counters stay on the CPU, as their optimiser made them.
+                device = values[name].device if tensor.dim() else torch.device("cpu")
+                memory[key.removeprefix(start)] = tensor.to(device).clone()
+        average = self.average
+        return State(
+            values,
+            memories,
+            None if average is None else like(tensors[f"{prefix}.average"], average),
+        )

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from iadd.engine.distance import Distance, distance
+from iadd.methods._base import MethodParams
+from iadd.methods._trajectory import Trajectory, TrajectoryParams
+
+
+class FTDParams(TrajectoryParams):
+    """MTT's settings; the average of the images is on."""
+
+    ema: float | None = Field(
+        0.9995, ge=0, lt=1, description="Decay of the images' moving average; none: no average."
+    )
+
+
+class FTD(Trajectory):
+    """Minimizing the Accumulated Trajectory Error: MTT on flat expert trajectories.
+
+    Du, Jiang, Tan, Zhou, Li; CVPR 2023; arXiv 2211.11004: experts trained with GSAM (recipe
+    `flat`), an exponential moving average of the images. Differs as MTT does; the average alone is
+    validated and kept.
+    """
+
+    Params: ClassVar[type[MethodParams]] = FTDParams
+    experts = "flat"
+
+    def loss(
+        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> Distance:
+        return distance(student, start, target)
