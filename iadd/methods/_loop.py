@@ -28,6 +28,9 @@ EXPLOSION_FACTOR = 50.0
 EXPLOSION_WINDOW = 50
 SMALLEST_MEDIAN = 1e-3
 """The median counts as at least this much, so that a loss near zero may fluctuate."""
+LARGEST_PIXEL = 1e3
+"""Images with a normalised value beyond this count as exploded, whatever their loss: real ones stay
+within some ten, and a network that normalises hides the scale of what it sees."""
 MAX_ROLLBACKS = 6
 """Rollbacks allowed without `SOUND_ITERATIONS` sound iterations in a row; the next ends the run."""
 SOUND_ITERATIONS = 50
@@ -156,6 +159,8 @@ class _Loop:
             return True
         gradients = found.by.values() if isinstance(found, Gradients) else ()
         if not math.isfinite(found.loss) or not all(bool(g.isfinite().all()) for g in gradients):
+            return False
+        if not float(self.state.values["images"].abs().max()) <= LARGEST_PIXEL:
             return False
         rows = self.trace[-EXPLOSION_WINDOW:]
         past = sorted(r["loss"] for r in rows if not r["event"] and r["loss"] is not None)
