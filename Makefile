@@ -1,18 +1,20 @@
 # Two commands do all the set-up: `make leaderboard` and `make test`.
-# Settings: CONFIG=config/x.yaml  CORES=4  PYTHON=python3.12  VENV=.venv
+# Settings: CONFIG=config/x.yaml  CORES=4 (0: what may be used)  PYTHON=python3.12  VENV=.venv
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= config/digits.yaml
-CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+CORES ?= 0
 BIN := $(VENV)/bin
-export PATH := $(abspath $(BIN)):$(PATH)
+export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
+# Some clusters have pip install into the home folder: here it installs into the environment.
+export PIP_USER := 0
 
 .PHONY: leaderboard smoke test check bench setup clean
 
 leaderboard: setup
-	@iadd run $(CONFIG) --cores $(CORES)
-	@iadd show $(CONFIG)
+	@iadd run "$(CONFIG)" --cores $(CORES)
+	@iadd show "$(CONFIG)"
 
 smoke:
 	@$(MAKE) --no-print-directory leaderboard CONFIG=config/smoke.yaml
@@ -24,7 +26,7 @@ check: setup
 	ruff format --check .
 	ruff check .
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check workflow
 	snakemake --lint --configfile config/smoke.yaml
 	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -134,9 +133,9 @@ def show(config: ConfigPath) -> None:
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Say what a benchmark will cost before anything runs: jobs, disk, estimated hours."""
-    from iadd.pipeline import doctor, stages
+    from iadd.pipeline import forecast, stages
 
-    doctor.print_plan(stages.open_plan(config)[0])
+    forecast.print_plan(stages.open_plan(config)[0])
 
 
 @app.command()
@@ -180,12 +179,12 @@ def import_set(
 def run(
     context: typer.Context,
     config: ConfigPath,
-    cores: Annotated[int, typer.Option(help="Jobs' cores in all; 0: all there are.")] = 0,
+    cores: Annotated[int, typer.Option(help="Jobs' cores in all; 0: what it may use.")] = 0,
 ) -> None:
     """Run a whole benchmark with Snakemake; further options are handed to it."""
-    from iadd.pipeline import workflow
+    from iadd.pipeline.run import run
 
-    workflow.run(config, cores or os.cpu_count() or 1, context.args, main)
+    sys.exit(run(config, cores, context.args, main))
 
 
 def main() -> None:

@@ -171,9 +171,9 @@ def test_experts_of_another_spec_truncated_or_nan(iadd: Iadd) -> None:
     shard.write_bytes(good[:-40])
     status, _, error = iadd(*distill)
     assert status == 2 and "truncated" in error and error.count("\n") == 1
-    shard.write_bytes(good[:-400] + b"\xff" * 400)  # NaN in every float of the last snapshot
+    shard.write_bytes(good[:-400] + b"\xff" * 400)
     status, _, error = iadd(*distill)
-    assert status == 2 and "NaN" in error and error.count("\n") == 1, error
+    assert status == 2 and "is damaged (checksum)" in error and error.count("\n") == 1, error
     shard.write_bytes(good.replace(b'\\"epochs\\":2', b'\\"epochs\\":9'))
     status, _, error = iadd(*distill)
     assert status == 2 and "another spec: epochs is 9 in the file, 2 expected" in error, error

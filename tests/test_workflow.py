@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 snakemake = pytest.importorskip("snakemake")
 
+PLAIN = [
+    *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
+    *("--cores", "1"),
+]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
 
 
@@ -29,9 +33,6 @@ def environment() -> dict[str, str]:
 def place(folder: Path, **changes: Any) -> Path:
     """A working folder with the workflow and a config of its own."""
     folder.mkdir(exist_ok=True)
-    for name in ("Snakefile", "workflow"):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(ROOT / name)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
     return folder
 
@@ -140,8 +141,26 @@ def test_only_one_runs_a_benchmark_at_a_time(finished: Path) -> None:
 
 def test_plain_snakemake_works_too(finished: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "config.yaml", "-n"],
+        [*PLAIN, "--configfile", "config.yaml", "-n"],
         cwd=finished, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_what_would_change_the_graph_and_not_the_jobs_is_refused_in_one_line(
+    finished: Path,
+) -> None:
+    over = [*PLAIN, "--configfile", "config.yaml", "--config", "seed=7"]
+    done = subprocess.run(
+        over, cwd=finished, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("iadd: ")] == [
+        "iadd: --config seed: jobs read one file and no changes over it; edit that"
+    ]
+    for option in ("--config=seed=7", "-C", "--configfile", "--configfiles", "--conf"):
+        done = subprocess.run(
+            command(option), cwd=finished, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

@@ -1,7 +1,7 @@
 """Warm starts: one process with torch loaded forks a child for every local job.
 
 A benchmark is hundreds of short jobs, and each would spend more than a second on importing torch.
-`iadd run` starts a server before it becomes Snakemake; the command `iadd` hands its arguments,
+`iadd run` starts a server beside Snakemake; the command `iadd` hands its arguments,
 folder, environment and standard streams to the server, and ends with the status of the child that
 did the work. Without a server, or on another machine, it does the work itself.
 """
@@ -22,6 +22,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+from iadd.pipeline.processes import die_with_parent
 
 VARIABLE = "IADD_WARM"
 LOADED = (
@@ -50,21 +52,33 @@ def ask(argv: list[str]) -> int | None:
     return answer[0] if answer else CUT_OFF
 
 
-def start(command: Callable[[], None]) -> str:
-    """Fork the server and return its address; it ends soon after the calling process does.
+def start(command: Callable[[], None]) -> str | None:
+    """Fork the server and return its address; it and its jobs end with the calling process.
 
-    `command` does the work of one request: it reads sys.argv and ends by SystemExit.
+    `command` does the work of one request: it reads sys.argv and ends by SystemExit. None where
+    no folder is fit for a socket: its path may have some hundred bytes, and batch systems give
+    long temporary folders.
     """
-    folder = tempfile.mkdtemp(prefix="iadd-")  # ours alone: mode 0700
-    address = str(Path(folder) / "s")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
+    for place in (None, "/tmp"):
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="iadd-", dir=place)  # ours alone: mode 0700
+            address = str(Path(folder) / "s")
+            try:
+                listener.bind(address)
+                break
+            except OSError:  # too long, or a file system without sockets
+                shutil.rmtree(folder)
+    else:
+        return None
     listener.listen(64)
     parent = os.getpid()
     if os.fork():
         listener.close()
         return address
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        die_with_parent(parent, signal.SIGTERM)
         _detach()
         _load()
         _serve(listener, parent, command)
@@ -94,10 +108,13 @@ def _load() -> None:
 
 def _serve(listener: socket.socket, parent: int, command: Callable[[], None]) -> None:
     listener.settimeout(1.0)
+    server = os.getpid()
     while os.getppid() == parent:
         with contextlib.suppress(TimeoutError):
             client, _ = listener.accept()
             if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                die_with_parent(server)
                 listener.close()
                 _work(client, command)
             client.close()
@@ -109,6 +126,8 @@ def _work(client: socket.socket, command: Callable[[], None]) -> None:
     try:
         client.settimeout(None)
         request = _receive(client)
+        if request is None:
+            os._exit(CUT_OFF)
         threading.Thread(target=_die_with, args=(client,), daemon=True).start()
         status = _run(request, command)
     finally:
@@ -118,15 +137,21 @@ def _work(client: socket.socket, command: Callable[[], None]) -> None:
         os._exit(status)
 
 
-def _receive(client: socket.socket) -> dict[str, object]:
+def _receive(client: socket.socket) -> dict[str, object] | None:
+    """A request, with its streams in place of ours; None for half of one."""
     head, streams, _, _ = socket.recv_fds(client, 8, 3)
     for stream, descriptor in enumerate(streams):
         os.dup2(descriptor, stream)
         os.close(descriptor)
+    if len(head) < 8 or len(streams) < 3:
+        return None
     (length,) = struct.unpack("!Q", head)
     body = b""
     while len(body) < length:
-        body += client.recv(length - len(body))
+        part = client.recv(length - len(body))
+        if not part:  # the client was killed in the middle of it
+            return None
+        body += part
     request: dict[str, object] = json.loads(body)
     return request
 

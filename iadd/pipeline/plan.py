@@ -73,6 +73,14 @@ class Plan:
                 for ipc in self.config.ipcs(method):
                     yield dataset.key, method, ipc
 
+    def stale_data(self) -> list[str]:
+        """Data sets whose stage has to run."""
+        return []
+
+    def left_out(self) -> list[str]:
+        """Why some runs are not run."""
+        return []
+
     @cached_property
     def expert_epochs(self) -> int:
         """The last epoch that any trajectory method can reach: max_start - 1 + K."""

@@ -1,26 +1,37 @@
-"""What the Snakefile asks of the package, and the command that runs it."""
+"""What the Snakefile asks of the package: the plan in the workflow's words."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iadd.artifacts import canonical_json
-from iadd.pipeline import jobserver
-from iadd.pipeline.config import Config, load_config, parse_config
+from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
 
 
 class Jobs:
-    """The plan in the workflow's words: functions of a rule's wildcards."""
+    """Functions of a rule's wildcards.
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.plan = Plan(parse_config(config, "config"))
+    Args:
+        files: the workflow's configuration files. There must be one: it is what jobs read.
+        changes: what `--config` would change over it, which jobs would not see.
+
+    Ends Snakemake by one line for more than one file, for changes, or for what the file says.
+    """
+
+    def __init__(self, files: Sequence[str | Path], changes: Mapping[str, Any]) -> None:
+        self.path = str(files[0])
+        try:
+            if changes or len(files) != 1:
+                given = f"--config {' '.join(changes)}" if changes else f"{len(files)} configfiles"
+                raise ValueError(f"{given}: jobs read one file and no changes over it; edit that")
+            self.plan = Plan(load_config(self.path))
+        except ValueError as error:
+            print(f"iadd: {error}", file=sys.stderr)
+            sys.exit(2)
 
     @property
     def config(self) -> Config:
@@ -56,6 +67,16 @@ class Jobs:
     def pictures(self, wildcards: Any) -> list[Path]:
         return [self.plan.paths(run).picture for run in self.plan.runs()]
 
+    def everything(self, wildcards: Any) -> list[Path]:
+        """Every output that a user looks at."""
+        names = ("evaluations", "traces", "trials", "leaderboard")
+        tables = [self.plan.table(name) for name in names]
+        site = self.plan.root / "site"
+        pages = [tables[-1].with_suffix(".csv"), site / "index.html", site / "accuracy.png"]
+        runs = (self.evaluations(None), self.traces(None), self.pictures(None))
+        searches = (self.trials(None), self.searches(None))
+        return [*tables, *pages, *(path for paths in (*runs, *searches) for path in paths)]
+
     def dataset_of_folder(self, wildcards: Any) -> str:
         """The data set whose experts lie in a folder."""
         for dataset in self.config.datasets:
@@ -86,35 +107,3 @@ class Jobs:
 def _run(wildcards: Any) -> Run:
     w = wildcards
     return Run(w.dataset, w.method, int(w.ipc), int(w.seed), bool(w.tuned))
-
-
-def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> None:
-    """Replace this process by Snakemake on the benchmark, holding its lock.
-
-    Snakemake's own lock outlives a killed run and then refuses the next; this one is the kernel's
-    and dies with its holder. `command` is what a warm server runs for its jobs.
-    """
-    if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
-        raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
-    root = Path("results")
-    benchmark = load_config(config).benchmark
-    try:
-        root.mkdir(exist_ok=True)
-        lock = os.open(root / f".{benchmark}.lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise ValueError(f"{root.absolute()}: cannot be written ({error.strerror})") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"benchmark {benchmark!r} is being run by another process") from None
-    os.set_inheritable(lock, True)
-    here = str(Path(sys.executable).parent)  # jobs call `iadd`, installed beside this Python
-    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
-    snakemake = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
-    profile = []
-    if not {"--profile", "--executor"} & set(options):
-        profile = ["--profile", "workflow/profiles/default"]
-        os.environ[jobserver.VARIABLE] = jobserver.start(
-            command
-        )  # local jobs only: a cluster counts its own
-    os.execv(sys.executable, [*snakemake, *profile, "--configfile", str(config), *options])

@@ -12,7 +12,7 @@ rule collect:
     log:
         "results/{benchmark}/logs/collect.log",
     params:
-        config=workflow_config,
+        config=jobs.path,
         spec=jobs.tables_spec,
     shell:
-        "iadd collect {params.config} > {log} 2>&1"
+        "iadd collect {params.config:q} > {log:q} 2>&1"

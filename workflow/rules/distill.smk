@@ -9,9 +9,9 @@ rule distill:
     log:
         "results/{benchmark}/logs/distill/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     params:
-        config=workflow_config,
+        config=jobs.path,
         tuned=jobs.tuned,
         spec=jobs.distill_spec,
     shell:
-        "iadd distill {params.config} --dataset {wildcards.dataset} --method {wildcards.method}"
-        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log} 2>&1"
+        "iadd distill {params.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

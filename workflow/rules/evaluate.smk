@@ -6,9 +6,9 @@ rule evaluate:
     log:
         "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     params:
-        config=workflow_config,
+        config=jobs.path,
         tuned=jobs.tuned,
         spec=jobs.evaluation_spec,
     shell:
-        "iadd evaluate {params.config} --dataset {wildcards.dataset} --method {wildcards.method}"
-        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log} 2>&1"
+        "iadd evaluate {params.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

@@ -4,9 +4,9 @@ rule experts:
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
     params:
-        config=workflow_config,
+        config=jobs.path,
         dataset=jobs.dataset_of_folder,
         spec=jobs.experts_spec,
     shell:
-        "iadd experts {params.config} --dataset {params.dataset} --shard {wildcards.shard}"
-        " > {log} 2>&1"
+        "iadd experts {params.config:q} --dataset {params.dataset:q} --shard {wildcards.shard}"
+        " > {log:q} 2>&1"

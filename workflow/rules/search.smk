@@ -9,8 +9,8 @@ rule search:
         "results/{benchmark}/logs/search/{dataset}-{method}-ipc{ipc}.log",
     threads: jobs.config.search.workers
     params:
-        config=workflow_config,
+        config=jobs.path,
         spec=jobs.search_spec,
     shell:
-        "${{IADD_SEARCH_LAUNCH:-}} iadd search {params.config} --dataset {wildcards.dataset}"
-        " --method {wildcards.method} --ipc {wildcards.ipc} --workers {threads} > {log} 2>&1"
+        "${{IADD_SEARCH_LAUNCH:-}} iadd search {params.config:q} --dataset {wildcards.dataset:q}"
+        " --method {wildcards.method:q} --ipc {wildcards.ipc} --workers {threads} > {log:q} 2>&1"

@@ -12,7 +12,7 @@ rule site:
     log:
         "results/{benchmark}/logs/site.log",
     params:
-        config=workflow_config,
+        config=jobs.path,
         spec=jobs.tables_spec,
     shell:
-        "iadd site {params.config} > {log} 2>&1"
+        "iadd site {params.config:q} > {log:q} 2>&1"

@@ -1,0 +1,74 @@
+"""Snakemake in a process of its own, which tells its parent what happens: a JSON line an event.
+
+`python -m iadd.pipeline.events DESCRIPTOR PARENT snakemake's own arguments`. The events go to the
+open file descriptor. The process does not outlive its parent where the kernel sees to it (Linux).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
+
+from iadd.pipeline.processes import die_with_parent
+
+
+def event_of(record: Any) -> dict[str, Any] | None:
+    """What the parent needs of a log record; None where it needs nothing."""
+    event = getattr(record, "event", None)
+    if event == LogEvent.PROGRESS:
+        return {"event": "done", "done": record.done}
+    if event == LogEvent.RUN_INFO:
+        jobs = record.stats.get("total", 0) - record.stats.get("all", 0)  # `all` is no job
+        return {"event": "jobs", "total": jobs}
+    if event in (LogEvent.JOB_INFO, LogEvent.JOB_ERROR):
+        return {
+            "event": "started" if event == LogEvent.JOB_INFO else "failed",
+            "job": record.jobid,
+            "rule": record.rule_name,
+            "wildcards": {k: str(v) for k, v in dict(record.wildcards or {}).items()}
+            if hasattr(record, "wildcards")
+            else {},
+            "log": [str(path) for path in record.log or []],
+        }
+    if event == LogEvent.JOB_FINISHED:
+        return {"event": "finished", "job": record.job_id}
+    if event in (None, LogEvent.ERROR):
+        return {"event": "text", "level": record.levelno, "text": record.getMessage()}
+    return None
+
+
+class LogHandler(LogHandlerBase):
+    """The logger plugin: writes what happens to the parent's pipe."""
+
+    pipe: Any = None
+    writes_to_stream, writes_to_file, needs_rulegraph = True, False, False
+    has_filter = has_formatter = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = event_of(record)
+        if event is not None:
+            self.pipe.write(json.dumps(event) + "\n")
+            self.pipe.flush()
+
+
+def main() -> None:
+    descriptor, parent, *arguments = sys.argv[1:]
+    die_with_parent(int(parent))
+    from snakemake.cli import main as snakemake
+
+    LogHandler.pipe = os.fdopen(int(descriptor), "w")
+    plugin: Any = SimpleNamespace(LogHandler=LogHandler)
+    LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_iadd", plugin)
+    snakemake([*arguments, "--logger", "iadd"])
+
+
+if __name__ == "__main__":
+    main()

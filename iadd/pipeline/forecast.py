@@ -1,0 +1,240 @@
+"""What a benchmark will cost before anything runs: `iadd plan`, and the time left of `iadd run`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from iadd import methods
+from iadd.engine.backend import choose_backend
+from iadd.networks import Network, build_network
+from iadd.pipeline.plan import Plan, Run
+from iadd.pipeline.stages import open_dataset
+from iadd.seeds import generator_for
+
+BATCH = 32
+EVALUATION_BYTES = 20_000
+"""Of one run's table of evaluations."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The jobs of one stage on one data set: how many, what they leave on disk, what they take."""
+
+    dataset: str
+    stage: str
+    jobs: int
+    disk: int
+    seconds: float
+
+
+class Forecast:
+    """Jobs, disk and seconds of a benchmark, from gradients timed on this machine's CPU.
+
+    Raises:
+        ValueError: the data cannot be read.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._rates: dict[tuple[str, str], float] = {}
+        self._datasets = {d.key: open_dataset(plan.config, d.key)[0] for d in plan.config.datasets}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All stages, a data set after another, and the two jobs that make tables and page."""
+        rows = [row for d in self.plan.config.datasets for row in self._dataset_rows(d.key)]
+        return [*rows, Row("all", "collect and site", 2, 0, 10.0)]
+
+    def _dataset_rows(self, key: str) -> list[Row]:
+        plan = self.plan
+        rows = []
+        if plan.expert_epochs:
+            shards = len(plan.shards(key))
+            seconds = sum(self.expert_seconds(key, k) for k in range(shards))
+            rows.append(Row(key, "experts", shards, self._expert_bytes(key), seconds))
+        for method in plan.config.search.methods:
+            ipcs = [ipc for d, m, ipc in plan.searches() if (d, m) == (key, method)]
+            seconds = sum(self.search_seconds(key, method, ipc) for ipc in ipcs)
+            rows.append(Row(key, f"search {method}", len(ipcs), 0, seconds))
+        groups: dict[tuple[str, bool], list[Run]] = {}
+        for run in plan.runs():
+            if run.dataset == key:
+                groups.setdefault((run.method, run.tuned), []).append(run)
+        for (method, tuned), runs in groups.items():
+            name = f"{method}{', tuned' * tuned}"
+            disk = sum(self._set_bytes(run) for run in runs)
+            seconds = sum(self.distill_seconds(key, run.method, run.ipc) for run in runs)
+            rows.append(Row(key, f"distill {name}", len(runs), disk, seconds))
+            seconds = sum(self.evaluate_seconds(key, run.method, run.ipc) for run in runs)
+            disk = len(runs) * EVALUATION_BYTES
+            rows.append(Row(key, f"evaluate {name}", len(runs), disk, seconds))
+        return rows
+
+    def seconds_of(self, rule: str, wildcards: Mapping[str, str]) -> float:
+        """Forecast of one job by its rule and wildcards; 0 for what is not known."""
+        dataset, method = wildcards.get("dataset", ""), wildcards.get("method", "")
+        ipc = int(wildcards.get("ipc", 0))
+        if rule == "experts":
+            keys = [d.key for d in self.plan.config.datasets]
+            folders = {self.plan.experts_folder(key).name: key for key in keys}
+            return self.expert_seconds(folders[wildcards["folder"]], int(wildcards["shard"]))
+        if rule == "search":
+            return self.search_seconds(dataset, method, ipc)
+        if rule == "distill":
+            return self.distill_seconds(dataset, method, ipc)
+        if rule == "evaluate":
+            return self.evaluate_seconds(dataset, method, ipc)
+        return 0.0
+
+    def expert_seconds(self, key: str, shard: int) -> float:
+        """One shard: every expert sees the training data once an epoch."""
+        size = len(self._datasets[key].train)
+        experts = len(self.plan.shard_experts(shard))
+        return experts * self.plan.expert_epochs * size * self._rate(key, self.plan.config.network)
+
+    def search_seconds(self, key: str, method: str, ipc: int) -> float:
+        """One search: the trials as far as the scheduler lets them, then the finalists again."""
+        search, params = self.plan.config.search, self.plan.config.params(method, ipc)
+        one = self._updates_seconds(key, method, ipc, params)
+        probe = self._probe_seconds(key, method, ipc)
+        trial = one + search.rungs * probe
+        trials = search.trials * trial * _share(search.scheduler, search.rungs, search.reduction)
+        if search.seconds is not None:
+            trials = min(trials, search.seconds * search.workers)
+        again = (search.finalists + 1) * search.confirm_seeds
+        judge = probe * search.confirm_networks / self.plan.config.validation.networks
+        return trials + again * (trial + judge)
+
+    def distill_seconds(self, key: str, method: str, ipc: int) -> float:
+        """One distillation with its validations."""
+        params: Any = self.plan.config.params(method, ipc)
+        probes = float(getattr(params, "validations", 0)) * self._probe_seconds(key, method, ipc)
+        return self._updates_seconds(key, method, ipc, params) + probes
+
+    def _updates_seconds(self, key: str, method: str, ipc: int, params: Any) -> float:
+        dataset = self._datasets[key]
+        rate = self._rate(key, self.plan.config.network)
+        count = self._images(key, method, ipc)
+        return _distill_seconds(params, count, dataset.classes, rate, len(dataset.train))
+
+    def _probe_seconds(self, key: str, method: str, ipc: int) -> float:
+        probe = self.plan.config.validation
+        passes = probe.networks * probe.epochs * self._images(key, method, ipc)
+        return passes * self._rate(key, self.plan.config.network)
+
+    def evaluate_seconds(self, key: str, method: str, ipc: int) -> float:
+        """One set judged by all protocols."""
+        images = self._images(key, method, ipc)
+        return sum(
+            networks
+            * (e.whole_epochs if method == "whole" else e.epochs)
+            * images
+            * self._rate(key, name)
+            for e in self.plan.config.evaluations
+            for name, networks in e.networks.items()
+        )
+
+    def _images(self, key: str, method: str, ipc: int) -> int:
+        dataset = self._datasets[key]
+        return len(dataset.train) if method == "whole" else ipc * dataset.classes
+
+    def _set_bytes(self, run: Run) -> int:
+        """float32 images; the whole data is stored as a reference to itself."""
+        if run.method == "whole":
+            return 0
+        dataset = self._datasets[run.dataset]
+        pixels = dataset.channels * dataset.resolution**2
+        return int(4 * pixels * self._images(run.dataset, run.method, run.ipc))
+
+    def _expert_bytes(self, key: str) -> int:
+        recipe = self.plan.config.experts.recipe
+        width = 4 if recipe.dtype == "float32" else 2
+        parameters = int(self._network(key, self.plan.config.network).num_parameters)
+        return self.plan.config.experts.count * (self.plan.expert_epochs + 1) * parameters * width
+
+    def _network(self, key: str, name: str) -> Network:
+        dataset = self._datasets[key]
+        return build_network(name, dataset.channels, dataset.resolution, dataset.classes)
+
+    def _rate(self, key: str, name: str) -> float:
+        """Seconds of one image's gradient, in float32 whatever the benchmark's precision: the
+        median of five measurements with a small batch."""
+        if (key, name) not in self._rates:
+            network = self._network(key, name)
+            generator = generator_for("plan")
+            params = network.init(generator)
+            shape = (BATCH, network.channels, network.resolution, network.resolution)
+            images = torch.randn(shape, generator=generator)
+            targets = torch.full((BATCH, network.classes), 1 / network.classes)
+            engine = choose_backend(network, torch.device("cpu"))
+            times = []
+            for _ in range(6):
+                began = time.perf_counter()
+                engine.gradient(params, images, targets)
+                times.append(time.perf_counter() - began)
+            self._rates[key, name] = sorted(times[1:])[2] / BATCH
+        return self._rates[key, name]
+
+
+def _share(scheduler: str, rungs: int, reduction: int) -> float:
+    """The part of all trials' updates that a scheduler lets happen."""
+    if scheduler == "asha":
+        return sum(1 / reduction**k for k in range(rungs)) / rungs
+    return 0.5 if scheduler == "median" else 1.0
+
+
+def _distill_seconds(
+    params: methods.MethodParams, count: int, classes: int, rate: float, size: int
+) -> float:
+    """Estimated seconds of one distillation: a tangent costs about three gradients."""
+    given = params.model_dump()
+    iterations = given.get("iterations", 0)
+    if "unrolled_steps" in given:
+        images = given["batch_syn"] or count
+        return float(iterations * given["unrolled_steps"] * 4 * images * rate)
+    if "batch_real" in given:
+        return float(iterations * (classes * given["batch_real"] + 4 * count) * rate)
+    return float(given.get("epochs", 0) * size * rate)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print jobs, disk and estimated hours of a benchmark."""
+    rows = Forecast(plan).rows
+    table = Table("data set", "stage", "jobs", "disk", "core hours", box=None, pad_edge=False)
+    for row in rows:
+        hours = f"{row.seconds / 3600:.2f}"
+        table.add_row(row.dataset, row.stage, str(row.jobs), _bytes(row.disk), hours)
+    Console().print(table)
+    free = shutil.disk_usage(_existing(plan.root)).free
+    disk, total = sum(row.disk for row in rows), sum(row.seconds for row in rows) / 3600
+    precision = plan.config.precision
+    where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
+    print(
+        f"{sum(row.jobs for row in rows)} jobs, {_bytes(disk)} on disk ({_bytes(free)} free), "
+        f"about {total:.1f} core hours on {where}, without start-up and waiting"
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

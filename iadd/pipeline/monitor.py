@@ -1,0 +1,175 @@
+"""A running benchmark in one line: jobs done, jobs running by name, time left; why jobs failed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+SECONDS = 30.0
+"""Between two lines where there is no terminal."""
+SHOWN = 5
+"""Different reasons of failures that are told."""
+
+Cost = Callable[[str, Mapping[str, str]], float]
+"""Forecast seconds of a job: its rule and wildcards."""
+
+
+@dataclass
+class Job:
+    """A job that was started."""
+
+    name: str
+    rule: str
+    wildcards: dict[str, str]
+    log: list[str] = field(default_factory=list)
+
+
+def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
+    """A job as a user would call it, e.g. `distill mtt digits ipc1 seed0`."""
+    words = [rule]
+    words += [wildcards[key] for key in ("method", "dataset", "folder") if key in wildcards]
+    for key in ("ipc", "seed", "shard"):
+        if key in wildcards:
+            words.append(f"{key}{wildcards[key]}")
+    return " ".join(words) + " tuned" * bool(wildcards.get("tuned"))
+
+
+class Monitor:
+    """Follows the events of a Snakemake process (`iadd.pipeline.events`).
+
+    A context manager that shows one live line on a terminal, and a plain line now and then
+    elsewhere. `cost` forecasts a job's seconds; the sum of all is `work`. Both may come later.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.done = self.total = 0
+        self.running: dict[int, Job] = {}
+        self.failed: list[Job] = []
+        self.errors: list[str] = []
+        self.cost: Cost | None = None
+        self.cores = 1
+        self.spent = 0.0
+        self.work = 0.0
+        self.began = self.last = time.monotonic()
+        self.status: Status | None = None
+
+    def __enter__(self) -> Monitor:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self.status = Console(stderr=True).status("Drawing the graph of jobs")
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status:
+            self.status.stop()
+
+    def handle(self, event: Mapping[str, Any]) -> None:
+        """Take in one event and show the state."""
+        kind = event["event"]
+        if kind == "jobs":
+            self.total = event["total"]
+        elif kind == "done":
+            self.done = min(event["done"], self.total)
+        elif kind == "started":
+            name = job_name(event["rule"], event["wildcards"])
+            self.running[event["job"]] = Job(name, event["rule"], event["wildcards"], event["log"])
+        elif kind == "finished":
+            job = self.running.pop(event["job"], None)
+            if job and self.cost:
+                self.spent += self.cost(job.rule, job.wildcards)
+        elif kind == "failed":
+            job = self.running.pop(event["job"], None)
+            name = job_name(event["rule"], event["wildcards"])
+            self.failed.append(job or Job(name, event["rule"], event["wildcards"], event["log"]))
+        elif kind == "text":
+            self._text(event["level"], event["text"])
+        self.show()
+
+    def _text(self, level: int, text: str) -> None:
+        if level >= logging.ERROR:
+            self.errors.append(text)
+        elif level == logging.WARNING or text.startswith("Nothing to be done"):
+            self.say(text)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self.status:
+            self.status.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def show(self) -> None:
+        """Show the state: at once on a terminal, now and then elsewhere."""
+        if not self.total:
+            return
+        if self.status:
+            from rich.text import Text
+
+            self.status.update(Text(self.line(), no_wrap=True, overflow="ellipsis"))
+        elif time.monotonic() - self.last > SECONDS:
+            self.last = time.monotonic()
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """The state in one line."""
+        parts = [f"{self.title}: {self.done} of {self.total} jobs done"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        left = self.seconds_left()
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        names = ", ".join(job.name for job in self.running.values())
+        return ", ".join(parts) + (f"; running: {names}" if names else "")
+
+    def seconds_left(self) -> float | None:
+        """Forecast of what is left, corrected by how fast this machine has been so far."""
+        if not self.work:
+            return None
+        elapsed = time.monotonic() - self.began
+        left = max(self.work - self.spent, 0.0)
+        if self.done and self.spent > 0:
+            return left * elapsed / self.spent
+        return left / self.cores
+
+    def reasons(self) -> list[str]:
+        """Why jobs failed: each different reason with one of its jobs, the jobs' own lines last."""
+        found: dict[str, list[Job]] = {}
+        for job in self.failed:
+            found.setdefault(reason(job.log), []).append(job)
+        lines = [f"{self.title}: {len(self.failed)} jobs failed"] if self.failed else []
+        for why, jobs in list(found.items())[:SHOWN]:
+            more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+            where = f" ({jobs[0].log[0]})" if jobs[0].log else ""
+            lines += [f"{jobs[0].name}{more}{where}:", f"  {why}"]
+        return lines
+
+
+def reason(logs: list[str]) -> str:
+    """The last line that a job wrote."""
+    for path in logs:
+        try:
+            lines = Path(path).read_text(errors="replace").split("\n")
+        except OSError:
+            continue
+        for line in reversed(lines):
+            if line.strip():
+                return line.strip()
+    return "ended without a word: killed, perhaps for want of memory"
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,232 @@
+"""`iadd run`: Snakemake as a child process, watched, told in one line, ended with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from iadd.pipeline import jobserver
+from iadd.pipeline.config import load_config
+from iadd.pipeline.monitor import Monitor, duration
+from iadd.pipeline.plan import PACKAGE, Plan
+from iadd.pipeline.processes import usable_cores
+
+WORKFLOW = PACKAGE / "workflow"
+LOOKS = {
+    *("-n", "--dry-run", "--dryrun", "-S", "--summary", "-D", "--detailed-summary", "--dag"),
+    *("--rulegraph", "--filegraph", "--lint", "-l", "--list-rules", "--unlock", "--report"),
+    *("-t", "--touch", "--cleanup-metadata", "--delete-all-output", "--version", "-h", "--help"),
+}
+"""Options by which Snakemake only says something: it says it itself."""
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 3.0
+"""Seconds in which the processes of a killed run are gone."""
+
+
+def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> int:
+    """Run a benchmark under its lock; the exit status, 0 only if the whole of it is done.
+
+    Args:
+        config: the benchmark's file.
+        cores: of all jobs together; 0 for what this process may use.
+        options: handed to Snakemake.
+        command: what a warm server runs for its jobs.
+
+    Raises:
+        ValueError: one line for what cannot begin.
+    """
+    if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
+        raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
+    refuse_overrides(options)
+    plan = Plan(load_config(config))
+    cores = cores or usable_cores()
+    arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
+    arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
+    with locked(plan):
+        _environment()
+        if not {"--executor", "-e"} & set(options) and "--profile" not in options:
+            address = jobserver.start(command)  # local jobs only: a cluster counts its own
+            if address:
+                os.environ[jobserver.VARIABLE] = address
+        if LOOKS & set(options):
+            asked = [sys.executable, "-m", "snakemake", *arguments, *options]
+            return subprocess.run(asked, check=False).returncode
+        return _whole(plan, cores, arguments, options)
+
+
+def _whole(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:
+    """The data first: what fits its counts is the benchmark, and data made anew but equal does
+    not make anything else anew, which Snakemake cannot know before it has seen them."""
+    stale = plan.stale_data()
+    if stale:
+        about = [str(plan.root) for key in stale]
+        only = ["--until", "data", "--forcerun", *about]
+        status = Child(plan, cores, [*arguments, *options, *only], "data").follow()
+        if status:
+            return status
+    for line in plan.left_out():
+        print(f"iadd: left out: {line}", file=sys.stderr)
+    status = Child(plan, cores, [*arguments, *options], plan.config.benchmark).follow()
+    return status or int(bool(plan.left_out()))
+
+
+class Child:
+    """One Snakemake process, in a group of its own: a signal reaches it and its jobs once."""
+
+    def __init__(self, plan: Plan, cores: int, arguments: Sequence[str], title: str) -> None:
+        self.plan, self.cores, self.title = plan, cores, title
+        self.pipe, theirs = os.pipe()
+        child = [sys.executable, "-m", "iadd.pipeline.events", str(theirs), str(os.getpid())]
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its small talk, or why it could not start
+        self.process = subprocess.Popen(
+            [*child, *arguments],
+            pass_fds=[theirs],
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            stderr=self.stderr,
+        )
+        os.close(theirs)
+        self.signal: int | None = None
+
+    def follow(self) -> int:
+        """Show what happens until it ends; its status, or 128 and the signal that ended it."""
+        before = {sign: signal.signal(sign, self._forward) for sign in FORWARDED}
+        try:
+            with Monitor(self.title) as monitor:
+                if self.title != "data":
+                    threading.Thread(target=self._forecast, args=[monitor], daemon=True).start()
+                for line in self._lines(monitor):
+                    monitor.handle(json.loads(line))
+                status = self.process.wait()
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+            os.close(self.pipe)
+        return self._finish(monitor, status)
+
+    def _forward(self, sign: int, _: object) -> None:
+        self.signal = sign
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, sign)
+
+    def _lines(self, monitor: Monitor) -> Iterator[bytes]:
+        """Whole lines from the pipe; the display is kept fresh while none comes."""
+        rest = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.pipe, selectors.EVENT_READ)
+            while True:
+                if not selector.select(timeout=1.0):
+                    monitor.show()
+                    continue
+                found = os.read(self.pipe, 1 << 16)
+                if not found:
+                    return
+                *lines, rest = (rest + found).split(b"\n")
+                yield from lines
+
+    def _forecast(self, monitor: Monitor) -> None:
+        from iadd.pipeline.forecast import Forecast
+
+        with contextlib.suppress(ValueError):  # then there is no estimate of the time left
+            forecast = Forecast(self.plan)
+            monitor.cores, monitor.cost = self.cores, forecast.seconds_of
+            monitor.work = sum(row.seconds for row in forecast.rows)
+
+    def _finish(self, monitor: Monitor, status: int) -> int:
+        if self.signal:
+            print("iadd: interrupted; the same command goes on from here", file=sys.stderr)
+            return 128 + self.signal
+        if monitor.failed:
+            lines = monitor.reasons()
+        elif status:
+            told = [" ".join(text.split()) for text in monitor.errors] or [self._told()]
+            lines = [text if text.startswith("iadd: ") else f"iadd: {text}" for text in told]
+        else:
+            if monitor.total:
+                took = duration(time.monotonic() - monitor.began)
+                print(f"{self.title}: {monitor.done} jobs done in {took}", file=sys.stderr)
+            return 0
+        print("\n".join(lines), file=sys.stderr)
+        return status if status > 0 else 1
+
+    def _told(self) -> str:
+        """The last line that Snakemake wrote itself."""
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").split("\n")
+        said = [line for line in lines if line.strip()]
+        return said[-1] if said else f"snakemake ended with status {self.process.returncode}"
+
+
+def refuse_overrides(options: Sequence[str]) -> None:
+    """The file is the benchmark: what jobs do is what it says, and nothing is changed over it."""
+    for option in options:
+        word = option.partition("=")[0]
+        if word == "-C" or (len(word) > 4 and "--configfiles".startswith(word)):
+            raise ValueError(f"{word}: jobs read the benchmark's file; write it there instead")
+
+
+def _profile(options: Sequence[str]) -> list[str]:
+    """Ours by default; `workflow/profiles/<name>` of the package where the folder here has none."""
+    for k, option in enumerate(options):
+        name = option.partition("=")[2] if option.startswith("--profile=") else None
+        name = options[k + 1] if option == "--profile" and k + 1 < len(options) else name
+        if name and name.startswith("workflow/") and not Path(name).exists():
+            return ["--profile", str(PACKAGE / name)]
+        if name or option == "--executor":
+            return []
+    return ["--profile", str(WORKFLOW / "profiles" / "default")]
+
+
+@contextlib.contextmanager
+def locked(plan: Plan) -> Iterator[None]:
+    """Hold a benchmark's lock, which the kernel takes back from a killed process and its children.
+
+    On file systems without locks a file with the process's number does it.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    path, benchmark = plan.root.parent / f".{plan.root.name}.lock", plan.root.name
+    refused = f"benchmark {benchmark!r} is being run by another process"
+    try:
+        plan.root.parent.mkdir(exist_ok=True)
+        path.touch()
+    except OSError as error:
+        where = plan.root.parent.absolute()
+        raise ValueError(f"{where}: cannot be written ({error.strerror})") from None
+    lock: FileLock | SoftFileLock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except OSError as error:
+            if isinstance(error, Timeout):
+                raise
+            lock = SoftFileLock(path.with_suffix(".pid"))
+            lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise ValueError(refused) from None
+    with lock:
+        yield
+
+
+def _environment() -> None:
+    """What Snakemake and its jobs need: our commands on the path, and a cache that is writable."""
+    here = str(Path(sys.executable).parent)  # jobs call `iadd`, installed beside this Python
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except (OSError, RuntimeError):
+        os.environ["XDG_CACHE_HOME"] = str(Path(".snakemake/cache").absolute())
