@@ -174,9 +174,13 @@ def test_experts_of_another_spec_truncated_or_nan(iadd: Iadd) -> None:
     shard.write_bytes(good[:-400] + b"\xff" * 400)
     status, _, error = iadd(*distill)
     assert status == 2 and "is damaged (checksum)" in error and error.count("\n") == 1, error
-    shard.write_bytes(good.replace(b'\\"epochs\\":2', b'\\"epochs\\":9'))
+    recipe = TINY["experts"]["recipe"] | {"batch": 32}
+    other = write(TINY | {"experts": TINY["experts"] | {"recipe": recipe}}, "other.yaml")
+    assert iadd("experts", other)[0] == 0
+    (foreign,) = set(Path("results").rglob("shard0.safetensors")) - {shard}
+    shard.write_bytes(foreign.read_bytes())
     status, _, error = iadd(*distill)
-    assert status == 2 and "another spec: epochs is 9 in the file, 2 expected" in error, error
+    assert status == 2 and "batch is 32 in the file, 64 expected" in error, error
     assert not [name for name in files() if "distilled" in name]
 
 

@@ -74,7 +74,7 @@ def test_one_command_gives_all_tables_and_the_page(finished: Path) -> None:
     assert len(frame) == 2 * 3 * 3 and frame["accuracy"].between(0, 1).all()
     assert (frame["host_peak_bytes"] < 4 * 2**30).all()
     traces = read_table(results / "traces.parquet", TRACES)
-    assert set(traces["method"]) == {"mtt"} and len(traces) == 3 * 20
+    assert set(traces["method"]) == {"mtt"} and len(traces) == 3 * (20 + 1)
     board = read_table(results / "leaderboard.parquet", LEADERBOARD)
     assert set(board["n_seeds"]) == {3} and board["rank_low"].notna().all()
     assert (results / "leaderboard.csv").exists() and (results / "site/index.html").exists()
