@@ -1,8 +1,8 @@
 """Differentiable siamese augmentation (Zhao & Bilen, ICML 2021, arXiv 2102.08259).
 
 Randomness is passed in. One call applies one family, drawn beforehand: a `Draw` is a value that can
-be applied again, to other images (siamese) or in a replay. Every family is affine in the
-pixels, so its way back is a linear map of its own: `augment_adjoint`, which needs no graph.
+be applied again, to other images (siamese) or in a replay. Every family is affine in the pixels, so
+the gradient by the images is a linear map of its own: `augment_adjoint`, which needs no graph.
 Images are normalised: what is padded or cut out becomes the mean, as in the field's code.
 """
 
@@ -32,7 +32,7 @@ TOGETHER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Draw:
-    """One family with uniform numbers (B, 3) for B images, or (1, 3) for one fate shared by all."""
+    """One family with uniform numbers (B, 3) for B images, or (1, 3) that all images share."""
 
     family: str
     uniform: Tensor
@@ -64,10 +64,10 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Fates:
-    """Draws as numbers alone, each image's family too: one sequence of operations applies any.
+class PackedDraws:
+    """Draws of several families as tensors, which one sequence of operations applies.
 
-    What a CUDA graph replays, and what many students with draws of their own go through at once.
+    For CUDA graphs, and for several networks that see augmentations of their own at once.
     """
 
     kind: Tensor
@@ -77,9 +77,9 @@ class Fates:
     matrix: Tensor
     """(..., B, 2, 3): where pixels are taken from, as in `affine_grid`."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Fates:
-        """The fates with all three tensors changed alike: a step's row, another device."""
-        return Fates(change(self.kind), change(self.uniform), change(self.matrix))
+    def map(self, change: Callable[[Tensor], Tensor]) -> PackedDraws:
+        """All three tensors changed alike: a step's row, another device."""
+        return PackedDraws(change(self.kind), change(self.uniform), change(self.matrix))
 
     def apply(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) augmented each its own way; bit for bit what `augment` makes."""
@@ -89,10 +89,10 @@ class Fates:
         return torch.where(kind == 3, images * _cutout_mask(images, uniform), out)
 
 
-def fates(
+def pack_draws(
     draws: Sequence[Draw | None], count: int, side: int, dtype: torch.dtype = torch.float32
-) -> Fates:
-    """The fates (D, count, ...) of `count` images of `side` pixels and `dtype` under D draws."""
+) -> PackedDraws:
+    """D draws for `count` images of `side` pixels and `dtype` each, as tensors (D, count, ...)."""
     identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=dtype)
     kind = torch.zeros(len(draws), count, dtype=torch.long)
     uniform = torch.zeros(len(draws), count, 3)
@@ -106,7 +106,7 @@ def fates(
         if family in _MATRICES:
             moved = _MATRICES[family](drawn.flatten(0, 1).to(dtype), side)
             matrix[rows] = moved.view(len(rows), count, 2, 3)
-    return Fates(kind, uniform, matrix)
+    return PackedDraws(kind, uniform, matrix)
 
 
 _KINDS = {"color": 2, "cutout": 3}

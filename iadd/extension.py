@@ -13,7 +13,7 @@ from torch import Tensor
 
 @cache
 def _extension() -> dict[str, str]:
-    """Load iadd/_C*.so and register its fakes: what it is, or under `reason` why it is not used."""
+    """Load iadd/_C*.so: what it is, or under `reason` why it is not used."""
     mode = os.environ.get("IADD_KERNELS", "fused")
     if mode not in ("fused", "reference"):
         raise ValueError(f"IADD_KERNELS={mode}: allowed are fused, reference")
@@ -32,8 +32,6 @@ def _extension() -> dict[str, str]:
         return _without(
             f"{found[0].name} was built for torch {info['torch']}, this is {torch.__version__}"
         )
-    torch.library.register_fake("iadd::distance_pass")(_fake_pass)
-    torch.library.register_fake("iadd::weights_step")(_fake_step)
     return info | {"file": found[0].name}
 
 
@@ -45,17 +43,6 @@ def _without(reason: str) -> dict[str, str]:
 @cache
 def _without_cuda() -> None:
     _without("the extension was built without CUDA")
-
-
-def _fake_pass(student: Tensor, *others: object, **more: object) -> tuple[Tensor, Tensor, Tensor]:
-    _fake_step(student, *others, *more.values())
-    return student.new_empty(()), student.new_empty(()), student.new_empty(())
-
-
-def _fake_step(first: Tensor, *others: object) -> None:
-    for x in others:
-        if isinstance(x, Tensor) and x.device != first.device:
-            raise ValueError(f"device: {x.device} beside {first.device}, allowed the same")
 
 
 def has_kernel(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from iadd.augment import Augmentation, Draw, augment_together, fates, steps_together
+from iadd.augment import Augmentation, Draw, augment_together, pack_draws, steps_together
 from iadd.engine.backend import Backend, choose_backend
 from iadd.networks import Network, Statistics
 
@@ -128,9 +128,9 @@ def train_many(
             seen, count = images[rows], rows.shape[1]  # (M, B, C, H, W)
             if augmentation.families:
                 draws = [augmentation.draw(g, count) for g in generators]
-                numbers = fates(draws, count, side, images.dtype)
-                numbers = numbers.map(lambda z: z.flatten(0, 1).to(images.device))
-                seen = numbers.apply(seen.flatten(0, 1)).view_as(seen)
+                packed = pack_draws(draws, count, side, images.dtype)
+                packed = packed.map(lambda z: z.flatten(0, 1).to(images.device))
+                seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
             grad = _gradient(backend, params, seen, targets[rows], schedule)
             _step(params, velocity, grad, schedule, rate)
         if on_epoch:

@@ -10,11 +10,11 @@ from iadd.augment import (
     augment,
     augment_adjoint,
     augment_together,
-    fates,
+    pack_draws,
     move,
     move_reference,
 )
-from iadd.engine.distance import has_cpu_kernels
+from iadd.extension import has_cpu_kernels
 from iadd.seeds import generator_for
 
 
@@ -62,9 +62,9 @@ def test_rotation_by_15_degrees_keeps_the_centre() -> None:
 def test_every_family_is_affine_in_the_pixels(family: str) -> None:
     g = generator_for("affine", family)
     a, b = torch.randn(2, 5, 3, 8, 8, generator=g, dtype=torch.float64)
-    fate = Draw(family, torch.rand(5, 3, generator=g, dtype=torch.float64))
-    blend = augment(0.3 * a + 0.7 * b, fate)
-    assert torch.allclose(blend, 0.3 * augment(a, fate) + 0.7 * augment(b, fate), atol=1e-12)
+    draw = Draw(family, torch.rand(5, 3, generator=g, dtype=torch.float64))
+    blend = augment(0.3 * a + 0.7 * b, draw)
+    assert torch.allclose(blend, 0.3 * augment(a, draw) + 0.7 * augment(b, draw), atol=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,10 +73,10 @@ def test_every_family_is_affine_in_the_pixels(family: str) -> None:
 def test_the_adjoint_is_the_gradient(family: str, count: int, channels: int) -> None:
     g = generator_for("adjoint", family)
     images, gradient = torch.randn(2, 5, channels, 9, 9, generator=g, dtype=torch.float64)
-    fate = Draw(family, torch.rand(count, 3, generator=g, dtype=torch.float64))
+    draw = Draw(family, torch.rand(count, 3, generator=g, dtype=torch.float64))
     leaf = images.requires_grad_()
-    (expected,) = torch.autograd.grad(augment(leaf, fate), leaf, gradient)
-    assert torch.allclose(augment_adjoint(gradient, fate), expected, atol=1e-13)
+    (expected,) = torch.autograd.grad(augment(leaf, draw), leaf, gradient)
+    assert torch.allclose(augment_adjoint(gradient, draw), expected, atol=1e-13)
     assert torch.equal(augment_adjoint(gradient, None), gradient)
 
 
@@ -141,9 +141,9 @@ def test_no_images_are_moved_to_none() -> None:
 
 
 def test_a_draw_of_one_is_shared_by_batches_of_any_size() -> None:
-    fate = Augmentation(("scale",)).draw(generator_for(3))
-    small = augment(IMAGES.expand(2, -1, -1, -1), fate)
-    large = augment(IMAGES.expand(7, -1, -1, -1), fate)
+    draw = Augmentation(("scale",)).draw(generator_for(3))
+    small = augment(IMAGES.expand(2, -1, -1, -1), draw)
+    large = augment(IMAGES.expand(7, -1, -1, -1), draw)
     assert torch.equal(small[0], large[6])
 
 
@@ -158,7 +158,7 @@ def test_together_is_one_by_one_bit_for_bit(transposed: bool) -> None:
         f and Draw(f, torch.rand(size, 3, generator=g))
         for f, size in zip(families, sizes, strict=True)
     ]
-    draws[2] = Draw(FAMILIES[2], torch.rand(1, 3, generator=g))  # a fate that a batch shares
+    draws[2] = Draw(FAMILIES[2], torch.rand(1, 3, generator=g))  # a draw that a batch shares
     before = [batch.clone() for batch in batches]
     done = augment_together(batches, draws, transposed)
     for batch, draw, got in zip(before, draws, done, strict=True):
@@ -183,16 +183,16 @@ def test_unknown_family() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fates_are_the_draws_bit_for_bit(dtype: torch.dtype) -> None:
+def test_packed_draws_are_the_draws_bit_for_bit(dtype: torch.dtype) -> None:
     """One sequence of operations applies every family, and passes the same gradient back."""
-    g = generator_for("fates")
+    g = generator_for("packed")
     draws = [Augmentation((family,)).draw(g, 4) for family in FAMILIES]
-    draws += [None, Augmentation(("rotate",)).draw(g)]  # no augmentation; one fate for all
+    draws += [None, Augmentation(("rotate",)).draw(g)]  # no augmentation; one draw for all
     images = torch.randn(4, 3, 9, 9, generator=g, dtype=dtype)
     weights = torch.randn(4, 3, 9, 9, generator=g, dtype=dtype)
-    numbers = fates(draws, 4, 9, dtype)
+    packed = pack_draws(draws, 4, 9, dtype)
     for k, draw in enumerate(draws):
-        one, leaves = numbers.map(lambda z, k=k: z[k]), []
+        one, leaves = packed.map(lambda z, k=k: z[k]), []
         for apply in (lambda x, d=draw: augment(x, d), lambda x, o=one: o.apply(x)):
             leaf = images.clone().requires_grad_()
             seen = apply(leaf)
@@ -204,11 +204,11 @@ def test_fates_are_the_draws_bit_for_bit(dtype: torch.dtype) -> None:
             assert torch.allclose(leaves[0][1], leaves[1][1], rtol=0, atol=1e-6), draw
 
 
-def test_fates_of_images_that_go_different_ways_at_once() -> None:
-    g = generator_for("fates", "mixed")
+def test_packed_draws_of_images_that_go_different_ways_at_once() -> None:
+    g = generator_for("packed", "mixed")
     draws = [Augmentation((family,)).draw(g, 2) for family in FAMILIES]
     images = torch.randn(len(FAMILIES), 2, 1, 8, 8, generator=g)
-    numbers = fates(draws, 2, 8)
-    mixed = numbers.map(lambda z: z.flatten(0, 1)).apply(images.flatten(0, 1))
+    packed = pack_draws(draws, 2, 8)
+    mixed = packed.map(lambda z: z.flatten(0, 1)).apply(images.flatten(0, 1))
     apart = torch.cat([augment(x, draw) for x, draw in zip(images, draws, strict=True)])
     assert torch.equal(mixed, apart)

@@ -19,7 +19,7 @@ from iadd import extension
 from iadd.engine.base import Backend, Tangent
 from iadd.networks import Network
 
-MAX_DEPTH = 8  # kMaxDepth in csrc/convnet.h
+MAX_DEPTH = 8  # kMaxDepth in csrc/cpu_convnet.h
 
 
 @cache
@@ -94,7 +94,7 @@ class CpuConvNet(Backend):
         self, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
     ) -> Tangent:
         found = self._operators.convnet_tangent(params, images, targets, direction, self._config)
-        return Tangent(*found[:4])
+        return Tangent(*found)
 
     def step(
         self,
@@ -105,14 +105,13 @@ class CpuConvNet(Backend):
         out: Tensor | None = None,
     ) -> Tensor:
         out = torch.empty_like(params) if out is None else out
-        carry = torch.zeros_like(params)
-        self._operators.convnet_step(params, images, targets, step_size, self._config, carry, out)
+        self._operators.convnet_step(params, images, targets, step_size, self._config, out)
         return out
 
     def step_back(
         self, params: Tensor, images: Tensor, targets: Tensor, step_size: float, adjoint: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        by_images, by_targets, slope, _ = self._operators.convnet_pull(
+        by_images, by_targets, slope = self._operators.convnet_step_back(
             params, images, targets, step_size, self._config, adjoint
         )
         return by_images, by_targets, slope
@@ -124,9 +123,9 @@ class CpuConvNet(Backend):
         return self._forward(params, images)[1]
 
     def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
-        by_images: Tensor = self._operators.convnet_backward(
-            params, images, cotangent, self.network.classes, True, False, True, self._config
-        )[1]
+        by_images: Tensor = self._operators.convnet_embed_gradient(
+            params, images, cotangent, self.network.classes, self._config
+        )
         return by_images
 
     def _forward(self, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

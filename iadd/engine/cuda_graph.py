@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from iadd.augment import Fates, fates
+from iadd.augment import PackedDraws, pack_draws
 from iadd.engine.base import Backend
 from iadd.engine.student import Endpoint, Step, Unrolled
 
@@ -56,7 +56,7 @@ class Iteration:
         )
         self.alpha, self.adjoint = blank, torch.zeros_like(self.trajectory[0])
         self.rows = torch.arange(seen, device=device).repeat(steps, 1)
-        self.fates = fates([None] * steps, seen, frame.images[-1], dtype).map(
+        self.draws = pack_draws([None] * steps, seen, frame.images[-1], dtype).map(
             lambda z: z.to(device)
         )
         self.seen = self.images.new_zeros(steps, seen, *frame.images[1:])
@@ -77,7 +77,7 @@ class Iteration:
         alpha: float,
         steps: Sequence[Step],
         endpoint: Endpoint,
-        numbers: Fates,
+        packed: PackedDraws,
     ) -> Unrolled:
         """Fill the buffers, run both halves, and copy out what they found."""
         self.trajectory[0].copy_(start)
@@ -86,7 +86,7 @@ class Iteration:
         self.alpha.fill_(alpha)
         if self.frame.batch is not None:
             self.rows.copy_(torch.stack([step.rows for step in steps if step.rows is not None]))
-        for mine, new in zip(vars(self.fates).values(), vars(numbers).values(), strict=True):
+        for mine, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
             mine.copy_(new)
         self.forward()
         end = self.trajectory[-1].clone()
@@ -110,7 +110,7 @@ class Iteration:
     def _augmented(self, picked: Tensor) -> Tensor:
         if not self.frame.augmented:
             return picked
-        return self.fates.map(lambda z: z.flatten(0, 1)).apply(picked)
+        return self.draws.map(lambda z: z.flatten(0, 1)).apply(picked)
 
     def _forward(self) -> None:
         with torch.no_grad():
@@ -208,5 +208,5 @@ def replay(
     frame = Frame(backend, shape, len(steps), batch, augmented)
     if frame.bytes > largest:
         return None
-    numbers = fates(draws, batch or shape[0], shape[-1], start.dtype)
-    return _iteration(frame).run(start, images, targets, alpha, steps, endpoint, numbers)
+    packed = pack_draws(draws, batch or shape[0], shape[-1], start.dtype)
+    return _iteration(frame).run(start, images, targets, alpha, steps, endpoint, packed)

@@ -39,7 +39,9 @@ class DDPP(Trajectory):
     ) -> Tensor:
         mask = self.mask(student.detach(), target)
         self.kept = float(mask.double().mean())
-        return weighted_distance(student, start, target, mask=mask)
+        return weighted_distance(
+            student, start, target, mask.to(student), weighted_denominator=True
+        )
 
     def mask(self, student: Tensor, target: Tensor) -> Tensor:
         """True (P,) for the parameters that stay: the (1 - q) P with the smallest residual."""

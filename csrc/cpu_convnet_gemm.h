@@ -2,6 +2,10 @@
 // Register-blocked; no packing, because every operand is laid out for it when it is written.
 #pragma once
 
+#include "cpu_convnet_vector.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
 // k runs over `outer` runs of `inner` elements, each with its own stride.
 template <class T>
 struct Product {
@@ -87,3 +91,5 @@ void multiply(const Product<T>& p, long rows, long vectors) {
   for (; v + 2 <= vectors; v += 2) product_panel<T, Stride, 2>(p, v, rows);
   if (v < vectors) product_panel<T, Stride, 1>(p, v, rows);
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

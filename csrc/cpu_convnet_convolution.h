@@ -1,26 +1,30 @@
 // Members of Pass: the convolutions with what follows them, forward and backward.
 #pragma once
 
-// One channel block of one image's plane, or of the features, as the block before it writes it.
-struct Place {
-  Ref<T, D> at;
-  long row;
-};
+#include "cpu_convnet_pass.h"
 
-Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const {
+namespace iadd::convnet::CONVNET_ISA {
+
+template <class T, bool D>
+inline typename Pass<T, D>::Place Pass<T, D>::features_of(Ref<T, D> all, const Layer& l, long image,
+                                                          long block) const {
   return {all + image * net.padded_features + block * l.pooled * L, l.pooled_width};
 }
-static Place inside(const Layer& l, Ref<T, D> plane) {
+
+template <class T, bool D>
+inline typename Pass<T, D>::Place Pass<T, D>::inside(const Layer& l, Ref<T, D> plane) {
   return {plane + (l.plane_row + 1) * L, l.plane_row};
 }
 
 // The tiles of one channel block of one image in a layer's transformed input or output.
-Ref<T, D> tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const {
+template <class T, bool D>
+inline Ref<T, D> Pass<T, D>::tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const {
   return all + (block * block_stride(l) + image * l.tiles * L);
 }
 
 // Zeros around the inside of a plane.
-static void clear_margin(const Layer& l, T* plane) {
+template <class T, bool D>
+inline void Pass<T, D>::clear_margin(const Layer& l, T* plane) {
   clear(plane, (l.plane_row + 1) * L);
   for (long y = 1; y <= l.height; ++y)
     clear(plane + (y * l.plane_row + l.width + 1) * L, (l.plane_row - l.width) * L);
@@ -29,7 +33,8 @@ static void clear_margin(const Layer& l, T* plane) {
 }
 
 // From a convolution's output map to the next layer's transformed input, or to the features.
-void finish_block(long i, long image, long block, const Scratch& s) const {
+template <class T, bool D>
+inline void Pass<T, D>::finish_block(long i, long image, long block, const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Ref<T, D> map = maps[i] + at * l.pixels * L;
@@ -61,7 +66,8 @@ void finish_block(long i, long image, long block, const Scratch& s) const {
 }
 
 // Sums over `blocks` blocks of channels; rows are tiles or pixels, whose blocks lie `stride` apart.
-static Product<T> over_channels(long stride, long blocks) {
+template <class T, bool D>
+inline Product<T> Pass<T, D>::over_channels(long stride, long blocks) {
   Product<T> p{};
   p.a_row = L, p.a_inner = 1, p.a_outer = stride;
   p.b_inner = L, p.b_outer = L * L, p.b_vector = blocks * L * L;
@@ -70,7 +76,8 @@ static Product<T> over_channels(long stride, long blocks) {
   return p;
 }
 
-void convolution(long i) const {
+template <class T, bool D>
+inline void Pass<T, D>::convolution(long i) const {
   const Layer& l = net.layers[i];
   const long tiles = job.count * l.tiles;
   const long from = frequency_stride(l, l.in_blocks);
@@ -93,7 +100,8 @@ void convolution(long i) const {
 }
 
 // A map that ends inside its last tiles goes through an array that does not.
-static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole) {
+template <class T, bool D>
+inline void Pass<T, D>::write_map(const Layer& l, const T* in, long stride, T* map, T* whole) {
   const long row = 4 * l.tile_columns;
   frequencies_to_map<T>(in, stride, l.tile_rows, l.tile_columns, l.whole ? map : whole, row);
   if (l.whole) return;
@@ -101,7 +109,8 @@ static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole
     for (long i = 0; i < l.width * L; ++i) map[y * l.width * L + i] = whole[y * row * L + i];
 }
 
-static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole) {
+template <class T, bool D>
+inline void Pass<T, D>::read_map(const Layer& l, const T* map, T* out, long stride, T* whole) {
   const long row = 4 * l.tile_columns;
   if (!l.whole) {
     clear(whole, 16 * l.tiles * L);
@@ -112,10 +121,14 @@ static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole
                                           out, stride);
 }
 
-static Ref<const T, D> constant(Ref<T, D> r) { return {r.v, r.d}; }
+template <class T, bool D>
+inline Ref<const T, D> Pass<T, D>::constant(Ref<T, D> r) {
+  return {r.v, r.d};
+}
 
 // An image in a margin of one pixel of zeros, a line of which is `width + 2` long.
-void frame(const T* image, T* framed) const {
+template <class T, bool D>
+inline void Pass<T, D>::frame(const T* image, T* framed) const {
   const Layer& l = net.layers[0];
   const long line = l.width + 2, plane = (l.height + 2) * line;
   for (long i = 0; i < l.in * plane; ++i) framed[i] = T(0);
@@ -128,7 +141,8 @@ void frame(const T* image, T* framed) const {
 
 // The nine shifted copies of each channel, [(channel, tap)][pixel]. Whole registers, so that a row
 // begins with what is too much of the one before it.
-void unfold(const T* image, T* columns, T* framed) const {
+template <class T, bool D>
+inline void Pass<T, D>::unfold(const T* image, T* columns, T* framed) const {
   const Layer& l = net.layers[0];
   const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
   frame(image, framed);
@@ -140,12 +154,14 @@ void unfold(const T* image, T* columns, T* framed) const {
   }
 }
 
-T* columns_of(long image) const {
+template <class T, bool D>
+inline T* Pass<T, D>::columns_of(long image) const {
   const Layer& l = net.layers[0];
   return columns + image * 9 * l.in * column_stride(l);
 }
 
-void first_convolution() const {
+template <class T, bool D>
+inline void Pass<T, D>::first_convolution() const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in, panels = (l.out_blocks + kPanel - 1) / kPanel;
   each(job.count, [&](long image, const Scratch& s) {
@@ -179,14 +195,16 @@ void first_convolution() const {
   });
 }
 
-static INLINE void add_to(T* at, Vec<T> g, bool accumulate) {
+template <class T, bool D>
+INLINE void Pass<T, D>::add_to(T* at, Vec<T> g, bool accumulate) {
   store(at, accumulate ? load(at) + g : g);
 }
 
 // From the gradient of a block's output to that of its convolution's output, in `to`. The vectors'
 // gradients go to `gradient`, or are added if there is something already.
-void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradient, bool more,
-                         const Scratch& s) const {
+template <class T, bool D>
+inline void Pass<T, D>::differentiate_block(long i, long image, long block, Ref<T, D> to,
+                                            T* gradient, bool more, const Scratch& s) const {
   const Layer& l = net.layers[i];
   const long at = image * l.out_blocks + block;
   const Place out = output_gradient(i, image, block, s.plane);
@@ -210,7 +228,9 @@ void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradie
 }
 
 // The gradient of block i's output, from the layer above; assembled in the plane but for the last.
-Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
+template <class T, bool D>
+inline typename Pass<T, D>::Place Pass<T, D>::output_gradient(long i, long image, long block,
+                                                              Ref<T, D> plane) const {
   const Layer& l = net.layers[i];
   if (i + 1 == net.depth) return features_of(feature_gradient, l, image, block);
   const Layer& next = net.layers[i + 1];
@@ -224,7 +244,8 @@ Place output_gradient(long i, long image, long block, Ref<T, D> plane) const {
   return inside(next, plane);
 }
 
-void convolution_backward(long i) const {
+template <class T, bool D>
+inline void Pass<T, D>::convolution_backward(long i) const {
   const Layer& l = net.layers[i];
   const long from = frequency_stride(l, l.in_blocks);
   const long to = frequency_stride(l, l.out_blocks);
@@ -259,8 +280,9 @@ void convolution_backward(long i) const {
 }
 
 // One frequency's, as the weights lie: the sum over all tiles of input times output gradient.
-void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> out,
-                           T* gradient) const {
+template <class T, bool D>
+inline void Pass<T, D>::differentiate_weights(const Layer& l, Ref<const T, D> in,
+                                              Ref<const T, D> out, T* gradient) const {
   const long tiles = job.count * l.tiles, rows = l.in_blocks * L;
   Product<T> p{};
   p.a_row = 1, p.a_inner = L;
@@ -281,8 +303,10 @@ void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> o
 }
 
 // One frequency's: output gradient times transposed weights, which are made a panel at a time.
-void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out, Ref<T, D> in,
-                          Ref<T, D> panel) const {
+template <class T, bool D>
+inline void Pass<T, D>::differentiate_inputs(const Layer& l, Ref<const T, D> weight,
+                                             Ref<const T, D> out, Ref<T, D> in,
+                                             Ref<T, D> panel) const {
   const long tiles = job.count * l.tiles;
   const Product<T> p = over_channels(block_stride(l), l.out_blocks);
   for (long block = 0; block < l.in_blocks; block += kPanel) {
@@ -294,7 +318,9 @@ void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D
 }
 
 // Of `blocks` blocks of input channels from `block` on.
-static void transpose_weights(const Layer& l, const T* from, long block, long blocks, T* to) {
+template <class T, bool D>
+inline void Pass<T, D>::transpose_weights(const Layer& l, const T* from, long block, long blocks,
+                                          T* to) {
   for (long o = 0; o < l.out_blocks; ++o)
     for (long b = 0; b < blocks; ++b) {
       const T* square = from + (o * l.in_blocks + block + b) * L * L;
@@ -308,7 +334,8 @@ static void transpose_weights(const Layer& l, const T* from, long block, long bl
 
 // An image at a time, so that no gradient of a map leaves the cache; each image's share of the
 // gradient is its own until all are added up.
-void first_backward() const {
+template <class T, bool D>
+inline void Pass<T, D>::first_backward() const {
   const Layer& l = net.layers[0];
   const long size = first_gradient_size(l);
   each(job.count, [&](long image, const Scratch& s) {
@@ -344,7 +371,9 @@ void first_backward() const {
 }
 
 // One image's, from `map` of some blocks: runs of pixels, which stay in the nearest cache.
-void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, long blocks) const {
+template <class T, bool D>
+inline void Pass<T, D>::differentiate_first_weights(long image, Ref<const T, D> map, T* gradient,
+                                                    long blocks) const {
   const Layer& l = net.layers[0];
   const long taps = 9 * l.in;
   Product<T> p{};
@@ -359,7 +388,9 @@ void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, l
 }
 
 // One image's, of the unfolded columns: the share of `blocks` blocks of `map` from `block` on.
-void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* gradient) const {
+template <class T, bool D>
+inline void Pass<T, D>::differentiate_columns(Ref<const T, D> map, long block, long blocks,
+                                              T* gradient) const {
   const Layer& l = net.layers[0];
   Product<T> p = over_channels(l.pixels * L, blocks);
   p.b_vector = l.out_blocks * L * L;
@@ -370,7 +401,8 @@ void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* grad
 }
 
 // The transpose of unfold.
-void fold(const T* gradient, T* framed, T* out) const {
+template <class T, bool D>
+inline void Pass<T, D>::fold(const T* gradient, T* framed, T* out) const {
   const Layer& l = net.layers[0];
   const long width = l.width, height = l.height, line = width + 2, plane = (height + 2) * line;
   const long whole = width / L * L, taps = 9 * l.in;
@@ -403,7 +435,10 @@ void fold(const T* gradient, T* framed, T* out) const {
 }
 
 // multiply_last forms a.v b.d + a.d b.v; for map' W + map W' both are handed over exchanged.
-static Ref<const T, D> swapped(Ref<const T, D> r) {
+template <class T, bool D>
+inline Ref<const T, D> Pass<T, D>::swapped(Ref<const T, D> r) {
   if constexpr (D) return {r.d, r.v};
   return r;
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

@@ -1,4 +1,4 @@
-// The dispatcher operators of the native ConvNet passes: schemas, checks, batches of students.
+// The dispatcher operators of the ConvNet passes on the CPU: schemas, checks, several students.
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "convnet_engine.h"
+#include "cpu_convnet_batch.h"
 
 namespace iadd::convnet {
 namespace {
@@ -31,9 +31,7 @@ Network make_network(const Tensor& images, int64_t classes, at::IntArrayRef conf
 
 int64_t lanes_of(at::ScalarType type) {
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble,
-                   "the native ConvNet takes float32 or "
-                   "float64, not ",
-                   type);
+                   "the ConvNet passes take float32 or float64, not ", type);
   return type == at::kFloat ? kernels<float>().lanes : kernels<double>().lanes;
 }
 
@@ -130,21 +128,17 @@ void check_kept(const char* name, const Tensor& t, const Students& s) {
   TORCH_CHECK_VALUE(t.is_contiguous(), name, " must be contiguous");
 }
 
-// The gradient; with a rate, the parameters after a step of it, and with `carry` what rounding
-// takes.
+// The gradient; with a rate, the parameters after a step of it.
 Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                     at::IntArrayRef config, std::optional<double> rate, Tensor carry,
-                     Tensor& out) {
+                     at::IntArrayRef config, std::optional<double> rate, Tensor& out) {
   const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
   check_kept("out", out, s);
-  if (carry.defined()) check_kept("carry", carry, s);
   std::vector<double> losses(s.count);
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
     r.kind = Seed::cross_entropy;
     r.gradient = row<T>(out, m, s.many);
     if (rate) r.base = r.parameters, r.rate = T(*rate);
-    r.carry = row<T>(carry, m, s.many);
     r.loss = &losses[m];
     execute(s.net, r, parallel);
   });)
@@ -154,26 +148,26 @@ Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tenso
 std::tuple<Tensor, Tensor> gradient(const Tensor& parameters, const Tensor& images,
                                     const Tensor& targets, at::IntArrayRef config) {
   Tensor out = at::empty_like(parameters, at::MemoryFormat::Contiguous);
-  return {gradient_into(parameters, images, targets, config, std::nullopt, {}, out), out};
+  return {gradient_into(parameters, images, targets, config, std::nullopt, out), out};
 }
 
 Tensor step(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
-            at::IntArrayRef config, Tensor carry, Tensor next) {
-  return gradient_into(parameters, images, targets, config, rate, carry, next);
+            at::IntArrayRef config, Tensor next) {
+  return gradient_into(parameters, images, targets, config, rate, next);
 }
 
-using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
 
 // The tangent along `direction` in `out`; with a rate, the direction after a step of it.
-Four tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                  const Tensor& direction, at::IntArrayRef config, std::optional<double> rate,
-                  Tensor& out) {
+Three tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
+                   const Tensor& direction, at::IntArrayRef config, std::optional<double> rate,
+                   Tensor& out) {
   const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
   check_kept("direction", direction, s);
   const Network& n = s.net;
   Tensor h_images = s.empty({s.batch, n.channels, n.height, n.width});
   Tensor h_targets = s.empty({s.batch, n.classes});
-  std::vector<double> losses(s.count), slopes(s.count);
+  std::vector<double> slopes(s.count);
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
     r.kind = Seed::cross_entropy;
@@ -182,26 +176,23 @@ Four tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& 
     if (rate) r.base = r.direction, r.rate = T(*rate);
     r.image_gradient = row<T>(h_images, m, s.many);
     r.target_gradient = row<T>(h_targets, m, s.many);
-    r.loss = &losses[m];
     r.slope = &slopes[m];
     execute(n, r, parallel);
   });)
-  return {h_images, h_targets, from_doubles(slopes, s), from_doubles(losses, s)};
+  return {h_images, h_targets, from_doubles(slopes, s)};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> tangent(const Tensor& parameters,
-                                                           const Tensor& images,
-                                                           const Tensor& targets,
-                                                           const Tensor& direction,
-                                                           at::IntArrayRef config) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> tangent(const Tensor& parameters, const Tensor& images,
+                                                   const Tensor& targets, const Tensor& direction,
+                                                   at::IntArrayRef config) {
   Tensor h = at::empty_like(direction, at::MemoryFormat::Contiguous);
-  auto [h_images, h_targets, slope, loss] =
+  auto [h_images, h_targets, slope] =
       tangent_into(parameters, images, targets, direction.contiguous(), config, std::nullopt, h);
-  return {h, h_images, h_targets, slope, loss};
+  return {h, h_images, h_targets, slope};
 }
 
-Four pull(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
-          at::IntArrayRef config, Tensor direction) {
+Three step_back(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
+                at::IntArrayRef config, Tensor direction) {
   return tangent_into(parameters, images, targets, direction, config, rate, direction);
 }
 
@@ -218,22 +209,18 @@ std::tuple<Tensor, Tensor> forward(const Tensor& parameters, const Tensor& image
   return {logits, features};
 }
 
-std::tuple<Tensor, Tensor> backward(const Tensor& parameters, const Tensor& images,
-                                    const Tensor& cotangent, int64_t classes, bool at_features,
-                                    bool need_parameters, bool need_images,
-                                    at::IntArrayRef config) {
-  const Students s(parameters, images, cotangent, classes, at_features ? -1 : classes, config);
-  const Network& n = s.net;
-  Tensor g = s.empty({need_parameters ? n.parameters : 0});
-  Tensor g_images = s.empty({need_images ? s.batch : 0, n.channels, n.height, n.width});
+// The gradient by the images of <features, cotangent>.
+Tensor embed_gradient(const Tensor& parameters, const Tensor& images, const Tensor& cotangent,
+                      int64_t classes, at::IntArrayRef config) {
+  const Students s(parameters, images, cotangent, classes, -1, config);
+  Tensor by_images = s.empty({s.batch, s.net.channels, s.net.height, s.net.width});
   DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
     auto r = s.request<T>(m);
-    r.kind = at_features ? Seed::features : Seed::logits;
-    if (need_parameters) r.gradient = row<T>(g, m, s.many);
-    if (need_images) r.image_gradient = row<T>(g_images, m, s.many);
-    execute(n, r, parallel);
+    r.kind = Seed::features;
+    r.image_gradient = row<T>(by_images, m, s.many);
+    execute(s.net, r, parallel);
   });)
-  return {g, g_images};
+  return by_images;
 }
 
 std::string convnet_isa() { return instruction_set(); }
@@ -244,31 +231,30 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
       "(Tensor loss, Tensor gradient)");
   m.def(
       "convnet_step(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
-      "Tensor(a!) carry, Tensor(b!) next) -> Tensor loss");
+      "Tensor(a!) next) -> Tensor loss");
   m.def(
-      "convnet_pull(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
-      "Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope, Tensor loss)");
+      "convnet_step_back(Tensor parameters, Tensor images, Tensor targets, float rate, int[] "
+      "config, "
+      "Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope)");
   m.def(
       "convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
-      "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope, "
-      "Tensor loss)");
+      "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope)");
   m.def(
       "convnet_forward(Tensor parameters, Tensor images, int classes, int[] config) -> "
       "(Tensor logits, Tensor features)");
   m.def(
-      "convnet_backward(Tensor parameters, Tensor images, Tensor cotangent, int classes, "
-      "bool at_features, bool need_parameters, bool need_images, int[] config) -> "
-      "(Tensor parameter_gradient, Tensor image_gradient)");
+      "convnet_embed_gradient(Tensor parameters, Tensor images, Tensor cotangent, int classes, "
+      "int[] config) -> Tensor by_images");
   m.def("convnet_isa() -> str", convnet_isa);
 }
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) {
   m.impl("convnet_gradient", gradient);
   m.impl("convnet_step", step);
-  m.impl("convnet_pull", pull);
+  m.impl("convnet_step_back", step_back);
   m.impl("convnet_tangent", tangent);
   m.impl("convnet_forward", forward);
-  m.impl("convnet_backward", backward);
+  m.impl("convnet_embed_gradient", embed_gradient);
 }
 
 }  // namespace

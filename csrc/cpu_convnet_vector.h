@@ -1,6 +1,19 @@
 // One vector register of channels, and the dual number that carries its derivative along.
-// Included once for every instruction set, inside that set's namespace.
+//
+// This and the headers that build on it are compiled once for each instruction set, which the
+// including file has chosen by a target pragma and by CONVNET_ISA (a namespace, so that no function
+// built for a newer processor is linked elsewhere), CONVNET_VECTOR_BYTES and CONVNET_ACCUMULATORS.
 #pragma once
+
+#include "cpu_convnet.h"
+
+#ifndef CONVNET_ISA
+#define CONVNET_ISA generic
+#define CONVNET_VECTOR_BYTES 16
+#define CONVNET_ACCUMULATORS 12
+#endif
+
+namespace iadd::convnet::CONVNET_ISA {
 
 #define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
@@ -168,3 +181,5 @@ struct Ref {
   }
   INLINE T* last() const { return D ? d : v; }
 };
+
+}  // namespace iadd::convnet::CONVNET_ISA

@@ -2,7 +2,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "convnet.h"
+#include "cpu_convnet.h"
 
 namespace iadd::convnet {
 namespace {
@@ -11,7 +11,7 @@ long blocks(long count, long size) { return (count + size - 1) / size; }
 
 void place_map(Layer& l, bool pool) {
   l.pixels = l.height * l.width;
-  // As in networks.py: one-pixel maps would be constant under the norm.
+  // As in iadd/networks: one-pixel maps would be constant under the norm.
   l.pool = pool && l.height >= 4 && l.width >= 4;
   l.pooled_height = l.pool ? l.height / 2 : l.height;
   l.pooled_width = l.pool ? l.width / 2 : l.width;

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "convnet.h"
+#include "cpu_convnet.h"
 
 namespace iadd::convnet {
 
@@ -20,7 +20,6 @@ struct Request {
   T* gradient = nullptr;    // (parameters,)
   const T* base = nullptr;  // with it `gradient` is base - rate * gradient; may be the same memory
   T rate = 0;
-  T* carry = nullptr;  // (parameters,), of steps from a base: what rounding has taken off so far
   T* image_gradient = nullptr;
   T* target_gradient = nullptr;
   T* logits = nullptr;

@@ -1,4 +1,4 @@
-// The ConvNet family as the native passes see it: shapes, buffer layout and the table of kernels.
+// The ConvNet family as the C++ passes see it: shapes, buffer layout and the table of kernels.
 //
 // A block is [3x3 convolution, instance norm, ReLU, 2x2 average pool]; blocks are followed by a
 // linear head. Maps are held as [channel block][pixel][lane], one vector register of channels wide.
@@ -6,7 +6,8 @@
 // arXiv:1509.09308), held as [frequency][channel block][tile][lane].
 #pragma once
 
-#include "chain.h"
+#include <cmath>
+#include <utility>
 
 namespace iadd::convnet {
 
@@ -49,7 +50,7 @@ struct Network {
 using Task = void (*)(void* context, long index, long thread);
 using Spread = void (*)(long count, void* context, Task task);
 
-enum class Seed { cross_entropy, logits, features, none };  // where the backward pass begins
+enum class Seed { cross_entropy, features, none };  // where the backward pass begins
 
 // One micro-batch. Null outputs are not computed. With `direction` set, every gradient below is its
 // derivative along that direction of the parameters.
@@ -59,7 +60,7 @@ struct Job {
   const T* weights = nullptr;    // packed
   const T* direction = nullptr;  // packed
   const T* images = nullptr;     // (count, channels, height, width)
-  const T* seed = nullptr;       // targets, or the cotangent of logits or features: (count, ...)
+  const T* seed = nullptr;       // targets, or the cotangent of features: (count, ...)
   Seed kind = Seed::none;
   long count = 0;
   T mean = 0;  // 1 / batch
@@ -86,11 +87,9 @@ struct Kernels {
   long (*arena)(const Network&, long count, bool tangent, long threads);
   void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
   void (*run)(const Job<T>&);
-  // The sum of the partial gradients; with a base, base - rate * sum, which may be in place, and
-  // with a carry besides, that step with what rounding took off the ones before.
+  // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.
   void (*collect)(const Network&, const T* partials, long slots, long stride, const T* base, T rate,
-                  T* carry, T* out, long begin, long end);
-  chain::Kernels<T> chain;  // of the plain networks
+                  T* out, long begin, long end);
 };
 
 namespace avx512 {

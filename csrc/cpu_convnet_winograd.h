@@ -5,6 +5,10 @@
 // dx, the transformed g serves y and dx.
 #pragma once
 
+#include "cpu_convnet_vector.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
 template <class T>
 struct Points {
   static constexpr T p = T(0.6875), q = T(1.5);
@@ -181,3 +185,5 @@ void frequencies_to_plane(const T* in, long stride, long tile_rows, long tile_co
                                     });
     }
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

@@ -1,7 +1,12 @@
 // Members of Pass: the linear head and the cross-entropy with soft targets.
 #pragma once
 
-void copy_features() {
+#include "cpu_convnet_pass.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
+template <class T, bool D>
+inline void Pass<T, D>::copy_features() {
   const Layer& l = net.layers[net.depth - 1];
   const T* from = features.last();
   for (long image = 0; image < job.count; ++image)
@@ -11,10 +16,9 @@ void copy_features() {
             from[image * net.padded_features + ((c / L) * l.pooled + i) * L + c % L];
 }
 
-void seed_features() {
+template <class T, bool D>
+inline void Pass<T, D>::seed_features() {
   const Layer& l = net.layers[net.depth - 1];
-  if (job.gradient && !job.accumulate)
-    for (long i = net.gradient_head; i < net.gradient_size; ++i) job.gradient[i] = T(0);
   for (long i = 0; i < job.count * net.padded_features; ++i) feature_gradient.v[i] = T(0);
   for (long image = 0; image < job.count; ++image)
     for (long c = 0; c < l.out; ++c)
@@ -23,7 +27,8 @@ void seed_features() {
             job.seed[(image * l.out + c) * l.pooled + i];
 }
 
-INLINE Num<T, D> dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const {
+template <class T, bool D>
+INLINE Num<T, D> Pass<T, D>::dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const {
   Num<T, D> sum[4] = {};
   long i = 0;
   for (; i + 4 <= vectors; i += 4)
@@ -33,14 +38,16 @@ INLINE Num<T, D> dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const {
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-static INLINE Num<T, D> get(Ref<const T, D> r, long vector) {
+template <class T, bool D>
+INLINE Num<T, D> Pass<T, D>::get(Ref<const T, D> r, long vector) {
   if constexpr (D)
     return {load(r.v + vector * L), load(r.d + vector * L)};
   else
     return {load(r.v + vector * L)};
 }
 
-void head_forward() const {
+template <class T, bool D>
+inline void Pass<T, D>::head_forward() const {
   const long size = net.padded_features;
   each(job.count, [&](long image, const Scratch&) {
     for (long k = 0; k < net.classes; ++k) {
@@ -55,12 +62,9 @@ void head_forward() const {
   for (long i = 0; i < job.count * net.classes; ++i) job.logits[i] = logits.last()[i];
 }
 
-void loss() {
+template <class T, bool D>
+inline void Pass<T, D>::loss() {
   const long classes = net.classes;
-  if (job.kind == Seed::logits) {
-    for (long i = 0; i < job.count * classes; ++i) logit_gradient.v[i] = job.seed[i];
-    return;
-  }
   double sum = 0, slope = 0;
   for (long image = 0; image < job.count; ++image) {
     const long at = image * classes;
@@ -89,7 +93,8 @@ void loss() {
   if (job.slope) *job.slope = slope * double(job.mean);
 }
 
-void head_backward() const {
+template <class T, bool D>
+inline void Pass<T, D>::head_backward() const {
   const long size = net.padded_features, classes = net.classes;
   const Layer& last = net.layers[net.depth - 1];
   each(last.out_blocks, [&](long block, const Scratch&) {
@@ -112,3 +117,5 @@ void head_backward() const {
     job.gradient[net.gradient_head_bias + k] = sum;
   }
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

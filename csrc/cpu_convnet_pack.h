@@ -1,6 +1,10 @@
 // Parameters from their flat order to the operands of the products.
 #pragma once
 
+#include "cpu_convnet_winograd.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
 // One unit of work a channel block a layer and operand, so that threads can share it.
 template <class T>
 struct Packer {
@@ -104,8 +108,7 @@ void pack(const Network& net, const T* parameters, T* packed, long begin, long e
 }
 
 // Adds the partial gradients up in order and returns them to the flat order; with a base, as a step
-// from it. A carry holds what rounding took off the steps before, and takes up what it takes off
-// this one (Kahan 1965).
+// from it.
 template <class T>
 struct Collector {
   static constexpr long L = kLanes<T>;
@@ -114,7 +117,6 @@ struct Collector {
   long slots, stride;
   const T* base;
   T rate;
-  T* carry;
   T* out;
 
   // V is a vector or a single number.
@@ -138,13 +140,7 @@ struct Collector {
 
   template <class V>
   INLINE void put(long at, V v) const {
-    if (carry) {
-      const V from = read<V>(base + at), change = read<V>(carry + at) - v * rate;
-      v = from + change;
-      write(carry + at, change - (v - from));
-    } else if (base) {
-      v = read<V>(base + at) - v * rate;
-    }
+    if (base) v = read<V>(base + at) - v * rate;
     write(out + at, v);
   }
 
@@ -195,7 +191,9 @@ struct Collector {
 
 template <class T>
 void collect(const Network& net, const T* partials, long slots, long stride, const T* base, T rate,
-             T* carry, T* out, long begin, long end) {
-  const Collector<T> collector{net, partials, slots, stride, base, rate, carry, out};
+             T* out, long begin, long end) {
+  const Collector<T> collector{net, partials, slots, stride, base, rate, out};
   for (long i = begin; i < end; ++i) collector.unit(i);
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

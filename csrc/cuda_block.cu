@@ -5,9 +5,9 @@
 
 #include <cuda_runtime.h>
 
-#include "convnet_norm.h"
+#include "cuda_block.h"
 
-namespace iadd::norm {
+namespace iadd::block {
 namespace {
 
 constexpr int kWarp = 32;
@@ -96,4 +96,4 @@ int choose(Pass pass, const Problem<T>& p, void* stream) {
 int launch(Pass pass, const Problem<float>& p, void* stream) { return choose(pass, p, stream); }
 int launch(Pass pass, const Problem<double>& p, void* stream) { return choose(pass, p, stream); }
 
-}  // namespace iadd::norm
+}  // namespace iadd::block

@@ -1,6 +1,10 @@
 // Instance norm, ReLU and average pool of one map of one channel block, forward and backward.
 #pragma once
 
+#include "cpu_convnet_vector.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
 // What is decided once a network and not once a pixel.
 template <bool Norm, bool Relu>
 struct Form {
@@ -167,3 +171,5 @@ BlockGradient<T, D> differentiate(const Layer& l, const Line<F, T, D> line, cons
               [&](long i) INLINE_LAMBDA { x.put(i, Num<T, D>{} - multiply_add(y.get(i), b, a)); });
   return sum;
 }
+
+}  // namespace iadd::convnet::CONVNET_ISA

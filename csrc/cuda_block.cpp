@@ -1,5 +1,5 @@
 // The dispatcher operators of the fused block passes; on the CPU the same text runs plane by plane.
-#include "convnet_norm.h"
+#include "cuda_block.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -15,7 +15,7 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-namespace iadd::norm {
+namespace iadd::block {
 namespace {
 
 using at::Tensor;
@@ -204,4 +204,4 @@ TORCH_LIBRARY_IMPL(iadd, CPU, m) { IADD_BLOCK_OPERATORS(m); }
 TORCH_LIBRARY_IMPL(iadd, CUDA, m) { IADD_BLOCK_OPERATORS(m); }
 #endif
 
-}  // namespace iadd::norm
+}  // namespace iadd::block

@@ -17,7 +17,7 @@
 #define IADD_UNROLL
 #endif
 
-namespace iadd::norm {
+namespace iadd::block {
 
 constexpr double kEpsilon = 1e-5;
 
@@ -333,4 +333,4 @@ int launch(Pass, const Problem<float>&, void* stream);
 int launch(Pass, const Problem<double>&, void* stream);
 #endif
 
-}  // namespace iadd::norm
+}  // namespace iadd::block

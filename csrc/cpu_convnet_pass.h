@@ -4,6 +4,12 @@
 // are always within a unit, so that neither their number nor their pace changes a bit.
 #pragma once
 
+#include "cpu_convnet_block.h"
+#include "cpu_convnet_gemm.h"
+#include "cpu_convnet_winograd.h"
+
+namespace iadd::convnet::CONVNET_ISA {
+
 template <class T, bool D>
 struct Pass {
   static constexpr long L = kLanes<T>;
@@ -185,6 +191,51 @@ struct Pass {
     first_backward();
   }
 
-#include "convnet_convolution.h"
-#include "convnet_head.h"
+  // One channel block of one image's plane, or of the features, as the block before it writes it.
+  struct Place {
+    Ref<T, D> at;
+    long row;
+  };
+
+  // In cpu_convnet_convolution.h: the convolutions with what follows them, forward and backward.
+  Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const;
+  static Place inside(const Layer& l, Ref<T, D> plane);
+  Ref<T, D> tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const;
+  static void clear_margin(const Layer& l, T* plane);
+  void finish_block(long i, long image, long block, const Scratch& s) const;
+  static Product<T> over_channels(long stride, long blocks);
+  void convolution(long i) const;
+  static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole);
+  static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole);
+  static Ref<const T, D> constant(Ref<T, D> r);
+  void frame(const T* image, T* framed) const;
+  void unfold(const T* image, T* columns, T* framed) const;
+  T* columns_of(long image) const;
+  void first_convolution() const;
+  static INLINE void add_to(T* at, Vec<T> g, bool accumulate);
+  void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradient, bool more,
+                           const Scratch& s) const;
+  Place output_gradient(long i, long image, long block, Ref<T, D> plane) const;
+  void convolution_backward(long i) const;
+  void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> out,
+                             T* gradient) const;
+  void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out,
+                            Ref<T, D> in, Ref<T, D> panel) const;
+  static void transpose_weights(const Layer& l, const T* from, long block, long blocks, T* to);
+  void first_backward() const;
+  void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, long blocks) const;
+  void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* gradient) const;
+  void fold(const T* gradient, T* framed, T* out) const;
+  static Ref<const T, D> swapped(Ref<const T, D> r);
+
+  // In cpu_convnet_head.h: the linear head and the cross-entropy with soft targets.
+  void copy_features();
+  void seed_features();
+  INLINE Num<T, D> dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const;
+  static INLINE Num<T, D> get(Ref<const T, D> r, long vector);
+  void head_forward() const;
+  void loss();
+  void head_backward() const;
 };
+
+}  // namespace iadd::convnet::CONVNET_ISA

@@ -1,10 +1,18 @@
-// The inner loops of the CPU kernel. weighted_distance_cpu.cpp includes this file once an
-// instruction set, each time in a namespace of its own with IADD_LANES doubles a register: hence no
-// guard.
+// The inner loops of the CPU kernel. distance_cpu.cpp includes this file once an instruction set,
+// each time in a namespace of its own with IADD_LANES doubles a register: hence no guard.
 //
 // Order of summation: sixteen lanes of doubles, element i to lane i % 16, added up from lane 0.
 // The product of two floats is exact in double, so a float32 sum has the same bits on every
 // instruction set, fused multiply-add or not, and on every number of threads.
+
+#include "distance_loops.h"
+
+#ifndef IADD_LANES
+#define IADD_LANES 2
+#define IADD_ISA plain
+#endif
+
+namespace iadd::IADD_ISA {
 
 constexpr int kParts = kLanes / IADD_LANES;
 
@@ -53,7 +61,7 @@ inline double total(const Doubles (&acc)[kParts]) {
 }
 
 // Sums and unscaled gradients (null: not wanted) of n elements, read once.
-template <class T, Power power>
+template <class T, bool weighted>
 Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, bool weigh_start,
                     T* gs, T* gw, bool stream) {
   Doubles num[kParts] = {}, plain_num[kParts] = {}, den[kParts] = {}, plain_den[kParts] = {};
@@ -65,33 +73,25 @@ Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, b
       const Vec<T> d = load(s + at) - target, e = load(o + at) - target;
       accumulate<T>(plain_num[part], d, d);
       accumulate<T>(plain_den[part], e, e);
-      if constexpr (power == Power::none) {
-        if (gs) store(gs + at, d, stream);
-      } else {
+      if constexpr (weighted) {
         const Vec<T> weight = load(w + at), u = weight * d;
-        if constexpr (power == Power::squared) {
-          accumulate<T>(num[part], u, u);
-          if (weigh_start) accumulate<T>(den[part], weight * e, weight * e);
-          if (gs) store(gs + at, weight * u, stream);
-          if (gw) store(gw + at, u * d, stream);
-        } else {
-          accumulate<T>(num[part], u, d);
-          if (weigh_start) accumulate<T>(den[part], weight * e, e);
-          if (gs) store(gs + at, u, stream);
-          if (gw) store(gw + at, d * d * T(0.5), stream);
-        }
+        accumulate<T>(num[part], u, u);
+        if (weigh_start) accumulate<T>(den[part], weight * e, weight * e);
+        if (gs) store(gs + at, weight * u, stream);
+        if (gw) store(gw + at, u * d, stream);
+      } else {
+        if (gs) store(gs + at, d, stream);
       }
     }
   };
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    lanes(s + i, o + i, t + i, power == Power::none ? w : w + i, gs ? gs + i : gs, gw ? gw + i : gw,
-          stream);
+    lanes(s + i, o + i, t + i, weighted ? w + i : w, gs ? gs + i : gs, gw ? gw + i : gw, stream);
   if (const int64_t rest = n - i) {  // the last lanes, padded with zeros, which add nothing
     T line[6][kLanes] = {};
     for (int64_t k = 0; k < rest; ++k) {
       line[0][k] = s[i + k], line[1][k] = o[i + k], line[2][k] = t[i + k];
-      if constexpr (power != Power::none) line[3][k] = w[i + k];
+      if constexpr (weighted) line[3][k] = w[i + k];
     }
     lanes(line[0], line[1], line[2], line[3], gs ? line[4] : gs, gw ? line[5] : gw, false);
     for (int64_t k = 0; k < rest; ++k) {
@@ -99,12 +99,9 @@ Sums distance_chunk(const T* s, const T* o, const T* t, const T* w, int64_t n, b
       if (gw) gw[i + k] = line[5][k];
     }
   }
-  const Sums plain{0, total(plain_num), 0, total(plain_den)};
-  if constexpr (power == Power::none)
-    return {plain.plain_numerator, plain.plain_numerator, plain.plain_denominator,
-            plain.plain_denominator};
-  return {total(num), plain.plain_numerator, weigh_start ? total(den) : plain.plain_denominator,
-          plain.plain_denominator};
+  const double plain = total(plain_num), start = total(plain_den);
+  return {weighted ? total(num) : plain, plain, weighted && weigh_start ? total(den) : start,
+          start};
 }
 
 // sum of n elements, in the order above
@@ -130,10 +127,10 @@ void unclamped(const T* __restrict__ w, const T* __restrict__ g, T* __restrict__
                const Coefficients<T>& c) {
   int64_t i = 0;
   for (; i + IADD_LANES <= n; i += IADD_LANES) {
-    const Vec<T> weight = load(w + i), scaled = load(g + i) * c.scale, nothing = {};
-    store(h + i, (weight > c.low) & (weight < c.high) ? scaled : nothing, false);
+    const Vec<T> weight = load(w + i), gradient = load(g + i), nothing = {};
+    store(h + i, (weight > T(0)) & (weight < c.high) ? gradient : nothing, false);
   }
-  for (; i < n; ++i) h[i] = w[i] > c.low && w[i] < c.high ? g[i] * c.scale : T(0);
+  for (; i < n; ++i) h[i] = w[i] > T(0) && w[i] < c.high ? g[i] : T(0);
 }
 
 // sum h w, the part of the gradient that the mean takes back
@@ -154,7 +151,7 @@ void adam_chunk(T* __restrict__ v, const T* w, const T* g, T* __restrict__ m, T*
     const T gradient = (h[i] - c.mean_gradient) / c.mean;
     m[i] = c.beta1 * m[i] + c.rest1 * gradient;
     s[i] = c.beta2 * s[i] + c.rest2 * (gradient * gradient);
-    v[i] -= c.step_size * m[i] / (std::sqrt(s[i]) / c.root + c.eps);
+    v[i] -= c.step_size * m[i] / (std::sqrt(s[i]) / c.root + c.epsilon);
   }
 }
 
@@ -162,16 +159,12 @@ template <class T>
 void clamp_chunk(const T* __restrict__ v, T* __restrict__ w, int64_t n, Coefficients<T> c) {
   for (int64_t i = 0; i < n; ++i) {
     const T x = v[i] / c.mean;
-    w[i] = x < c.low ? c.low : x > c.high ? c.high : x;  // not a number stays so
+    w[i] = x < T(0) ? T(0) : x > c.high ? c.high : x;  // not a number stays so
   }
 }
 
 template <class T>
-inline const Loops<T> kLoops{
-    {distance_chunk<T, Power::none>, distance_chunk<T, Power::linear>,
-     distance_chunk<T, Power::squared>},
-    sum_chunk<T>,
-    inner_chunk<T>,
-    adam_chunk<T>,
-    clamp_chunk<T>,
-};
+inline const Loops<T> kLoops{distance_chunk<T, false>, distance_chunk<T, true>, sum_chunk<T>,
+                             inner_chunk<T>,           adam_chunk<T>,           clamp_chunk<T>};
+
+}  // namespace iadd::IADD_ISA

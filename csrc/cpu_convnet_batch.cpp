@@ -1,4 +1,4 @@
-#include "convnet_engine.h"
+#include "cpu_convnet_batch.h"
 
 #include <cstring>
 #include <string>
@@ -113,7 +113,7 @@ class Batch {
     if (request_.gradient)
       spread(net_.collect_units, parallel_, [&](long i, int) {
         kernels_.collect(net_, partials_, parts_.slots, partial_, request_.base, request_.rate,
-                         request_.carry, request_.gradient, i, i + 1);
+                         request_.gradient, i, i + 1);
       });
     if (request_.loss) *request_.loss = sum(losses_);
     if (request_.slope) *request_.slope = sum(slopes_);

@@ -1,0 +1,233 @@
+// The weighted parameter distance of IADD, MTT and DDPP: schema, checks, gradients.
+//
+//   L = sum_p w_p^2 (s_p - t_p)^2 / sum_p (o_p - t_p)^2
+//
+// Everything is done in one pass over memory: the sums and, as the inputs stream by, gradients that
+// still lack the scalar factor 2 / denominator, which is known only at the end. The same in plain
+// PyTorch is iadd/engine/distance/reference.py: the specification.
+
+#include "distance.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <cmath>
+
+#ifdef IADD_WITH_CUDA
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace iadd {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// -------------------------------------------------------------------------------------- Checks
+
+Type type_of(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? Type::float64 : Type::float32;
+}
+
+void check_floating(const Tensor& x, const char* name) {
+  TORCH_CHECK_VALUE(x.dim() == 1 && x.numel() > 0, name, ": shape ", x.sizes(),
+                    ", allowed a flat (P,) with P >= 1");
+  TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name,
+                    ": dtype ", x.scalar_type(), ", allowed float32 or float64");
+}
+
+void check_like(const Tensor& x, const char* name, const Tensor& like) {
+  TORCH_CHECK_VALUE(x.sizes() == like.sizes(), name, ": shape ", x.sizes(), ", allowed ",
+                    like.sizes());
+  TORCH_CHECK_VALUE(x.scalar_type() == like.scalar_type(), name, ": dtype ", x.scalar_type(),
+                    ", allowed ", like.scalar_type());
+  TORCH_CHECK_VALUE(x.device() == like.device(), name, ": device ", x.device(), ", allowed ",
+                    like.device());
+}
+
+void check_written(const Tensor& x, const char* name, const Tensor& like) {
+  check_like(x, name, like);
+  TORCH_CHECK_VALUE(x.is_contiguous(), name, ": strides ", x.strides(), ", allowed contiguous");
+}
+
+// --------------------------------------------------------------------------------- Operations
+
+template <class Problem>
+void dispatch(const Problem& problem, const Tensor& like) {
+  if (like.is_cpu()) return compute(problem);
+#ifdef IADD_WITH_CUDA
+  const c10::cuda::CUDAGuard guard(like.device());
+  const Tensor space = at::empty({workspace(problem)}, like.options().dtype(at::kDouble));
+  const auto error = static_cast<cudaError_t>(launch(problem, space.mutable_data_ptr<double>(),
+                                                     c10::cuda::getCurrentCUDAStream().stream()));
+  C10_CUDA_CHECK(error);
+#endif
+}
+
+struct Pass {
+  Tensor loss, unweighted, scale;
+  Tensor student_gradient, weights_gradient;  // unscaled; undefined where not asked for
+};
+
+Pass run_pass(const Tensor& student, const Tensor& start, const Tensor& target,
+              const OptionalTensor& weights, bool weighted_denominator, bool need_student,
+              bool need_weights) {
+  check_floating(student, "student");
+  check_like(start, "start", student);
+  check_like(target, "target", student);
+  if (weights) check_like(*weights, "weights", student);
+  // Held until the kernel has been started: a copy where the input was not contiguous.
+  const Tensor s = student.contiguous(), o = start.contiguous(), t = target.contiguous();
+  const Tensor w = weights ? weights->contiguous() : Tensor();
+  Pass pass;
+  for (Tensor* scalar : {&pass.loss, &pass.unweighted, &pass.scale})
+    *scalar = at::empty({}, s.options());
+  if (need_student) pass.student_gradient = at::empty_like(s);
+  if (need_weights) pass.weights_gradient = at::empty_like(w);
+  auto written = [](const Tensor& x) { return x.defined() ? x.mutable_data_ptr() : nullptr; };
+  dispatch(Distance{.size = s.numel(),
+                    .type = type_of(s),
+                    .student = s.const_data_ptr(),
+                    .start = o.const_data_ptr(),
+                    .target = t.const_data_ptr(),
+                    .weights = w.defined() ? w.const_data_ptr() : nullptr,
+                    .weighted_denominator = weighted_denominator && w.defined(),
+                    .student_gradient = written(pass.student_gradient),
+                    .weights_gradient = written(pass.weights_gradient),
+                    .loss = pass.loss.mutable_data_ptr(),
+                    .unweighted = pass.unweighted.mutable_data_ptr(),
+                    .scale = pass.scale.mutable_data_ptr()},
+           s);
+  return pass;
+}
+
+using Pair = std::tuple<Tensor, Tensor>;
+
+Pair distance(const Tensor& student, const Tensor& start, const Tensor& target,
+              const OptionalTensor& weights, bool weighted_denominator) {
+  const Pass pass = run_pass(student, start, target, weights, weighted_denominator, false, false);
+  return {pass.loss, pass.unweighted};
+}
+
+struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
+  static variable_list forward(AutogradContext* context, const Tensor& student, const Tensor& start,
+                               const Tensor& target, const OptionalTensor& weights,
+                               bool weighted_denominator) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const Pass pass = run_pass(student, start, target, weights, weighted_denominator,
+                               student.requires_grad(), weights && weights->requires_grad());
+    // The inputs too, so that autograd notices when one of them is changed before the backward.
+    context->save_for_backward({student, weights.value_or(Tensor()), pass.student_gradient,
+                                pass.weights_gradient, pass.scale});
+    context->mark_non_differentiable({pass.unweighted});
+    return {pass.loss, pass.unweighted};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& upstream) {
+    variable_list gradients(5);
+    if (!upstream[0].defined()) return gradients;
+    TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(),
+                                "the weighted distance has first derivatives only");
+    const variable_list saved = context->get_saved_variables();
+    const Tensor scale = upstream[0] * saved[4];
+    // Where no second backward can come, the buffer of the forward becomes the gradient.
+    const bool last = !torch::autograd::get_current_graph_task_keep_graph();
+    auto scaled = [&](Tensor x) { return !x.defined() ? x : last ? x.mul_(scale) : x * scale; };
+    gradients[0] = scaled(saved[2]), gradients[3] = scaled(saved[3]);
+    return gradients;
+  }
+};
+
+Pair distance_autograd(const Tensor& student, const Tensor& start, const Tensor& target,
+                       const OptionalTensor& weights, bool weighted_denominator) {
+  if (at::GradMode::is_enabled()) {
+    for (const auto& [x, name] : {std::pair{&start, "start"}, std::pair{&target, "target"}})
+      TORCH_CHECK_VALUE(!x->requires_grad(), name,
+                        ": requires a gradient, allowed a constant only: detach it");
+    if (student.requires_grad() || (weights && weights->requires_grad())) {
+      auto found = DistanceFunction::apply(student, start, target, weights, weighted_denominator);
+      return {found[0], found[1]};
+    }
+  }
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return distance(student, start, target, weights, weighted_denominator);
+}
+
+void weights_step(const Tensor& v, const Tensor& weights, const Tensor& gradient,
+                  const Tensor& exp_avg, const Tensor& exp_avg_sq, int64_t step, double lr,
+                  double high, bool maximise) {
+  check_floating(v, "v");
+  check_written(v, "v", v);
+  check_written(weights, "weights", v);
+  check_like(gradient, "gradient", v);
+  check_written(exp_avg, "exp_avg", v);
+  check_written(exp_avg_sq, "exp_avg_sq", v);
+  TORCH_CHECK_VALUE(step >= 1, "step: ", step, ", allowed 1 or more");
+  TORCH_CHECK_VALUE(high > 0, "high: ", high, ", allowed above 0");
+  const Tensor g = gradient.contiguous();
+  // Written behind autograd's back: let it know that what it may have saved is gone.
+  for (const Tensor& x : {v, weights, exp_avg, exp_avg_sq})
+    if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
+  dispatch(Step{.size = v.numel(),
+                .type = type_of(v),
+                .v = v.mutable_data_ptr(),
+                .weights = weights.mutable_data_ptr(),
+                .exp_avg = exp_avg.mutable_data_ptr(),
+                .exp_avg_sq = exp_avg_sq.mutable_data_ptr(),
+                .gradient = g.const_data_ptr(),
+                .step_size = (maximise ? -lr : lr) / (1 - std::pow(kBeta1, step)),
+                .root = std::sqrt(1 - std::pow(kBeta2, step)),
+                .high = high},
+           v);
+}
+
+// What this file was built for and what it runs: "torch=2.15.0 cuda=1 cpu=avx512".
+std::string kernel_info() {
+#ifdef IADD_WITH_CUDA
+  const std::string cuda = "1";
+#else
+  const std::string cuda = "0";
+#endif
+  return "torch=" TORCH_VERSION " cuda=" + cuda + " cpu=" + instruction_set();
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(iadd, m) {
+  m.def("kernel_info() -> str", kernel_info);
+  m.def(
+      "distance(Tensor student, Tensor start, Tensor target, Tensor? weights=None, "
+      "bool weighted_denominator=False) -> (Tensor loss, Tensor unweighted)");
+  m.def(
+      "weights_step(Tensor(a!) v, Tensor(b!) weights, Tensor gradient, Tensor(c!) exp_avg, "
+      "Tensor(d!) exp_avg_sq, int step, float lr, float high, bool maximise) -> ()");
+}
+
+TORCH_LIBRARY_IMPL(iadd, Autograd, m) {
+  m.impl("distance", distance_autograd);
+  // It has no gradient of its own and says so by having none.
+  m.impl("weights_step", torch::CppFunction::makeFallthrough());
+}
+
+TORCH_LIBRARY_IMPL(iadd, CPU, m) {
+  m.impl("distance", distance);
+  m.impl("weights_step", weights_step);
+}
+
+#ifdef IADD_WITH_CUDA
+TORCH_LIBRARY_IMPL(iadd, CUDA, m) {
+  m.impl("distance", distance);
+  m.impl("weights_step", weights_step);
+}
+#endif
+
+}  // namespace iadd
