@@ -236,7 +236,8 @@ def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
     """How many experts are trained side by side: one on a CPU, on a card as many as may fill it."""
     if device.type == "cpu" or not choose_backend(network, device).batched:
         return 1
-    return max(1, FULL // (recipe.batch * network.options.width))
+    width = network.options.width if network.options else 1
+    return max(1, FULL // (recipe.batch * width))
 
 
 def _copying(snapshots: list[Tensor]) -> Callable[[int, Tensor], None]:

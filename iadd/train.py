@@ -168,7 +168,7 @@ def _step(
 
 def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:
     """Batch-norm statistics over at most 4,096 training images; None without batch norm."""
-    if network.options.norm != "batchnorm":
+    if not network.has_batch_norm:
         return None
     with torch.no_grad():
         return network.batch_statistics(params, images[:4096])

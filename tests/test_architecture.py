@@ -28,7 +28,7 @@ ONLY = {
     "optuna": {"search"},
     "pandas": {"leaderboard", "search"},
     "pyarrow": {"leaderboard", "search"},
-    "torchvision": {"data"},
+    "torchvision": {"data", "networks"},
     "sklearn": {"data"},
     "matplotlib": {"leaderboard", "search"},
     "yaml": {"pipeline"},

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from iadd.networks import ARCHITECTURES, Layers, Options, build_network, parse_name
+from iadd.networks import ARCHITECTURES, build_network, parse_name
 from iadd.seeds import generator_for
 
 
@@ -108,48 +107,3 @@ def test_sizes_are_checked() -> None:
         build_network("mlp", 1, 4, 10)
     with pytest.raises(ValueError, match="2 channels"):
         build_network("mlp", 2, 8, 10)
-
-
-@pytest.mark.parametrize(
-    ("batch", "side", "kernel", "as_matrix"),
-    [
-        (100, (4, 4), 5, True),
-        (16, (2, 2), 3, True),
-        (99, (1, 3), 3, True),
-        (40, (3, 2), 5, True),
-        (10, (2, 2), 3, False),
-        (99, (4, 4), 5, False),
-        (999, (8, 8), 5, False),
-    ],
-)
-def test_small_maps_are_convolved_as_one_matrix(
-    batch: int, side: tuple[int, int], kernel: int, as_matrix: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With its gradients and, for the unrolled gradient, their own derivatives."""
-    drawn = torch.Generator().manual_seed(0)
-    leaves = [
-        torch.randn(shape, generator=drawn, dtype=torch.float64, requires_grad=True)
-        for shape in [(batch, 3, *side), (4, 3, kernel, kernel), (4,)]
-    ]
-    x, weight, bias = leaves
-    expected = _twice_derived(F.conv2d(x, weight, bias, padding=kernel // 2), leaves)
-    if as_matrix:
-        monkeypatch.setattr(F, "conv2d", lambda *_: pytest.fail("a kernel where a matrix is less"))
-    layers = Layers(Options(depth=1, width=4), iter([weight, bias]), None)
-    made = _twice_derived(layers.conv(x, 4, kernel, padding=kernel // 2), leaves)
-    for a, b in zip(made, expected, strict=True):
-        assert a.shape == b.shape
-        assert float((a - b).detach().norm() / b.detach().norm()) < 1e-13
-
-
-def _twice_derived(y: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
-    first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-    twice = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
-    return [y, *first, *twice]
-
-
-def test_no_infinity_is_lost_in_a_convolution_as_one_matrix() -> None:
-    weight, bias, x = torch.ones(2, 3, 3, 3), torch.zeros(2), torch.ones(99, 3, 2, 2)
-    weight[1, 2, 0, 1] = math.inf
-    y = Layers(Options(depth=1, width=2), iter([weight, bias]), None).conv(x, 2)
-    assert not torch.isfinite(y).all()

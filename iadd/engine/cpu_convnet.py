@@ -41,7 +41,7 @@ def unavailable() -> str | None:
 def _config(network: Network) -> list[int] | None:
     """The operators' description of a network, or None outside the family."""
     options = network.options
-    if network.architecture != "convnet" or options.depth > MAX_DEPTH:
+    if options is None or network.architecture != "convnet" or options.depth > MAX_DEPTH:
         return None
     try:
         norm = ("nonorm", "instancenorm").index(options.norm)

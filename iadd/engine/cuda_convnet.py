@@ -24,7 +24,8 @@ def fits(network: Network) -> bool:
     """A ConvNet with instance norm or none, ReLU or none, average pooling or none."""
     options = network.options
     return (
-        network.architecture == "convnet"
+        options is not None
+        and network.architecture == "convnet"
         and options.norm in ("instancenorm", "nonorm")
         and options.activation in ("relu", "linear")
         and options.pooling in ("avgpool", "nopool")
@@ -41,7 +42,9 @@ class CudaConvNet(Backend):
 
     @property
     def name(self) -> str:
-        fused = self.network.options.norm == "instancenorm" and cuda_block.fused(self.device)
+        options = self.network.options
+        normed = options is not None and options.norm == "instancenorm"
+        fused = normed and cuda_block.fused(self.device)
         precision = self.network.precision
         return (
             "cuda-convnet"

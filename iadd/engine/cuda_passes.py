@@ -48,6 +48,7 @@ class ConvNets:
         self.params = self.params.detach().reshape(-1, self.network.num_parameters)  # (M, P)
         self.count = len(self.params)
         options = self.network.options
+        assert options is not None
         self.norm = options.norm == "instancenorm"
         sides = [self.network.resolution]
         self.forms = []
