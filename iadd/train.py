@@ -36,9 +36,6 @@ class TrainingPlan:
     """Weight of GSAM's step against the surrogate gap."""
 
 
-Schedule = TrainingPlan  # the old name, until every caller has moved
-
-
 def train(
     network: Network,
     params: Tensor,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from iadd import experts as experts_room
 from iadd.artifacts import load_tensors, save_tensors
 from iadd.data import Dataset, load_dataset
-from iadd.engine.backend import choose_backend, gradient_reference
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.backend import choose_backend
 from iadd.experts import RECIPES, Experts, Recipe, expert_spec, named_recipe, record_shard
 from iadd.networks import Network, build_network
 
@@ -56,7 +57,8 @@ def test_a_trajectory_is_plain_sgd(blobs: Dataset, network: Network, tmp_path: P
     experts = Experts([tmp_path / "s.safetensors"], spec)
     start = experts.snapshot(0, 0)
     targets = F.one_hot(blobs.train.labels, network.classes).double()
-    _, grad = gradient_reference(network, start.double(), blobs.train.images.double(), targets)
+    backend = AutogradBackend(network, start.device, torch.float64)
+    _, grad = backend.gradient(start.double(), blobs.train.images.double(), targets)
     assert torch.allclose(experts.snapshot(0, 1).double(), start - 0.1 * grad, atol=1e-6)
 
 

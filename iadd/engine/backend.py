@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
 from iadd.engine import cpu_convnet, cuda_convnet
 from iadd.engine.autograd import AutogradBackend
@@ -29,48 +28,3 @@ def choose_backend(
     if device.type == "cuda" and cuda_convnet.fits(network):
         return cuda_convnet.CudaConvNet(network, device, dtype)
     return AutogradBackend(network, device, dtype)
-
-
-# Thin wrappers for callers that have no backend yet; they go when everybody has.
-
-
-def _of(network: Network, params: Tensor) -> Backend:
-    return choose_backend(network, params.device, params.dtype)
-
-
-def path(network: Network, params: Tensor) -> str:
-    return _of(network, params).name
-
-
-def batched(network: Network, params: Tensor) -> bool:
-    return _of(network, params).batched
-
-
-def gradient(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    return _of(network, params).gradient(params, images, targets)
-
-
-def tangent(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
-) -> Tangent:
-    return _of(network, params).tangent(params, images, targets, direction)
-
-
-def logits(network: Network, params: Tensor, images: Tensor) -> Tensor:
-    return _of(network, params).logits(params, images)
-
-
-def embed(network: Network, params: Tensor, images: Tensor) -> Tensor:
-    return _of(network, params).embed(params, images)
-
-
-def embed_gradient(network: Network, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
-    return _of(network, params).embed_gradient(params, images, cotangent)
-
-
-def gradient_reference(
-    network: Network, params: Tensor, images: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    return AutogradBackend(network, params.device, params.dtype).gradient(params, images, targets)
