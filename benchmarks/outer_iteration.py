@@ -1,15 +1,11 @@
 """One outer iteration of trajectory matching: the engine against the plain unroll.
 
     python benchmarks/outer_iteration.py [--settings a,b,c,d] [--rounds 5] [--threads 2] [--json]
-    python benchmarks/outer_iteration.py --settings generic         # networks without a native pass
-    python benchmarks/outer_iteration.py --precision [--settings a,c] [--seeds 9] [--steps 20]
+    python benchmarks/outer_iteration.py --settings generic         # networks by autograd
 
 Validates in float64, then times both in turn in one process, here as shipped and in a child process
 whose allocator keeps its memory (what tuning alone gives the plain way), and takes each one's
 peak memory in a process of its own. Prints medians and the range of the ratios.
-
-`--precision` measures float32 instead: how far the engine's image gradient, and that of the plain
-way merely put into channels_last, are from the plain way's and from float64, over several seeds.
 """
 
 from __future__ import annotations
@@ -32,6 +28,7 @@ import torch.nn.functional as F
 from reference import SETTINGS, Setting
 from torch import Tensor
 
+from iadd.engine.backend import Backend, choose_backend
 from iadd.engine.student import Step
 from iadd.engine.unroll import unroll
 from iadd.networks import Network, build_network
@@ -42,7 +39,7 @@ STEP_SIZE = 0.02
 
 @dataclass(frozen=True)
 class Generic:
-    """A network of the house without a native pass; the plain way takes the same function."""
+    """A network whose passes are autograd's; the plain way takes the same function."""
 
     name: str
     channels: int
@@ -52,7 +49,6 @@ class Generic:
     classes: int = 10
 
 
-# Unrolls as long as trajectory matching's own (50, more or less): see the README for shorter ones.
 GENERIC = {
     "convnet-batchnorm": Generic("convnet-d3-w128-batchnorm", 3, 32, 10, 20),
     "alexnet": Generic("alexnet", 3, 32, 10, 50),
@@ -68,6 +64,7 @@ class Problem(NamedTuple):
 
     setting: Setting | Generic
     network: Network
+    backend: Backend
     start: Tensor
     target: Tensor
     images: Tensor
@@ -84,7 +81,9 @@ def problem(
     target = start + 0.02 * torch.randn(len(start), generator=g)
     images = torch.randn(setting.batch, setting.channels, side, side, generator=g)
     labels = torch.arange(setting.batch) % setting.classes
-    return Problem(setting, network, start.to(dtype), target.to(dtype), images.to(dtype), labels)
+    backend = choose_backend(network, start.device, dtype)
+    ends = start.to(dtype), target.to(dtype)
+    return Problem(setting, network, backend, *ends, images.to(dtype), labels)
 
 
 def ours(p: Problem) -> tuple[Tensor, Tensor, Tensor, str]:
@@ -97,21 +96,14 @@ def ours(p: Problem) -> tuple[Tensor, Tensor, Tensor, str]:
 
     targets = F.one_hot(p.labels, p.setting.classes).to(p.start)
     steps = [Step(None, None)] * p.setting.steps
-    result = unroll(p.network, p.start, p.images, targets, STEP_SIZE, steps, endpoint)
+    result = unroll(p.backend, p.start, p.images, targets, STEP_SIZE, steps, endpoint)
     return result.loss, result.images, result.step_size, result.path
 
 
-def plain(
-    p: Problem, layout: torch.memory_format = torch.contiguous_format
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same three by autograd through the whole unroll, in `layout`."""
-    if isinstance(p.setting, Setting):
-        apply = reference.functional(p.setting, layout)
-    else:
-
-        def apply(params: Tensor, images: Tensor) -> Tensor:
-            return p.network.apply(params, images.contiguous(memory_format=layout))
-
+def plain(p: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """The same three by autograd through the whole unroll."""
+    own = isinstance(p.setting, Generic)
+    apply = p.network.apply if own else reference.functional(p.setting)
     alpha = torch.tensor(STEP_SIZE, dtype=p.start.dtype)
     return reference.outer_iteration(
         apply, p.setting.steps, p.start, p.target, p.images, p.labels, alpha
@@ -205,50 +197,6 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def precision(name: str, options: argparse.Namespace) -> dict[str, object]:
-    """Quartiles over seeds of relative L2 errors of the float32 image gradient.
-
-    `plain`: against the contiguous plain way; `float64`: against the engine in float64, which
-    equals the plain way to rounding there.
-    """
-    setting = KNOWN[name]
-    setting = replace(setting, steps=options.steps or setting.steps)
-    error = validate(setting)
-    errors: dict[str, list[float]] = {}
-    path = ""
-    for seed in range(options.seeds):
-        p = problem(setting, seed=seed)
-        contiguous = plain(p)[1].double()
-        exact = ours(problem(setting, torch.float64, seed))[1]
-        _, engine, _, path = ours(p)
-        found = {"engine": engine, "channels_last": plain(p, torch.channels_last)[1]}
-        for way, image in found.items():
-            errors.setdefault(f"{way}_plain", []).append(apart(image, contiguous))
-            errors.setdefault(f"{way}_float64", []).append(apart(image, exact))
-        errors.setdefault("contiguous_float64", []).append(apart(contiguous, exact))
-    quartiles = {
-        key: [float(f"{q:.2g}") for q in statistics.quantiles(e, n=4, method="inclusive")]
-        for key, e in errors.items()
-    }
-    about = {"setting": name, "steps": setting.steps, "seeds": options.seeds, "path": path}
-    return about | {"float64_error": error} | quartiles
-
-
-def apart(a: Tensor, b: Tensor) -> float:
-    """Relative L2 distance of `a` from `b`."""
-    return float((a.double() - b).norm() / b.norm())
-
-
-def show_precision(row: dict[str, object]) -> None:
-    print(f"{row['setting']:>18}  J = {row['steps']}, {row['seeds']} seeds, {row['path']}")
-    for against in ("plain", "float64"):
-        for way in ("engine", "channels_last", "contiguous"):
-            if quartiles := row.get(f"{way}_{against}"):
-                low, middle, high = quartiles  # type: ignore[misc]
-                print(f"{way:>20} - {against:<7}  median {middle:.1e} ({low:.1e} to {high:.1e})")
-    sys.stdout.flush()
-
-
 def show(row: dict[str, object]) -> None:
     low, high = row["speedup_range"]  # type: ignore[misc]
     print(
@@ -266,11 +214,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one object a line")
-    parser.add_argument("--precision", action="store_true", help="float32 errors, not times")
-    parser.add_argument("--seeds", type=int, default=9, help="of --precision")
-    parser.add_argument(
-        "--steps", type=int, help="student steps of --precision in place of a setting's own"
-    )
     parser.add_argument("--task", choices=("time", "ours", "plain"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -287,11 +230,8 @@ def main() -> None:
             else:
                 print(json.dumps(extra_peak(p, ways[options.task])))
             continue
-        row = precision(name, options) if options.precision else measure(name, options)
-        if options.json:
-            print(json.dumps(row), flush=True)
-        else:
-            (show_precision if options.precision else show)(row)
+        row = measure(name, options)
+        print(json.dumps(row), flush=True) if options.json else show(row)
 
 
 if __name__ == "__main__":
