@@ -48,7 +48,7 @@ class Protocol:
 
     def families(self, dataset: Dataset) -> Augmentation:
         """What training images go through."""
-        return Augmentation(dataset.augmentations if self.augmented else ())
+        return dataset.augmentation if self.augmented else Augmentation(())
 
     def label_regime(self, synthetic: SyntheticSet) -> Regime:
         """Which results a set's results may be ranked with."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from iadd.artifacts import source_hash
 from iadd.data import Transform
-from iadd.data import folder as image_tree
+from iadd.data.folder import files_of
+from iadd.data.images import decode
 from iadd.synthetic import TENSORS, SyntheticSet
 
 
@@ -36,15 +37,17 @@ def import_folder(
         return SyntheticSet.load(folder / TENSORS)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of images")
-    files, labels, names = image_tree.files_of(folder)
-    pixels = torch.from_numpy(image_tree.decode(files, channels, resolution)).float() / 255
+    tree = files_of(folder)
+    decoded = decode(tree.files, channels, resolution)
+    low, high = decoded.low, decoded.high
+    pixels = torch.from_numpy(decoded.images).float().sub_(low).div_(high - low)
     return SyntheticSet(
         images=transform.apply(pixels),
-        labels=torch.from_numpy(labels),
+        labels=torch.from_numpy(tree.labels),
         transform=transform,
-        class_names=names,
+        class_names=tree.class_names,
         step_size=step_size,
-        spec={"imported": "folder", "folder": folder.name, "sha256": source_hash(files)},
+        spec={"imported": "folder", "folder": folder.name, "sha256": source_hash(tree.files)},
     )
 
 

@@ -80,7 +80,7 @@ def expert_spec(
     source: hash of the code that trains experts; None where the caller keeps no such record.
     """
     own = {} if source is None else {"source": source}
-    families = dataset.augmentations if recipe.augmentation else ()
+    families = dataset.augmentation.families if recipe.augmentation else ()
     return own | {
         "kind": "experts",
         "dataset": dataset.name,

@@ -65,7 +65,7 @@ def test_rows_are_a_function_of_names(blobs: Dataset) -> None:
         ("mlp-w16", 1),
         ("convnet-d2-w8-batchnorm", 0),
     ]
-    assert all(r["status"] == "ok" and 0.4 < float(str(r["accuracy"])) <= 1 for r in rows), rows
+    assert all(r["status"] == "ok" and 0.3 < float(str(r["accuracy"])) <= 1 for r in rows), rows
     assert accuracies(0) == accuracies(0)
     one = judge(blobs, real_set(blobs), networks={"mlp-w16": 1})
     assert one[0]["accuracy"] == rows[0]["accuracy"]  # independent of what else is judged

@@ -12,7 +12,7 @@ from method_cases import SEEDS, make, small_problem, tiny
 from torch import Tensor
 
 from iadd import methods
-from iadd.augment import augment
+from iadd.augment import Augmentation, augment
 from iadd.engine.distance import Distance
 from iadd.methods._gradient import gradient_distance
 from iadd.methods._published import published
@@ -164,7 +164,7 @@ def test_gradient_matching_equals_double_backward(name: str, task: methods.Probl
 
 def test_distribution_matching_equals_float64(task: methods.Problem) -> None:
     method = make("dm", task, batch_real=1000)
-    plain = replace(task.dataset, augmentations=())
+    plain = replace(task.dataset, augmentation=Augmentation(()))
     method.problem = methods.Problem(plain, task.network, 2)
     images = task.dataset.train.images[task.random_rows(generator_for("rows"))]
     found = method.gradients(0, {"images": images}, generator_for("dm"))

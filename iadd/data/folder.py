@@ -1,130 +1,211 @@
-"""Image trees of the user's: one folder a class, found, checked and decoded to one array."""
+"""Image trees of the user's: one folder a class, found and read; what is not read is listed."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from iadd.data.images import SUFFIXES, Look, Progress, decode
+from iadd.data.raw import Labels, Part, Raw, Source
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-)
-
-LARGEST = 256  # pixels a side that images may have
+TRAIN = ("train", "training")
+VALIDATION = ("val", "valid", "validation", "dev")
+TEST = ("test", "testing")
+MASKS = ("mask", "segment", "annotation")  # in names of folders beside a folder `images`
 
 
-def layout(root: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the training and, if there is one, the test classes.
+@dataclass(frozen=True)
+class Tree:
+    """Files of a folder of classes, their labels (N,), the class names, and what is left out."""
 
-    Either `root/<class>/...`, or `root/train/<class>/...` with or without `root/test/<class>/...`.
+    files: list[Path]
+    labels: Labels
+    class_names: tuple[str, ...]
+    left_out: Counter[str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders whose subfolders are the training classes, and the one of the test classes."""
+
+    train: tuple[Path, ...]
+    test: Path | None
+    remarks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read(
+    source: Source, part: Part, like: Raw | None = None, progress: Progress | None = None
+) -> Raw | None:
+    """Read a part of the user's image tree; None for a test part where there is no test folder.
+
+    Both parts' class names are checked before anything is decoded.
+    """
+    root = source.folder
+    found = layout(root)
+    tree = files_of(*found.train)
+    if found.test is not None:
+        for name in sorted({*tree.class_names} ^ {f.name for f in _folders(found.test)}):
+            lacks = found.test.name if name in tree.class_names else found.train[0].name
+            raise ValueError(f"{root}: class {name!r} has no folder in {lacks}/")
+        test = files_of(found.test)
+        tree = tree if part == "train" else test
+    elif part == "test":
+        return None
+    look = None
+    if like is not None:
+        deep = like.images.dtype != np.uint8
+        background = 255 if like.background is None else like.background
+        look = Look(like.images.shape[1], like.images.shape[2], deep, background)
+    decoded = decode(tree.files, source.channels, source.resolution, like=look, progress=progress)
+    remarks = found.remarks if part == "train" else ()
+    if decoded.several:
+        tree.left_out["files' further frames or pages (the first is read)"] = decoded.several
+    return Raw(
+        decoded.images,
+        tree.labels,
+        decoded.digests,
+        tree.class_names,
+        like.low if like else decoded.low,
+        like.high if like else decoded.high,
+        decoded.look.background if decoded.transparent else None,
+        remarks,
+        (*(found.left_out if part == "train" else ()), *_told(part, tree.left_out)),
+    )
+
+
+def _told(part: Part, left_out: Counter[str]) -> list[str]:
+    return [f"{part}: {count} {what}" for what, count in sorted(left_out.items())]
+
+
+def layout(root: Path) -> Layout:
+    """Find out how an image tree is laid out.
+
+    Either `root/<class>/...`, or `root/train/<class>/...` with or without `root/test/<class>/...`
+    (also Training, Testing). A folder `val` beside `train` is read as training images: which
+    images are held out for validation is this program's to say.
+
+    Raises:
+        ValueError: no such folder, or one that could mean several things.
     """
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder of images")
-    train, test = root / "train", root / "test"
-    if train.is_dir() and _folders(train):
-        return train, test if test.is_dir() else None
-    return root, None
+    folders = _folders(root)
+    roles = {
+        role: [folder for folder in folders if folder.name.lower() in names]
+        for role, names in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+    }
+    nested = [f for found in roles.values() for f in found if _folders(f)]
+    flat = len(folders) == sum(len(found) for found in roles.values()) > 0  # train/*.png
+    if not nested and not flat:
+        return Layout((root,), None, (), _outside(_images_in(root)))
+    for role, found in roles.items():
+        if len(found) > 1:
+            raise ValueError(f"{root}: {found[0].name}/ and {found[1].name}/ are both for {role}")
+        if found and found[0] not in nested:
+            raise ValueError(
+                f"{found[0]}: holds no class folders; images must lie in "
+                f"{found[0].name}/<class>/, or the folder elsewhere"
+            )
+    if not roles["train"]:
+        raise ValueError(
+            f"{root}: has {nested[0].name}/ with class folders but no train/; put the training "
+            "classes into train/, or give as root the folder whose subfolders are the classes"
+        )
+    others = [folder for folder in folders if folder not in nested]
+    remarks = tuple(
+        f"images of {folder.name}/ are read as training images; the validation split is cut anew"
+        for folder in roles["validation"]
+    )
+    beside = [f"folder {folder.name}/ beside {nested[0].name}/" for folder in others]
+    return Layout(
+        (*roles["train"], *roles["validation"]),
+        roles["test"][0] if roles["test"] else None,
+        remarks,
+        (*beside, *_outside(_images_in(root))),
+    )
 
 
-def files_of(root: Path) -> tuple[list[Path], NDArray[np.int64], tuple[str, ...]]:
-    """List the images of a folder of classes: files, labels (N,) int64, class names.
+def _outside(images: int) -> tuple[str, ...]:
+    return (f"{images} images outside the class folders",) if images else ()
 
-    Classes and files come in the order of their names. Where a class folder has a folder `images`,
-    only that is read, so that masks beside it are left out.
+
+def _images_in(folder: Path) -> int:
+    return sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir() if path.is_file())
+
+
+def files_of(root: Path, *more: Path) -> Tree:
+    """List the images of folders of classes, classes in the order of their names, all depths.
+
+    Folders of masks beside a folder `images` are left out.
 
     Raises:
-        ValueError: fewer than 2 classes, or a class without images.
+        ValueError: fewer than 2 classes, a class without images, or a class in `more` alone.
     """
-    classes = _folders(root)
-    if len(classes) < 2:
+    names = [folder.name for folder in _folders(root)]
+    if len(names) < 2:
         raise ValueError(
-            f"{root}: has {len(classes)} class folder(s), at least 2 are needed (<class>/*.png)"
+            f"{root}: has {len(names)} class folder(s), at least 2 are needed (<class>/*.png)"
         )
-    files: list[Path] = []
+    for folder in (folder for other in more for folder in _folders(other)):
+        if folder.name not in names:
+            raise ValueError(f"{folder}: class {folder.name!r} is not in {root.name}/")
+    tree = Tree([], np.empty(0, dtype=np.int64), tuple(names), Counter())
     labels: list[int] = []
-    for label, folder in enumerate(classes):
-        nested = folder / "images"
-        inside = nested if nested.is_dir() else folder
-        found = sorted(
-            path
-            for path in inside.iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
+    for label, name in enumerate(names):
+        found: list[Path] = []
+        for folder in (place / name for place in (root, *more)):
+            if folder.is_dir():
+                _collect(folder, found, tree.left_out)
         if not found:
-            raise ValueError(f"{inside}: class {folder.name!r} has no images")
-        files += found
+            raise ValueError(f"{root / name}: class {name!r} has no images")
+        tree.files.extend(found)
         labels += [label] * len(found)
-    return files, np.array(labels, dtype=np.int64), tuple(folder.name for folder in classes)
+    for place in (root, *more):
+        if more and (outside := _images_in(place)):
+            tree.left_out[f"images in {place.name}/ outside the class folders"] = outside
+    return Tree(tree.files, np.array(labels, dtype=np.int64), tree.class_names, tree.left_out)
+
+
+def _collect(folder: Path, found: list[Path], left_out: Counter[str]) -> None:
+    """Add the images under a folder; count what is passed over."""
+    visited: set[str] = set()  # A link may lead back to a folder above it.
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        for name in [name for name in folders if _hidden(name)]:
+            folders.remove(name)
+            left_out["hidden folders"] += 1
+        if "images" in folders:
+            for name in [n for n in folders if any(word in n.lower() for word in MASKS)]:
+                folders.remove(name)
+                left_out[f"folders {name}/ beside images/"] += 1
+        folders.sort()
+        _sort_out(Path(place), sorted(names), found, left_out)
+
+
+def _sort_out(place: Path, names: Sequence[str], found: list[Path], left_out: Counter[str]) -> None:
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        if _hidden(name):
+            left_out["hidden files"] += 1
+        elif suffix in SUFFIXES:
+            found.append(place / name)
+        else:
+            left_out[f"files {suffix or 'without a suffix'}"] += 1
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in "._")
-
-
-def decode(
-    files: Sequence[Path], channels: int | None = None, resolution: int | None = None
-) -> NDArray[np.uint8]:
-    """Read images to one array (N, C, R, R) uint8.
-
-    Args:
-        channels: 1 or 3; None: 1 where every image is grey (also grey stored as RGB), else 3.
-        resolution: images are cropped about their centre to a square and resized to it; None:
-            all must be squares of one size.
-
-    Raises:
-        ValueError: an unreadable image, or sizes that differ without a resolution, with its name.
-    """
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels: {channels} is not allowed, only 1 or 3")
-    images: list[NDArray[np.uint8]] = []  # each (1 or 3, H, W)
-    for path in files:
-        images.append(_read(path, channels, resolution))
-        first, (height, width) = images[0].shape[1:], images[-1].shape[1:]
-        if (height, width) != first or height != width or height > LARGEST:
-            raise ValueError(
-                f"{path}: is {width}x{height} pixels, {files[0].name} {first[1]}x{first[0]}; give "
-                f"a resolution for all but squares of one size up to {LARGEST}"
-            )
-    channels = channels or max((len(image) for image in images), default=1)
-    side = images[0].shape[1] if images else resolution or 0
-    stacked = np.empty((len(images), channels, side, side), dtype=np.uint8)
-    for row, image in enumerate(images):
-        stacked[row] = image  # A grey image among coloured ones is spread over the channels.
-    return stacked
-
-
-def _read(path: Path, channels: int | None, resolution: int | None) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            image = _eight_bits(ImageOps.exif_transpose(opened))
-    except Exception as error:  # Pillow's decoders raise a great many kinds.
-        raise ValueError(f"{path}: is no readable image ({error})") from error
-    if channels is not None:
-        image = image.convert("L" if channels == 1 else "RGB")
-    if resolution is not None and image.size != (resolution, resolution):
-        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
-    pixels: NDArray[Any] = np.asarray(image, dtype=np.uint8)
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    if channels is None and len(pixels) == 3 and (pixels == pixels[:1]).all():
-        pixels = pixels[:1]
-    return pixels
-
-
-def _eight_bits(image: Image) -> Image:
-    """Return the image as 8-bit grey or RGB; 16-bit grey keeps its upper byte."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode in ("1", "L", "LA"):
-        return image.convert("L")
-    return image.convert("RGB")
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _hidden(path.name))

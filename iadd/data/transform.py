@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -64,6 +66,13 @@ class Transform:
             return (images.flatten(1) @ inverse + mean).reshape(images.shape)
         return images.clone()
 
+    def same(self, other: Transform) -> bool:
+        """Whether the other transform does exactly the same."""
+        own, others = self.tensors(), other.tensors()
+        return self.kind == other.kind and all(
+            own[name].equal(tensor) for name, tensor in others.items()
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the fitted tensors by name, to be stored; `from_tensors` is the way back."""
         fitted = {"mean": self.mean, "std": self.std, "matrix": self.matrix}
@@ -109,7 +118,25 @@ class Transform:
         return mean, std, matrix
 
 
-def fit(kind: str, pixels: Tensor) -> Transform:
+class Images(Protocol):
+    """Pixels (N, C, H, W) in [0, 1] of which slices of rows can be taken: a tensor, or less."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> Tensor: ...
+
+
+def check_features(kind: str, features: int) -> None:
+    """Refuse more features (C*H*W) than `zca` can whiten."""
+    if kind == "zca" and features > ZCA_FEATURES:
+        raise ValueError(
+            f"zca: images have {features} features, at most {ZCA_FEATURES} are allowed; "
+            "lower the resolution or leave zca off"
+        )
+
+
+def fit(kind: str, pixels: Images) -> Transform:
     """Fit a transform of one kind on training pixels (N, C, H, W) in [0, 1].
 
     Raises:
@@ -121,32 +148,37 @@ def fit(kind: str, pixels: Tensor) -> Transform:
         raise ValueError("transform: cannot be fitted on no images")
     if kind == "zca":
         return _fit_zca(pixels)
-    channels = pixels.shape[1]
-    mean, std = torch.empty(channels), torch.empty(channels)
-    for channel in range(channels):  # One at a time: float64 copies of a whole set are large.
-        values = pixels[:, channel].double()
-        mean[channel] = values.mean()
-        spread = values.std(correction=0)
-        # Rounding leaves a spread of about 1e-17 on a constant channel.
-        std[channel] = spread if spread > 1e-8 else 1.0
-    return Transform(kind, mean=mean, std=std)
+    count = len(pixels) * pixels.shape[2] * pixels.shape[3]
+    mean = _total(piece.sum((0, 2, 3)) for piece in _pieces(pixels)) / count  # (C,) float64
+    centre = mean[:, None, None]
+    squares = _total((piece - centre).square_().sum((0, 2, 3)) for piece in _pieces(pixels))
+    spread = (squares / count).sqrt()
+    # Rounding leaves a spread of about 1e-17 on a constant channel.
+    std = torch.where(spread > 1e-8, spread, torch.ones_like(spread))
+    return Transform(kind, mean=mean.float(), std=std.float())
 
 
-def _fit_zca(pixels: Tensor) -> Transform:
-    features = pixels[0].numel()
-    if features > ZCA_FEATURES:
-        raise ValueError(
-            f"zca: images have {features} features, at most {ZCA_FEATURES} are allowed; "
-            "lower the resolution or leave zca off"
-        )
+def _total(terms: Iterator[Tensor]) -> Tensor:
+    return reduce(torch.add, terms)
+
+
+def _pieces(pixels: Images) -> Iterator[Tensor]:
+    """Pixels in float64, 32 MiB at a time: copies of a whole set are large."""
+    step = max(1, (1 << 22) // prod(pixels.shape[1:]))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step].double()
+
+
+def _fit_zca(pixels: Images) -> Transform:
+    features = prod(pixels.shape[1:])
+    check_features("zca", features)
     if len(pixels) < 2:
         raise ValueError("zca: needs at least 2 images")
-    total = pixels.flatten(1).sum(0, dtype=torch.float64)
-    mean = total / len(pixels)  # (D,)
+    mean = _total(piece.flatten(1).sum(0) for piece in _pieces(pixels)) / len(pixels)  # (D,)
     covariance = torch.zeros(features, features, dtype=torch.float64)
-    for start in range(0, len(pixels), 4096):
-        centred = pixels[start : start + 4096].flatten(1).double() - mean
-        covariance += centred.T @ centred
+    for piece in _pieces(pixels):
+        centred = piece.flatten(1) - mean
+        covariance.addmm_(centred.T, centred)
     values, vectors = torch.linalg.eigh(covariance / (len(pixels) - 1))
     scale = (values.clamp(min=0) + ZCA_EPS).rsqrt()
     matrix = (vectors * scale) @ vectors.T  # (D, D)

@@ -84,7 +84,7 @@ class Problem:
     @cached_property
     def augmentation(self) -> Augmentation:
         """The data set's augmentation."""
-        return Augmentation(self.dataset.augmentations)
+        return self.dataset.augmentation
 
     @cached_property
     def backend(self) -> Backend:

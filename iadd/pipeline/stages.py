@@ -48,12 +48,12 @@ def open_dataset(
         resolution=d.resolution,
         channels=d.channels,
         zca=d.zca,
-        augmentations=d.augmentation,
+        augmentation=d.augmentation,
         validation_fraction=d.validation_fraction,
         seed=config.seed,
         download=d.download,
     )
-    return dataset.to(device), Augmentation(dataset.augmentations)
+    return dataset.to(device), dataset.augmentation
 
 
 def open_network(config: Config, dataset: Dataset) -> Network:

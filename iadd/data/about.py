@@ -1,0 +1,100 @@
+"""What is known of prepared data: `about.json`, small, and equal bytes for equal data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from iadd.artifacts import SPEC_VERSION, atomic_write
+
+ABOUT, LEFT_OUT = "about.json", "left_out.txt"
+
+
+@dataclass(frozen=True)
+class About:
+    """The facts of a dataset.
+
+    `counts`: images of each class in `train`, `validation` and `test`. `transform`: its kind.
+    `augmentation`: families. `values`: what pixel values were, e.g. (0, 4095). `remarks`: what a
+    reader of the tables should know. `left_out`: what lies beside the images and was not read; it
+    is kept in a file of its own, since it is no part of the data.
+    """
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    channels: int
+    resolution: int
+    transform: str
+    augmentation: tuple[str, ...]
+    values: tuple[float, float]
+    remarks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def check_ipc(self, ipc: int) -> None:
+        """Refuse more images a class than the rarest class has for training.
+
+        Raises:
+            ValueError: one line naming the class and its images.
+        """
+        least = min(self.counts["train"])
+        if ipc > least:
+            row = self.counts["train"].index(least)
+            held = " and ".join(
+                f"{self.counts[part][row]} for {part}" for part in ("validation", "test")
+            )
+            raise ValueError(
+                f"ipc {ipc}: class {self.class_names[row]!r} has {least} training images (besides "
+                f"{held}); at most {least} is allowed"
+            )
+
+    def lines(self) -> list[str]:
+        """For people: form and values, images a class, remarks, what was left out."""
+        colour = "grey" if self.channels == 1 else "colour"
+        side, (low, high) = self.resolution, self.values
+        width = max(len(name) for name in (*self.class_names, "class"))
+        rows = zip(self.class_names, *self.counts.values(), strict=True)
+        return [
+            f"{self.name}: {side}x{side} {colour}, values {low:g} to {high:g}, {self.transform}",
+            "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
+            *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
+            *self.remarks,
+            *(f"not read: {what}" for what in self.left_out),
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write `left_out.txt` and, last, `about.json`."""
+        atomic_write(folder / LEFT_OUT, "".join(f"{w}\n" for w in self.left_out).encode())
+        facts = {"spec_version": SPEC_VERSION, **asdict(self)}
+        del facts["left_out"]
+        text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        atomic_write(folder / ABOUT, f"{text}\n".encode())
+
+
+def read_about(folder: str | Path) -> About:
+    """Read the facts of the data that `prepare` put into a folder.
+
+    Raises:
+        ValueError: one line if there is no such file, or it is of another version or damaged.
+    """
+    path = Path(folder) / ABOUT
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        version = facts.pop("spec_version")
+        if version != SPEC_VERSION:
+            raise ValueError(f"spec_version is {version!r}, this program reads {SPEC_VERSION!r}")
+        if {*facts} != {field.name for field in fields(About)} - {"left_out"}:
+            raise ValueError("other keys than it should have")
+        facts["counts"] = {part: tuple(counts) for part, counts in facts["counts"].items()}
+        for key in ("class_names", "augmentation", "values", "remarks"):
+            facts[key] = tuple(facts[key])
+        left_out = path.with_name(LEFT_OUT)
+        text = left_out.read_text(encoding="utf-8") if left_out.exists() else ""
+        return About(**facts, left_out=tuple(text.splitlines()))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file; prepare the data first (iadd data)") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); make it again") from error

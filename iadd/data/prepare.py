@@ -1,0 +1,150 @@
+"""From a source to tensors: both parts read and checked, cut by content, normalised once.
+
+`prepare` writes them for all jobs to map into memory, `load_dataset` keeps them. Values go through
+in pieces of 32 MiB; only what was read (8 bits a value, for most images) is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iadd.artifacts import TensorFile, open_tensors, writing_tensors
+from iadd.augment import Augmentation
+from iadd.data.about import ABOUT, About, read_about
+from iadd.data.assemble import Pixels, Progress, assemble
+from iadd.data.dataset import Dataset, Split
+from iadd.data.raw import Source
+from iadd.data.transform import Transform, fit
+
+TRAIN, TEST = "train.safetensors", "test.safetensors"
+
+
+def prepare(source: Source, folder: str | Path, progress: Progress | None = None) -> About:
+    """Read, check, cut and normalise data, and write them for all jobs of a benchmark.
+
+    `folder` then holds `train.safetensors` (train and validation), `test.safetensors`,
+    `left_out.txt` and, written last, `about.json`.
+
+    Args:
+        progress: called with images done, images in all, and what is done to them.
+
+    Raises:
+        ValueError: one line naming what is wrong and where; nothing is half-written.
+    """
+    folder = Path(folder)
+    made = assemble(source, progress)
+    transform = fit(made.about.transform, made.parts["train"])
+    (folder / ABOUT).unlink(missing_ok=True)
+    trained = {part: made.parts[part] for part in ("train", "validation")}
+    fitted = {f"transform.{name}": tensor for name, tensor in transform.tensors().items()}
+    _write(folder / TRAIN, made.about, trained, transform, fitted, progress)
+    _write(folder / TEST, made.about, {"test": made.parts["test"]}, transform, {}, progress)
+    made.about.write(folder)
+    return made.about
+
+
+def load_dataset(name: str, **fields: Any) -> Dataset:
+    """Load a dataset into memory: what `prepare` and `open_dataset` give, without files.
+
+    Args:
+        name: one of `DATASETS`.
+        fields: those of `Source`: root, resolution, channels, zca, validation_fraction,
+            test_fraction, seed, download, augmentation.
+
+    Raises:
+        ValueError: one line naming the argument or file, its value and what is allowed.
+    """
+    made = assemble(Source(name, **fields))
+    parts = made.parts
+    transform = fit(made.about.transform, parts["train"])
+    splits = parts["train"].split(transform), parts["validation"].split(transform)
+    return _dataset(made.about, *splits, transform, parts["test"].split)
+
+
+def open_dataset(folder: str | Path, device: torch.device = torch.device("cpu")) -> Dataset:  # noqa: B008
+    """Open the data that `prepare` wrote; on a CPU, processes of a machine share their memory.
+
+    Raises:
+        ValueError: one line for a missing or damaged file, or files that do not belong together.
+    """
+    folder = Path(folder)
+    about = read_about(folder)
+    file = open_tensors(folder / TRAIN, _spec(about, TRAIN))
+    transform = _stored_transform(file, about)
+    splits = _mapped(file, "train"), _mapped(file, "validation")
+    held_out = partial(_stored_test, folder, about)
+    return _dataset(about, *splits, transform, held_out).to(device)
+
+
+def _spec(about: About, file: str) -> dict[str, Any]:
+    return {"kind": "data", "file": file, "fingerprint": about.fingerprint}
+
+
+def _write(
+    path: Path,
+    about: About,
+    parts: Mapping[str, Pixels],
+    transform: Transform,
+    fitted: Mapping[str, Tensor],
+    progress: Progress | None,
+) -> None:
+    layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fitted.items()}
+    for part, pixels in parts.items():
+        layout[f"{part}.images"] = torch.float32, pixels.shape
+        layout[f"{part}.labels"] = torch.int64, (len(pixels),)
+    with writing_tensors(path, layout, _spec(about, path.name)) as append:
+        for name, tensor in fitted.items():
+            append(name, tensor)
+        for part, pixels in parts.items():
+            append(f"{part}.labels", pixels.labels)
+            done = 0
+            for piece in pixels.pieces(transform):
+                append(f"{part}.images", piece)
+                done += len(piece)
+                if progress:
+                    progress(done, len(pixels), f"{part} images written")
+
+
+def _mapped(file: TensorFile, part: str) -> Split:
+    return Split(file.view(f"{part}.images"), file.view(f"{part}.labels"))
+
+
+def _stored_transform(file: TensorFile, about: About) -> Transform:
+    prefix = "transform."
+    names = [name for name in file.names if name.startswith(prefix)]
+    fitted = {name.removeprefix(prefix): file.get_slice(name) for name in names}
+    return Transform.from_tensors(about.transform, fitted)
+
+
+def _stored_test(folder: Path, about: About, transform: Transform) -> Split:
+    """The test split that `prepare` wrote, under a transform."""
+    own = _stored_transform(open_tensors(folder / TRAIN, _spec(about, TRAIN)), about)
+    split = _mapped(open_tensors(folder / TEST, _spec(about, TEST)), "test")
+    if own.same(transform):
+        return split
+    return Split(transform.apply(own.invert(split.images)), split.labels)
+
+
+def _dataset(
+    about: About,
+    train: Split,
+    validation: Split,
+    transform: Transform,
+    held_out: Callable[[Transform], Split],
+) -> Dataset:
+    return Dataset(
+        name=about.name,
+        class_names=about.class_names,
+        train=train,
+        validation=validation,
+        transform=transform,
+        augmentation=Augmentation(about.augmentation),
+        fingerprint=about.fingerprint,
+        held_out=held_out,
+    )

@@ -1,0 +1,131 @@
+"""What is to be read (`Source`) and what was read (`Raw`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iadd.augment import FAMILIES, Augmentation
+
+Part = Literal["train", "test"]
+Labels = NDArray[np.int64]
+
+RESOLUTIONS = (8, 256)  # pixels a side
+ALLOWED = f"{RESOLUTIONS[0]} to {RESOLUTIONS[1]} pixels are allowed"
+
+_UNMIRRORED = ("color", "crop", "cutout", "scale", "rotate")
+AUGMENTATIONS: dict[str, tuple[str, ...]] = {
+    # A mirrored digit is no digit. At 8x8 a cutout of half the side takes the stroke away, and
+    # brightness, contrast and saturation add little to grey values of one scanner.
+    "digits": ("crop", "scale", "rotate"),
+    # The place is the class: nothing that moves it across the middle.
+    "blobs": ("crop", "scale"),
+    "mnist": _UNMIRRORED,
+    "fashionmnist": FAMILIES,  # Clothes may be mirrored,
+    "svhn": _UNMIRRORED,
+    "cifar10": FAMILIES,  # and so may animals and vehicles.
+    "cifar100": FAMILIES,
+    # Unknown images: X-rays must not be mirrored (the heart is on the left), photographs may.
+    "folder": _UNMIRRORED,
+}
+DATASETS = tuple(AUGMENTATIONS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that says which data are read and how they are cut and normalised.
+
+    Args:
+        name: one of `DATASETS`.
+        root: folder of the data, `~` is expanded; digits and blobs need none.
+        resolution: pixels a side, 8 to 256; None: as the images are.
+        channels: 1 or 3, for `folder`; None: 1 where all training images are grey.
+        zca: whiten instead of mean/std normalisation.
+        validation_fraction: share of the training images, 0 to 0.5, held out for validation; None:
+            200 of 1,347 for digits, 0.1 elsewhere.
+        test_fraction: share, up to 0.5, cut as test from a `folder` without a test folder.
+        seed: of the validation cut. It moves no image into or out of a test set.
+        download: let torchvision fetch missing files into `root`.
+        augmentation: families instead of the dataset's own (`AUGMENTATIONS`).
+
+    Raises:
+        ValueError: one line naming the field, its value and what is allowed.
+    """
+
+    name: str
+    root: str | Path | None = None
+    resolution: int | None = None
+    channels: int | None = None
+    zca: bool = False
+    validation_fraction: float | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    download: bool = False
+    augmentation: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise ValueError(f"unknown dataset {self.name!r}; known: {', '.join(DATASETS)}")
+        if self.channels is not None and self.name != "folder":
+            raise ValueError(f"{self.name}: channels can be set for 'folder' only")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels: {self.channels} is not allowed, only 1 or 3")
+        least, most = RESOLUTIONS
+        if self.resolution is not None and not least <= self.resolution <= most:
+            raise ValueError(f"{self.name}: resolution {self.resolution} does not fit, {ALLOWED}")
+        if not 0 <= self.validation_share <= 0.5:
+            share = self.validation_fraction
+            raise ValueError(f"{self.name}: validation_fraction is {share}, must be in 0..0.5")
+        if not 0 < self.test_fraction <= 0.5:
+            share = self.test_fraction
+            raise ValueError(f"{self.name}: test_fraction is {share}, must be above 0, up to 0.5")
+        if self.root is not None:
+            object.__setattr__(self, "root", Path(self.root).expanduser())
+        if self.augmentation is not None:
+            object.__setattr__(self, "augmentation", tuple(self.augmentation))
+            Augmentation(self.augmentation)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the data, which this dataset cannot do without."""
+        if self.root is None:
+            raise ValueError(f"{self.name}: needs root, the folder that holds the data")
+        return Path(self.root)
+
+    @property
+    def validation_share(self) -> float:
+        """The share of the training images that is held out for validation."""
+        if self.validation_fraction is not None:
+            return self.validation_fraction
+        return 200 / 1347 if self.name == "digits" else 0.1
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The augmentation families that leave a label true."""
+        return AUGMENTATIONS[self.name] if self.augmentation is None else self.augmentation
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Images of one part as they were read, in the order in which they were found.
+
+    `images`: (N, C, H, W), integers or float32 of values `low`..`high` (of the training images;
+    test images may go beyond). `labels`: (N,) int64. `digests`: (N, 32) uint8, the SHA-256 of each
+    image's content before it was resized or its channels were changed. `background`: the grey
+    value under transparent images, if there are any. `remarks`: what readers of a table should
+    know. `left_out`: what lies there and was not read.
+    """
+
+    images: NDArray[Any]
+    labels: Labels
+    digests: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+    low: float = 0.0
+    high: float = 255.0
+    background: int | None = None
+    remarks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
