@@ -123,10 +123,8 @@ def _networks(evaluations: pa.Table) -> Iterator[Network]:
 def _test_counts(evaluations: pa.Table) -> dict[str, list[int]]:
     """Images of each class in each data set's test set, from the confusion matrices."""
     found: dict[str, list[int]] = {}
-    for names, matrices in zip(
-        evaluations["dataset"].chunks, evaluations["confusion"].chunks, strict=True
-    ):
-        for dataset, matrix in zip(names.to_pylist(), matrices, strict=True):
+    for batch in evaluations.select(["dataset", "confusion"]).to_batches():
+        for dataset, matrix in zip(batch["dataset"].to_pylist(), batch["confusion"], strict=True):
             if not matrix.is_valid:
                 continue
             cells = matrix.values.to_numpy(zero_copy_only=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -26,7 +27,9 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
     text = io.StringIO()
     console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
     for _, members in groupby(leaderboard, key=cell_of):
-        console.print(_table(list(members)))
+        rows = list(members)
+        console.print(_title(rows[0]))
+        console.print(_table(rows))
     console.print(
         "Where rank ranges overlap, the difference may be chance: 95 % over seeds, all pairs of a "
         "table corrected together (SPEC, section 5)."
@@ -38,47 +41,52 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
     return text.getvalue()
 
 
-def _table(rows: Sequence[LeaderboardRow]) -> Table:
-    first = rows[0]
-    balanced = imbalanced(rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    table.title = (
+def _title(first: LeaderboardRow) -> str:
+    return (
         f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
         f"{first.network_eval}, protocol {first.protocol}"
     )
-    for heading in ("rank", "method"):
-        table.add_column(heading, no_wrap=True)
-    scores = ("accuracy %", "95 % interval", *(("balanced %", "95 % interval") if balanced else ()))
-    for heading in (*scores, "seeds x nets", "LRS", "ARS", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=heading not in ("seeds x nets",))
-    table.add_column("remark")
-    for row in rows:
-        table.add_row(*_words(row, balanced))
+
+
+def _table(rows: Sequence[LeaderboardRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    words = [_words(row) for row in rows]
+    shown = [
+        name
+        for name in words[0]
+        if (name != "balanced %" or imbalanced(rows))
+        and (name not in ("LRS", "ARS") or any(row[name] != "-" for row in words))
+    ]
+    for name in shown:
+        if name == "remark":
+            table.add_column(name, overflow="fold", min_width=8)
+        else:
+            justify: Literal["left", "right"] = "left" if name in ("rank", "method") else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
+    for row in words:
+        table.add_row(*(row[name] for name in shown))
     return table
 
 
-def _words(row: LeaderboardRow, balanced: bool) -> list[str]:
+def _words(row: LeaderboardRow) -> dict[str, str]:
+    """A row's cells by their headings."""
+
     def show(form: str, *values: float | None, factor: float = 1) -> str:
         known = [factor * value for value in values if value is not None]
         return form.format(*known) if len(known) == len(values) else "-"
 
-    def score(mean: float | None, low: float | None, high: float | None) -> list[str]:
-        interval = show("{:.1f} to {:.1f}", low, high, factor=100)
-        return [show("{:.2f}", mean, factor=100), interval]
-
-    found = [rank_range(row), row.method + MARK * row.reconstruction]
-    found += score(row.accuracy_mean, row.accuracy_low, row.accuracy_high)
-    if balanced:
-        low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
-        found += score(row.balanced_accuracy_mean, low, high)
-    return [
-        *found,
-        f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}",
-        show("{:.3f}", row.lrs),
-        show("{:.3f}", row.ars),
-        show("{:.1f}", row.distill_seconds),
-        remark(row),
-    ]
+    return {
+        "rank": rank_range(row),
+        "method": row.method + MARK * row.reconstruction,
+        "accuracy %": show("{:.2f}", row.accuracy_mean, factor=100),
+        "95 % interval": show("{:.1f} to {:.1f}", row.accuracy_low, row.accuracy_high, factor=100),
+        "balanced %": show("{:.2f}", row.balanced_accuracy_mean, factor=100),
+        "seeds x nets": f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}",
+        "LRS": show("{:.3f}", row.lrs),
+        "ARS": show("{:.3f}", row.ars),
+        "seconds": show("{:.1f}", row.distill_seconds),
+        "remark": remark(row),
+    }
 
 
 def cell_of(row: LeaderboardRow) -> tuple[object, ...]:

@@ -11,6 +11,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iadd.leaderboard.text import MARK
+
 # The light theme. In the page's copy of a plot each colour becomes the page's variable of its name.
 COLOURS = {
     "ink": "#1c2128",
@@ -26,7 +28,8 @@ COLOURS = {
 MARKERS = "os^Dvp"
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif"}
 
-# title, main (a network), networks, rows: (method, an entry a network: mean, low, high or None).
+# title, main (a network), networks, reconstructions (names),
+# rows: (method, an entry a network: mean, low, high or None).
 Panel = dict[str, Any]
 
 
@@ -84,9 +87,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
                 100 * row["mean"], line + offset, marker, color=colour, ms=6.5 if main else 4, mew=0
             )
         axes.plot([], [], marker, color=colour, ms=6 if main else 4, mew=0, label=network)
-    axes.set_yticks(range(len(panel["rows"])), [method for method, _ in panel["rows"]])
+    names = [method + MARK * (method in panel["reconstructions"]) for method, _ in panel["rows"]]
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(panel["rows"]) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy, %", color=COLOURS["muted"])
+    marked = f" ({MARK} a reconstruction)" if panel["reconstructions"] else ""
+    axes.set_xlabel(f"test accuracy, %{marked}", color=COLOURS["muted"])
     axes.grid(axis="x", color=COLOURS["line"], lw=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=COLOURS["ink"])

@@ -99,6 +99,7 @@ def _table(members: Sequence[LeaderboardRow]) -> Record:
         "balanced": imbalanced(members),
         "scale": (low, max(high, low + 5)),
         "rows": rows,
+        "ranked": sum(row.rank_low is not None for row in members),
         "best": [row for row in rows if row["rank_low"] == 1],
         "ceiling": next((row.accuracy_mean for row in members if row.method == WHOLE), None),
     }
@@ -136,5 +137,6 @@ def _cross(members: Sequence[LeaderboardRow], main: str) -> Record:
         "group": place_words(first),
         "images": per_class(first.ipc),
         "networks": networks,
+        "reconstructions": {row.method for row in members if row.reconstruction},
         "rows": [(m, [found.get((m, network)) for network in networks]) for m in methods],
     }
