@@ -43,6 +43,7 @@ def describe_dataset(
     return {
         "name": name,
         "teachers": teachers,
+        "reconstructions": {row.method for row in rows if row.reconstruction},
         "first": first,
         "shown": shown,
         "others": [table for table in tables if table["place"] != main],
