@@ -1,6 +1,7 @@
 """What tests of several rooms use."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,3 +13,16 @@ def restored_threads() -> Iterator[None]:
     count = torch.get_num_threads()
     yield
     torch.set_num_threads(count)
+
+
+@pytest.fixture
+def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the experts of the searches' tiny benchmark."""
+    from search_case import plan_of
+
+    from iadd.pipeline import stages
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    stages.record(plan_of(), "blobs", 0)
+    return tmp_path

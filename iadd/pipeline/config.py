@@ -16,7 +16,7 @@ from iadd.experts import Recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
 from iadd.pipeline.config_file import allowed_keys, check_numbers, first_problem, read_yaml
-from iadd.pipeline.search_space import SearchConfig, space_of
+from iadd.pipeline.search_space import SearchConfig, points_of, space_of
 
 NAME, LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
@@ -190,31 +190,8 @@ class Config(Section):
             if name not in self.methods:
                 raise ValueError(f"search.methods: {name} is not in methods: {list(self.methods)}")
             for ipc in self.ipcs(name):
-                if self.search.scheduler == "pbt":
-                    self._population(name, ipc)
                 self.space(name, ipc)
-                for point in self.search.points.get(name, ()):
-                    self._check_point(name, ipc, point)
-                self.params(name, ipc)
         return self
-
-    def _check_point(self, method: str, ipc: int, point: dict[str, Any]) -> None:
-        """A point of a search is used as it stands: it must be right without conversion."""
-        params = self.params(method, ipc, point)
-        for name, value in point.items():
-            if isinstance(value, str) and not isinstance(getattr(params, name), str):
-                raise ValueError(f"search.points.{method}: {name}: {value!r} is text; no quotes")
-
-    def _population(self, method: str, ipc: int) -> None:
-        """Whether population-based training has something to change."""
-        params: Any = self.params(method, ipc)
-        if getattr(params, "schedule", ()):
-            raise ValueError(
-                f"methods.{method}: schedule: search.scheduler pbt finds one, give none"
-            )
-        if not params.changing & self.space(method, ipc).keys():
-            may = ", ".join(sorted(params.changing)) or "nothing"
-            raise ValueError(f"search.space.{method}: pbt changes none of it; it may change {may}")
 
     def ipcs(self, method: str) -> tuple[int, ...]:
         """The ipc values that a method runs at; `whole` has none and is filed under 0."""
@@ -226,8 +203,14 @@ class Config(Section):
 
     def space(self, method: str, ipc: int) -> Space:
         """What a search of a tuned method may vary."""
-        changes = self.search.space.get(method, {})
-        return space_of(method, self.given(method, ipc), changes)
+        search = self.search
+        changes, recipes = search.space.get(method, {}), search.points.get(method, ())
+        return space_of(method, self.given(method, ipc), changes, recipes)
+
+    def points(self, method: str, ipc: int) -> list[dict[str, Any]]:
+        """What a search of a tuned method tries first: the default, then the given points."""
+        recipes = self.search.points.get(method, ())
+        return points_of(method, self.given(method, ipc), self.space(method, ipc), recipes)
 
     def params(self, method: str, ipc: int, point: Mapping[str, Any] | None = None) -> MethodParams:
         """A method's validated parameters at one ipc, `point` (of a search) put over the given."""

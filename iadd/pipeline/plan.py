@@ -12,6 +12,7 @@ from typing import Any
 from iadd import methods
 from iadd.artifacts import canonical_json, source_hash, spec_hash
 from iadd.pipeline.config import Config
+from iadd.pipeline.search_space import ends
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -99,8 +100,7 @@ class Plan:
         params: Any = self.config.params(method, ipc)
         values = [getattr(params, name)]
         if method in self.config.search.methods:
-            over = self.config.space(method, ipc).get(name, values)
-            values += over if isinstance(over, list) else over[1:]
+            values += ends(self.config.space(method, ipc).get(name, []))
         return int(max(values))
 
     # Where files lie.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
-from iadd.methods import Space
+from iadd.methods import MethodParams, Space
+from iadd.pipeline.config_file import first_problem
 
 KINDS = ("log", "uniform", "int")
-Ranges = dict[str, dict[str, list[float]] | list[Any] | None]
+Ranges = dict[str, dict[str, Any] | list[Any] | None]
 
 
 class SearchConfig(BaseModel):
@@ -20,21 +22,20 @@ class SearchConfig(BaseModel):
 
     methods: tuple[str, ...] = Field((), description="Methods that are tuned.")
     searcher: Literal["tpe", "random", "grid"] = Field("tpe", description="Who proposes settings.")
-    scheduler: Literal["asha", "median", "pbt", "none"] = Field(
-        "asha",
-        description="Who stops trials early; `pbt` trains a population and finds a schedule.",
+    scheduler: Literal["asha", "median", "none"] = Field(
+        "asha", description="Ray's scheduler that stops trials early."
     )
-    trials: int = Field(
-        32, ge=1, description="Budget: settings tried, the first the default; of pbt the members."
-    )
+    trials: int = Field(32, ge=1, description="Budget: settings tried, the first the default.")
     seconds: float | None = Field(None, gt=0, description="Budget: wall time of the trials.")
     gpu_hours: float | None = Field(None, gt=0, description="Budget: trials' time on cards.")
     rungs: int = Field(9, ge=1, description="Validation measurements a trial, evenly spaced.")
     reduction: int = Field(
-        4, ge=2, description="ASHA goes on with one trial in so many, and with new records."
+        4, ge=2, description="ASHA goes on with the best one in so many, and with their equals."
     )
     workers: int = Field(
-        1, ge=1, description="Trials side by side; with one, a search is deterministic."
+        1,
+        ge=1,
+        description="Trials side by side; with one, a killed search ends with the same winner.",
     )
     cpus: float = Field(1, gt=0, description="Cores a trial.")
     gpus: float = Field(0, ge=0, description="Cards a trial; 0.25 packs four on a card.")
@@ -81,20 +82,23 @@ class SearchConfig(BaseModel):
         return self
 
 
-def space_of(method: str, given: dict[str, Any], changes: Ranges) -> Space:
-    """A method's search space: its own ranges, a benchmark's changes, widened to the default.
+def space_of(
+    method: str, given: dict[str, Any], changes: Ranges, recipes: Sequence[dict[str, Any]] = ()
+) -> Space:
+    """A method's search space: its own ranges, a benchmark's changes, widened to what is given.
 
     Args:
         method: its name.
         given: the parameters that the benchmark gives it; their values are the default.
         changes: the benchmark's ranges by parameter; None takes a parameter out.
+        recipes: the benchmark's further points; they lie in the space like the default.
 
     Raises:
-        ValueError: one line for an unknown parameter, a malformed range, or one whose ends the
-            method refuses.
+        ValueError: one line for an unknown parameter, a malformed range, a point of what is not
+            searched, or a value that the method refuses.
     """
     kind = methods.find(method)
-    fields = [name for name in kind.Params.model_fields if name != "schedule"]
+    fields = kind.Params.model_fields
     space: Space = dict(kind.space)
     for name, change in changes.items():
         where = f"search.space.{method}.{name}"
@@ -105,51 +109,79 @@ def space_of(method: str, given: dict[str, Any], changes: Ranges) -> Space:
             space[name] = _range(where, change)
     if not space:
         raise ValueError(f"search.space.{method}: nothing is left to tune")
-    default = kind.Params(**given)
+    for point in points_of(method, given, space, recipes):
+        for name, over in space.items():
+            space[name] = _with_point(f"search.space.{method}.{name}", over, point[name])
     for name, over in space.items():
-        space[name] = _with_default(method, name, over, getattr(default, name))
-        for value in _ends(space[name]):
-            _accepted(method, name, value, given)
+        for end in ends(over):
+            _params(f"search.space.{method}", method, given, {name: end})
     return space
 
 
-def _range(where: str, change: dict[str, list[float]] | list[Any]) -> Any:
+def points_of(
+    method: str, given: dict[str, Any], space: Space, recipes: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What a search tries first: the default, then each recipe; what it leaves out is as given."""
+    points = [_params(f"methods.{method}", method, given, {})]
+    for recipe in recipes:
+        where = f"search.points.{method}"
+        for name in recipe:
+            if name not in space:
+                raise ValueError(f"{where}: {name!r} is not searched; allowed: {', '.join(space)}")
+        points.append(_params(where, method, given, recipe))
+    return [{name: getattr(params, name) for name in space} for params in points]
+
+
+def ends(over: Any) -> list[Any]:
+    """All choices, or the ends of a range."""
+    return over if isinstance(over, list) else list(over[1:])
+
+
+def _range(where: str, change: Any) -> Any:
+    """A range of the file as the space has it: kind and ends, or choices."""
     if isinstance(change, list):
         if len(change) < 2:
             raise ValueError(f"{where}: {change}: at least two choices are needed")
         return list(change)
     form = f"{where}: {change}: allowed are {{log|uniform|int: [low, high]}} and a list of choices"
-    if len(change) != 1:
+    if not isinstance(change, dict) or len(change) != 1:
         raise ValueError(form)
-    ((kind, ends),) = change.items()
-    if kind not in KINDS or len(ends) != 2 or not ends[0] < ends[1]:
+    ((kind, given),) = change.items()
+    if kind not in KINDS or not isinstance(given, list) or len(given) != 2:
         raise ValueError(form)
-    if kind == "log" and ends[0] <= 0:
-        raise ValueError(f"{where}: a logarithmic range starts above 0, not at {ends[0]}")
-    low, high = (int(end) if kind == "int" else float(end) for end in ends)
+    for end in given:
+        if isinstance(end, bool) or not isinstance(end, int if kind == "int" else int | float):
+            what = "whole number" if kind == "int" else "number"
+            raise ValueError(f"{where}: {end!r} is no {what} (without quotes)")
+    if not given[0] < given[1]:
+        raise ValueError(form)
+    if kind == "log" and given[0] <= 0:
+        raise ValueError(f"{where}: a logarithmic range starts above 0, not at {given[0]}")
+    low, high = (end if kind == "int" else float(end) for end in given)
     return kind, low, high
 
 
-def _with_default(method: str, name: str, over: Any, default: Any) -> Any:
-    """The range stretched so that the default lies in it: it is the first point that is tried."""
+def _with_point(where: str, over: Any, value: Any) -> Any:
+    """The range stretched so that the default, or a point, lies in it."""
     if isinstance(over, list):
-        return over if default in over else [default, *over]
+        return over if value in over else [value, *over]
     kind, low, high = over
-    if default is None or (kind == "log" and default <= 0):
-        where = f"search.space.{method}.{name}"
-        raise ValueError(f"{where}: a {kind} range cannot hold the default {default}; list choices")
-    return kind, min(low, default), max(high, default)
+    number = isinstance(value, int | float)
+    if not number or (kind == "log" and value <= 0) or (kind == "int" and value != int(value)):
+        what = f"a {kind} range cannot hold {value}, which is the default or a point"
+        raise ValueError(f"{where}: {what}; list choices")
+    return kind, min(low, value), max(high, value)
 
 
-def _ends(over: tuple[str, Any, Any] | list[Any]) -> list[Any]:
-    return over if isinstance(over, list) else list(over[1:])
-
-
-def _accepted(method: str, name: str, value: Any, given: dict[str, Any]) -> None:
+def _params(
+    where: str, method: str, given: dict[str, Any], changes: dict[str, Any]
+) -> MethodParams:
+    """The method's parameters with changes, which are used as they stand: no text for a number."""
     try:
-        methods.find(method).Params(**(given | {name: value}))
+        params = methods.find(method).Params(**(given | changes))
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ValueError(
-            f"search.space.{method}.{name}: the method refuses {value!r}: {reason}"
-        ) from None
+        raise ValueError(f"{where}: {first_problem(error)}") from None
+    for name, value in changes.items():
+        if isinstance(value, str) and not isinstance(getattr(params, name), str):
+            raise ValueError(f"{where}: {name}: {value!r} is text; no quotes")
+    return params

@@ -23,9 +23,12 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the plan's paths are relative
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our journal is the record
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Optuna's storage is the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would go on to name a winner
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""By default on Windows and macOS: a node that is alone listens on the loopback address only."""
 ANSWER_SECONDS = 120
 OBJECT_STORE = 100 * 2**20  # settings and small results only; experts are memory-mapped
 
@@ -42,7 +45,7 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     Raises:
         ValueError: the address does not answer; a node does not see the folder.
     """
-    os.environ |= QUIET
+    os.environ |= QUIET if address else QUIET | ALONE
     # `ray start` asks for the user's token where there is one; a driver sends it if told to.
     told = address is not None and _has_token() and "RAY_AUTH_MODE" not in os.environ
     if told:
@@ -51,16 +54,16 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
         ray: Any = importlib.import_module("ray")
     except ImportError:
         raise ValueError("ray is not installed here: pip install 'iadd[search]'") from None
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # the journal tells what failed and why
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # we tell what failed and why
     temporary = temporary_root(state)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a search here that was killed
     common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
             # Ray counts the machine's cores, not the job's share; without "local" it would join
-            # whatever cluster it finds.
+            # whatever cluster it finds, and without the loopback address listen on the network.
             own = {"num_cpus": cpus, "num_gpus": cards, "object_store_memory": OBJECT_STORE}
-            ray.init(address="local", _temp_dir=str(temporary), **own, **common)
+            where = {"_temp_dir": str(temporary / "r"), "_node_ip_address": "127.0.0.1"}
+            ray.init(address="local", **where, **own, **common)
         else:
             _check_answers(address)
             try:
@@ -73,16 +76,24 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        if told:
-            os.environ.pop("RAY_AUTH_MODE", None)
+        for name in [*ALONE, *(["RAY_AUTH_MODE"] if told else [])]:
+            os.environ.pop(name, None)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def temporary_root(state: Path) -> Path:
-    """A folder for Ray's sockets: short, and always the same for one search and user."""
-    name = hashlib.sha256(f"{os.getuid()}{state}".encode()).hexdigest()[:8]
-    root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"iadd-{name}"
-    return root if len(str(root)) <= SOCKET_ROOT else Path("/tmp") / root.name
+    """A new folder for Ray's sockets and logs: short, and ours alone (0700).
+
+    Those of searches of the same state that were killed are removed.
+    """
+    prefix = f"iadd-{hashlib.sha256(str(state).encode()).hexdigest()[:6]}-"
+    root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if len(str(root / f"{prefix}12345678/r")) > SOCKET_ROOT:
+        root = Path("/tmp")
+    for old in root.glob(f"{prefix}*"):
+        if old.stat().st_uid == os.getuid():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=root))
 
 
 def _has_token() -> bool:

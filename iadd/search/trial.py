@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -18,10 +18,9 @@ from iadd.api import probe, run_distillation
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan
-from iadd.search.journal import Entry, Journal
+from iadd.search.storage import RUNNING, State, Trial
 from iadd.seeds import Seeds
 
-Report = Callable[[int, float], None]
 CONFIRMED = "confirmed"
 
 
@@ -41,13 +40,16 @@ class Task(NamedTuple):
         return Plan(parse_config(json.loads(self.config), "search"))
 
     @property
-    def journal(self) -> Journal:
+    def state(self) -> State:
         state = self.plan.search_state(self.dataset, self.method, self.ipc)
-        return Journal(Path(self.folder) / state)
+        return State(Path(self.folder) / state)
 
-    def names(self, stage: str) -> tuple[object, ...]:
-        """What a trial's randomness is made from; never that of a run of the benchmark."""
-        return self.plan.config.seed, self.dataset, self.method, self.ipc, stage
+    def params(self, settings: dict[str, Any]) -> Any:
+        return self.plan.config.params(self.method, self.ipc, settings)
+
+    def seeds(self, *stage: object) -> Seeds:
+        """A trial's randomness: never that of a run of the benchmark, the same for all trials."""
+        return Seeds((self.plan.config.seed, self.dataset, self.ipc, *stage))
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,119 +62,81 @@ def _problem(task: Task) -> methods.Problem:
     return stages.problem(task.plan, task.dataset, task.method, task.ipc, device)
 
 
-def settings_of(task: Task, point: dict[str, Any]) -> dict[str, Any]:
-    """A point as it is used: floats cut to four digits, but for the default's own values."""
-    default = task.plan.config.params(task.method, task.ipc)
-    return {
-        name: float(f"{value:.4g}")
-        if isinstance(value, float) and value != getattr(default, name)
-        else value
-        for name, value in sorted(point.items())
-    }
+def trainable(proposal: dict[str, Any], task: Task) -> None:
+    """What Ray Tune runs: one trial; a module-level function of plain data."""
+    from ray.tune import report
+
+    os.chdir(task.folder)
+    here = place()
+    measure(task, proposal, lambda result: report(result | here))
 
 
-def attempt(task: Task, entry: Entry, report: Report) -> None:
-    """Run a trial, or what is left of it; `report` hears (iteration, best accuracy so far).
-
-    What was measured before a kill is told again, not measured again. `report` may raise to stop.
-    """
-    journal, search = task.journal, task.plan.config.search
-    for row in [*entry.rows]:
-        before = (r["accuracy"] for r in entry.rows if r["iteration"] <= row["iteration"])
-        report(row["iteration"], max(before))
-    if entry.finished:
-        if not entry.rows:
-            report(1, 0.0)
-        return
-    entry.start()
-    journal.write(entry)
-    began, spent = time.perf_counter(), entry.seconds
-    params = task.plan.config.params(
-        task.method, task.ipc, entry.settings | {"validations": search.rungs}
-    )
-    total: int = params.updates  # type: ignore[attr-defined]
-
-    def rung(iteration: int, accuracy: float) -> None:
-        if iteration <= entry.iteration:
-            return
-        entry.add(iteration, accuracy, spent + time.perf_counter() - began)
-        entry.status = "ok" if iteration >= total else entry.status
-        journal.write(entry)
-        report(iteration, entry.best)
-
-    result = _distill(task, entry, params, "search", rung)
-    if entry.status != "ok":
-        entry.status = result.status
-        journal.write(entry)
-        report(max(entry.iteration, 1), entry.best)
-
-
-class _Reached(Exception):
-    """A member is where the others are waited for."""
-
-
-def advance(task: Task, entry: Entry, rung: int) -> Entry:
-    """Take a member of a population to a rung, from wherever its checkpoint is."""
-    entry = task.journal.read(entry.key) or entry  # a lost attempt came further than we know
-
-    def tell(iteration: int, accuracy: float) -> None:
-        if iteration >= rung:
-            raise _Reached
-
-    place(entry)
-    with contextlib.suppress(_Reached):
-        attempt(task, entry, tell)
-    entry.rested = True
-    task.journal.write(entry)
-    return entry
-
-
-def place(entry: Entry) -> None:
-    """Note where Ray has put a trial."""
+def place() -> dict[str, Any]:
+    """Where Ray has put this process: device and node."""
     from ray import get_gpu_ids, get_runtime_context
 
     cards = ",".join(map(str, get_gpu_ids()))
-    entry.device = f"cuda:{cards}" if cards else "cpu"
-    entry.node = str(get_runtime_context().get_node_id())
+    node = str(get_runtime_context().get_node_id())
+    return {"device": f"cuda:{cards}" if cards else "cpu", "node": node}
 
 
-def confirm(task: Task, entry: Entry) -> Entry:
+def measure(task: Task, proposal: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    """Run a trial, or what is left of it, reporting each rung; `report` may raise to stop.
+
+    What was measured before a kill is told again from the checkpoint, not measured again.
+
+    Args:
+        proposal: number, settings, and the seconds that earlier attempts took.
+        report: hears iteration, measured and best accuracy, seconds of work so far, status.
+    """
+    rungs = task.plan.config.search.rungs
+    params = task.params(proposal["settings"] | {"validations": rungs})
+    began, best, last = time.perf_counter() - proposal["seconds"], 0.0, 1
+
+    def tell(iteration: int, accuracy: float | None, status: str) -> None:
+        measured = {"iteration": iteration, "measured": accuracy, "accuracy": best}
+        report(measured | {"seconds": time.perf_counter() - began, "status": status})
+
+    def rung(iteration: int, accuracy: float) -> None:
+        nonlocal best, last
+        best, last = max(best, accuracy), iteration
+        tell(iteration, accuracy, "ok" if iteration >= params.updates else RUNNING)
+
+    result = _distill(task, params, "search", task.state.checkpoint(proposal["number"]), rung)
+    if result.status != "ok":
+        tell(last, None, result.status)
+
+
+def confirm(task: Task, trial: Trial) -> Trial:
     """Distill a finalist's settings anew, judge the result by many validation networks."""
-    journal, config = task.journal, task.plan.config
-    entry = journal.read(entry.key) or entry
-    if entry.finished:
-        return entry
-    entry.start()
-    journal.write(entry)
-    began = time.perf_counter()
-    params = config.params(task.method, task.ipc, entry.settings)
-    stage = f"confirm{entry.seed}"
-    result = _distill(task, entry, params, stage, None)
-    more = config.validation.model_copy(update={"networks": config.search.confirm_networks})
-    judging = config.model_copy(update={"validation": more})
-    seeds = Seeds(task.names(f"{stage} judge"))
-    judge = probe(_problem(task), stages.validation_of(judging), seeds)
+    config, began, stage = task.plan.config, time.perf_counter(), f"confirm{trial.seed}"
+    params = task.params(trial.settings)
+    result = _distill(task, params, stage, task.state.checkpoint(trial.key), None)
+    validation = stages.validation_of(config)
+    judging = dataclasses.replace(validation, networks=config.search.confirm_networks)
+    judge = probe(_problem(task), judging, task.seeds(stage, "judge"))
     accuracy = judge(result.images, result.labels, result.step_size)
-    entry.add(result.trace[-1]["iteration"], accuracy, time.perf_counter() - began)
-    entry.status = CONFIRMED if result.status == "ok" else result.status
-    journal.close(entry, entry.status)
-    journal.write(entry)
-    return entry
+    status = CONFIRMED if result.status == "ok" else result.status
+    rungs = [[result.trace[-1]["iteration"], accuracy, time.perf_counter() - began]]
+    return dataclasses.replace(trial, rungs=rungs, status=status, **place())
 
 
 def _distill(
-    task: Task, entry: Entry, params: Any, stage: str, rung: Report | None
+    task: Task,
+    params: Any,
+    stage: str,
+    checkpoint: Path,
+    report: Callable[[int, float], None] | None,
 ) -> methods.Distilled:
-    plan = task.plan
-    spec = plan.search_spec(task.dataset, task.method, task.ipc)
+    spec = task.plan.search_spec(task.dataset, task.method, task.ipc)
     spec = {key: value for key, value in spec.items() if key not in ("budget", "points", "search")}
     return run_distillation(
         _problem(task),
         task.method,
         params,
-        Seeds(task.names(stage)),
-        stages.validation_of(plan.config),
+        task.seeds(stage),
+        stages.validation_of(task.plan.config),
         spec=spec | {"params": params.model_dump(mode="json"), "stage": stage},
-        checkpoint=task.journal.checkpoint(entry.key),
-        report=rung,
+        checkpoint=checkpoint,
+        report=report,
     )
