@@ -1,4 +1,4 @@
-"""One epoch of expert training: the native first-order pass against the usual nn.Module loop.
+"""One epoch of expert training: the hand-written first-order pass against the usual nn.Module loop.
 
     python benchmarks/experts.py [--settings width128,width32,digits] [--rounds 5] [--threads 2]
 
@@ -15,7 +15,7 @@ from reference import ConvNet, Setting, train_epoch
 
 from iadd.augment import Augmentation
 from iadd.networks import build_network
-from iadd.train import Schedule, train
+from iadd.train import TrainingPlan, train
 
 SETTINGS = {
     "width128": (Setting(3, 32, 3, 128, 128, 0), 512),
@@ -34,7 +34,7 @@ def case(setting: Setting, count: int) -> Case:
     model = ConvNet(setting)
 
     def ours() -> torch.Tensor:
-        schedule = Schedule(1, setting.batch, 0.01)
+        schedule = TrainingPlan(1, setting.batch, 0.01)
         order = torch.Generator().manual_seed(1)
         return train(network, start, images, targets, schedule, Augmentation(()), order)
 

@@ -29,12 +29,14 @@ from torch import Tensor
 
 from iadd import devices
 from iadd.augment import FAMILIES, Augmentation
-from iadd.engine import backend, cuda_block, cuda_convnet, cuda_graph
+from iadd.engine import cuda_block, cuda_graph
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_block import Affine, Form
 from iadd.engine.student import Step, draw_steps
 from iadd.engine.unroll import unroll
 from iadd.networks import Network, build_network
-from iadd.train import Schedule, train, train_many
+from iadd.train import TrainingPlan, train, train_many
 
 OUTER = {  # name -> setting and the least speed-up that is asked
     "a": (SETTINGS["a"], 10.0),
@@ -89,7 +91,7 @@ class Problem:
     def ours(self, mode: str = "auto", steps: list[Step] | None = None) -> tuple[Tensor, ...]:
         steps = steps or [Step(None, None)] * self.setting.steps
         found = unroll(
-            self.network,
+            choose_backend(self.network, self.start.device, self.start.dtype),
             self.start,
             self.images,
             self.targets,
@@ -252,8 +254,8 @@ def precision(rounds: int) -> None:
     for kind in ("float32", "tf32", "bf16"):
         network = build_network(name, 3, exact.setting.resolution, 10, kind)
         given = (exact.start, exact.images, exact.targets, direction)
-        fine = backend.tangent_reference(network, *given)
-        coarse = backend.tangent(network, *(z.float() for z in given))
+        fine = AutogradBackend(network, DEVICE, torch.float64).tangent(*given)
+        coarse = choose_backend(network, DEVICE).tangent(*(z.float() for z in given))
         errors = [
             float((a.double() - b).norm() / b.norm())
             for a, b in zip(coarse[:3], fine[:3], strict=True)
@@ -296,7 +298,7 @@ def experts() -> None:
     network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)
     images = torch.randn(count, 3, side, side, generator=g).to(DEVICE)
     targets = F.one_hot(torch.arange(count) % 10, 10).float().to(DEVICE)
-    schedule = Schedule(1, 256, 0.01)
+    schedule = TrainingPlan(1, 256, 0.01)
     rest = (images, targets, schedule, Augmentation(FAMILIES))
     for many in (1, 2, 4):
         starts = torch.stack([network.init(g) for _ in range(many)])
@@ -316,7 +318,7 @@ def experts() -> None:
             seconds_an_epoch=spent,
             minutes_for_100_of_50_epochs=spent * 5000 / 60,
             minutes_wanted=30,
-            path=backend.path(network, starts.to(DEVICE)[0]),
+            path=choose_backend(network, DEVICE).name,
         )
 
 
@@ -406,7 +408,7 @@ def kernels() -> None:
     say(
         setting="kernels",
         max_relative_error=worst,
-        fused=cuda_block.fused(torch.zeros(1, device=DEVICE)),
+        fused=cuda_block.fused(DEVICE),
     )
     if not worst < 1e-10:
         raise SystemExit("a fused kernel differs from its reference")
@@ -445,7 +447,6 @@ def main() -> None:
         "trial": trial,
         "ratio": lambda: ratio(options.setting),
     }
-    assert cuda_convnet.fits(build_network("convnet", 3, 32, 10))
     for task in options.tasks.split(","):
         if task not in tasks:
             raise SystemExit(f"task {task!r}: allowed are {', '.join(tasks)}")

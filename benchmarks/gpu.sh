@@ -37,7 +37,8 @@ build() {
   [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 validate() {
-  local files=(tests/test_blocks.py tests/test_tangents.py tests/test_graphs.py tests/test_ops.py)
+  local files=(tests/test_cuda_block.py tests/test_cuda_convnet.py tests/test_cuda_graph.py
+    tests/test_distance.py)
   # Whole stages need the package's other requirements, which a bare machine may lack.
   "$PYTHON" -c 'import pydantic, yaml, pyarrow, rich' 2>/dev/null && files+=(tests/test_devices.py)
   "$PYTHON" -m pytest -q -m gpu "${files[@]}"

@@ -1,4 +1,4 @@
-"""One iteration of DC, DSA and DM: tangent passes and native embeddings against double backward.
+"""One iteration of DC, DSA and DM: hand-written passes against double backward.
 
     python benchmarks/matching.py [--settings dc,dsa,dm,...] [--rounds 5] [--threads 2]
 
@@ -31,10 +31,13 @@ def problem(name: str, channels: int, side: int) -> methods.Problem:
     images = torch.randn(len(labels), channels, side, side, generator=g)
     rows = tuple((labels == c).nonzero().flatten() for c in range(10))
     data: Any = SimpleNamespace(
-        train=SimpleNamespace(images=images, labels=labels), classes=10, class_rows=rows
+        train=SimpleNamespace(images=images, labels=labels),
+        classes=10,
+        class_rows=rows,
+        augmentation=Augmentation(("scale", "crop")),
     )
     network = build_network(name, channels, side, 10)
-    return methods.Problem(data, network, Augmentation(("scale", "crop")), 1)
+    return methods.Problem(data, network, 1)
 
 
 def plain_gradient_matching(
@@ -68,8 +71,8 @@ def plain_distribution_matching(
     total = torch.zeros(())
     for label in range(10):
         rows = task.class_rows(label)
-        rows = rows[torch.randperm(len(rows), generator=g)[:REAL]]
         draw = task.augmentation.draw(g)
+        rows = rows[torch.randperm(len(rows), generator=g)[:REAL]]
         real = network.embed(net, augment(task.dataset.train.images[rows], draw)).detach()
         own = network.embed(net, augment(leaf[label : label + 1], draw))
         total = total + (real.mean(0) - own.mean(0)).square().sum()
@@ -81,9 +84,12 @@ def case(kind: str, name: str, channels: int, side: int) -> Case:
     method: Any = methods.find(kind)(methods.find(kind).Params(batch_real=REAL), task)
     images = torch.randn(10, channels, side, side, generator=torch.Generator().manual_seed(5))
 
+    variables = {key: found.value for key, found in method.variables(images).items()}
+
     def ours() -> Tensor:
-        method.count = 0
-        return method.outer(images, 0.0, torch.Generator().manual_seed(1)).images
+        g = torch.Generator().manual_seed(1)
+        by_images: Tensor = method.gradients(0, variables, g).by["images"]
+        return by_images
 
     def plain() -> Tensor:
         g = torch.Generator().manual_seed(1)

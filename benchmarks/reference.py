@@ -72,67 +72,20 @@ class ConvNet(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
-def mlp(channels: int, side: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(nn.Flatten(), nn.Linear(channels * side**2, 128), nn.ReLU()),
-        *(nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)),
-    )
-
-
-def lenet(channels: int, side: int) -> nn.Sequential:
-    """The second convolution is padded where the map is less than 8 pixels wide."""
-    halved = side // 2
-    padding = 0 if halved >= 8 else 2
-    features = 16 * ((halved + 2 * padding - 4) // 2) ** 2
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-
-
-def alexnet(channels: int, side: int) -> nn.Sequential:
-    """The field's small AlexNet, 32 channels wide; a map of less than 4 pixels is not pooled."""
-    last = side // 4
-    pool = nn.MaxPool2d(2) if last >= 4 else nn.Identity()
-    features = 48 * (last // 2 if last >= 4 else last) ** 2
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 48, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(48, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 48, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(), pool, nn.Flatten()),
-        nn.Linear(features, 10),
-    )
-
-
-PLAIN = {"mlp": mlp, "lenet": lenet, "alexnet-w32": alexnet}
-"""Networks without normalisation, by channels and side of the images; 10 classes."""
-
-
 def shapes(setting: Setting) -> list[torch.Size]:
     """Shapes of the parameter tensors in the flat vector's order."""
     return [p.shape for p in ConvNet(setting).parameters()]
 
 
-def functional(setting: Setting, layout: torch.memory_format = torch.contiguous_format) -> Apply:
-    """The setting's ConvNet as a function of flat parameters and images, computed in `layout`."""
-    return partial(apply, setting, shapes(setting), layout)
+def functional(setting: Setting) -> Apply:
+    """The setting's ConvNet as a function of flat parameters and images."""
+    return partial(apply, setting, shapes(setting))
 
 
-def apply(
-    setting: Setting,
-    parts: Sequence[torch.Size],
-    layout: torch.memory_format,
-    flat: Tensor,
-    x: Tensor,
-) -> Tensor:
+def apply(setting: Setting, parts: Sequence[torch.Size], flat: Tensor, x: Tensor) -> Tensor:
     """Logits (B, K) of images (B, C, H, W) under the flat parameters (P,)."""
-    x = x.contiguous(memory_format=layout)
     pieces = zip(flat.split([s.numel() for s in parts]), parts, strict=True)
-    tensors = iter(
-        piece.view(shape).contiguous(memory_format=layout) if len(shape) == 4 else piece.view(shape)
-        for piece, shape in pieces
-    )
+    tensors = iter(piece.view(shape) for piece, shape in pieces)
     for _ in range(setting.depth):
         x = F.conv2d(x, next(tensors), next(tensors), padding=1)
         x = F.relu(F.group_norm(x, setting.width, next(tensors), next(tensors)))

@@ -8,7 +8,7 @@ Every variant is validated against float64 first, then all are timed in turns in
     eager      ((w * (s - t)) ** 2).sum() / ((o - t) ** 2).sum() and its backward
     compiled   the same under torch.compile
     autograd   iadd.engine.distance.weighted_distance and its backward
-    one pass   iadd.engine.distance.weighted_distance_adjoint into a buffer that is kept: loss, unscaled
+    one pass   iadd.engine.distance.distance_adjoint into a buffer that is kept: loss, unscaled
                gradient and scale
 
 GB/s are those of the one pass, 20 bytes a parameter (four arrays read, one written); its ratio to
@@ -63,10 +63,10 @@ class Case:
         return loss, torch.autograd.grad(loss, self.student)[0], None
 
     def one_pass(self):
-        adjoint = ops.weighted_distance_adjoint(
-            self.student, self.start, self.target, self.weights, student_gradient=self.buffer
+        found = ops.distance_adjoint(
+            self.student, self.start, self.target, self.weights, self.buffer
         )
-        return adjoint.weighted, adjoint.student, adjoint.scale
+        return found.weighted, self.buffer, found.scale
 
     def copy(self):
         self.buffer.copy_(self.target)

@@ -79,7 +79,7 @@ struct Pass {
 };
 
 Pass run_pass(const Tensor& student, const Tensor& start, const Tensor& target,
-              const OptionalTensor& weights, bool weighted_denominator, bool need_student,
+              const OptionalTensor& weights, bool weighted_denominator, Tensor student_gradient,
               bool need_weights) {
   check_floating(student, "student");
   check_like(start, "start", student);
@@ -91,7 +91,7 @@ Pass run_pass(const Tensor& student, const Tensor& start, const Tensor& target,
   Pass pass;
   for (Tensor* scalar : {&pass.loss, &pass.unweighted, &pass.scale})
     *scalar = at::empty({}, s.options());
-  if (need_student) pass.student_gradient = at::empty_like(s);
+  pass.student_gradient = student_gradient;
   if (need_weights) pass.weights_gradient = at::empty_like(w);
   auto written = [](const Tensor& x) { return x.defined() ? x.mutable_data_ptr() : nullptr; };
   dispatch(Distance{.size = s.numel(),
@@ -114,8 +114,18 @@ using Pair = std::tuple<Tensor, Tensor>;
 
 Pair distance(const Tensor& student, const Tensor& start, const Tensor& target,
               const OptionalTensor& weights, bool weighted_denominator) {
-  const Pass pass = run_pass(student, start, target, weights, weighted_denominator, false, false);
+  const Pass pass = run_pass(student, start, target, weights, weighted_denominator, {}, false);
   return {pass.loss, pass.unweighted};
+}
+
+// The distance and, in `gradient`, its unscaled gradient by the student: nothing of size P is made.
+std::tuple<Tensor, Tensor, Tensor> distance_adjoint(const Tensor& student, const Tensor& start,
+                                                    const Tensor& target,
+                                                    const OptionalTensor& weights,
+                                                    const Tensor& gradient) {
+  check_written(gradient, "gradient", student);
+  const Pass pass = run_pass(student, start, target, weights, false, gradient, false);
+  return {pass.loss, pass.unweighted, pass.scale};
 }
 
 struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
@@ -123,8 +133,11 @@ struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
                                const Tensor& target, const OptionalTensor& weights,
                                bool weighted_denominator) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const Pass pass = run_pass(student, start, target, weights, weighted_denominator,
-                               student.requires_grad(), weights && weights->requires_grad());
+    Tensor by_student;
+    if (student.requires_grad())
+      by_student = at::empty_like(student, {}, at::MemoryFormat::Contiguous);
+    const Pass pass = run_pass(student, start, target, weights, weighted_denominator, by_student,
+                               weights && weights->requires_grad());
     // The inputs too, so that autograd notices when one of them is changed before the backward.
     context->save_for_backward({student, weights.value_or(Tensor()), pass.student_gradient,
                                 pass.weights_gradient, pass.scale});
@@ -208,24 +221,30 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
       "distance(Tensor student, Tensor start, Tensor target, Tensor? weights=None, "
       "bool weighted_denominator=False) -> (Tensor loss, Tensor unweighted)");
   m.def(
+      "distance_adjoint(Tensor student, Tensor start, Tensor target, Tensor? weights, "
+      "Tensor(a!) gradient) -> (Tensor loss, Tensor unweighted, Tensor scale)");
+  m.def(
       "weights_step(Tensor(a!) v, Tensor(b!) weights, Tensor gradient, Tensor(c!) exp_avg, "
       "Tensor(d!) exp_avg_sq, int step, float lr, float high, bool maximise) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(iadd, Autograd, m) {
   m.impl("distance", distance_autograd);
-  // It has no gradient of its own and says so by having none.
+  // They have no gradient of their own and say so by having none.
+  m.impl("distance_adjoint", torch::CppFunction::makeFallthrough());
   m.impl("weights_step", torch::CppFunction::makeFallthrough());
 }
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) {
   m.impl("distance", distance);
+  m.impl("distance_adjoint", distance_adjoint);
   m.impl("weights_step", weights_step);
 }
 
 #ifdef IADD_WITH_CUDA
 TORCH_LIBRARY_IMPL(iadd, CUDA, m) {
   m.impl("distance", distance);
+  m.impl("distance_adjoint", distance_adjoint);
   m.impl("weights_step", weights_step);
 }
 #endif

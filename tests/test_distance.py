@@ -18,6 +18,8 @@ from iadd import extension
 from iadd.engine.distance import (
     WeightsRule,
     distance,
+    distance_adjoint,
+    distance_adjoint_reference,
     distance_reference,
     weighted_distance,
     weights_step,
@@ -227,6 +229,24 @@ def test_same_bits_every_time(device):
     first, second = (gradients(weighted_distance, *case) for _ in range(2))
     for x, y in zip(first, second, strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("weighed", [True, False])
+def test_adjoint_is_the_gradient_without_its_factor(weighed, device):
+    student, start, target, weights = problem(5000, 11, device)
+    given = weights if weighed else None
+    gradient = torch.empty_like(student)
+    adjoint = distance_adjoint(student.requires_grad_(), start, target, given, gradient)
+    assert not adjoint.weighted.requires_grad
+    expected = exact(student, start, target, given)
+    found = [adjoint.weighted, adjoint.scale * gradient]
+    assert_close([x.detach().double().cpu() for x in found], expected[:2])
+    plain = torch.empty_like(student)
+    wanted = distance_adjoint_reference(student.detach(), start, target, given, plain)
+    assert error(adjoint.scale * gradient, wanted.scale * plain) < 1e-6
+    for wrong in (gradient[1:], torch.empty(10_000, device=device)[::2]):
+        with pytest.raises(ValueError, match="gradient: "):
+            distance_adjoint(student.detach(), start, target, given, wrong)
 
 
 def test_first_derivatives_only():

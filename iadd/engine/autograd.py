@@ -14,8 +14,6 @@ from iadd.engine.base import Backend, Tangent, cross_entropy
 class AutogradBackend(Backend):
     """Every pass by autograd; the tangent by reverse over reverse."""
 
-    uses_autograd = True
-
     @property
     def name(self) -> str:
         rounded = self.device.type == "cuda" and self.network.precision != "float32"

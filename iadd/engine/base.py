@@ -38,8 +38,6 @@ class Backend(ABC):
 
     batched = False
     """Whether `gradient` takes several networks at once: (M, P), (M, B, C, H, W), (M, B, K)."""
-    uses_autograd = False
-    """Whether the passes are autograd's, which works for any network."""
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         self.network, self.device, self.dtype = network, device, dtype

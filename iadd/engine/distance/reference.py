@@ -21,6 +21,18 @@ class Distance(NamedTuple):
     unweighted: Tensor
 
 
+class Adjoint(NamedTuple):
+    """The distance (), unweighted too, and the factor () that its gradient still lacks.
+
+    That is 2 / denominator, known only once everything was read. An adjoint recursion is linear:
+    fold it into what follows, and no second pass over memory is needed.
+    """
+
+    weighted: Tensor
+    unweighted: Tensor
+    scale: Tensor
+
+
 class WeightsRule(NamedTuple):
     """How the weights w = clamp(v / mean(v), 0, high) move: Adam (arXiv 1412.6980) on v."""
 
@@ -57,6 +69,19 @@ def distance_reference(
 
 
 @torch.no_grad()
+def distance_adjoint_reference(
+    student: Tensor, start: Tensor, target: Tensor, weights: Tensor | None, gradient: Tensor
+) -> Adjoint:
+    """`distance_adjoint` in plain PyTorch: the specification."""
+    found = distance_reference(student, start, target, weights)
+    _check_written("gradient", gradient, student)
+    gradient.copy_(student - target)
+    if weights is not None:
+        gradient.mul_(weights.square())
+    return Adjoint(*found, 2 / (start - target).square().sum())
+
+
+@torch.no_grad()
 def weights_step_reference(
     v: Tensor,
     weights: Tensor,
@@ -73,9 +98,7 @@ def weights_step_reference(
     _check_like("gradient", gradient, v)
     written = {"v": v, "weights": weights, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
     for name, x in written.items():
-        _check_like(name, x, v)
-        if not x.is_contiguous():
-            raise ValueError(f"{name}: strides {x.stride()}, allowed contiguous")
+        _check_written(name, x, v)
     if step < 1:
         raise ValueError(f"step: {step}, allowed 1 or more")
     if high <= 0:
@@ -108,3 +131,9 @@ def _check_like(name: str, x: Tensor, like: Tensor) -> None:
     ):
         if value != allowed:
             raise ValueError(f"{name}: {key} {value}, allowed {allowed}")
+
+
+def _check_written(name: str, x: Tensor, like: Tensor) -> None:
+    _check_like(name, x, like)
+    if not x.is_contiguous():
+        raise ValueError(f"{name}: strides {x.stride()}, allowed contiguous")
