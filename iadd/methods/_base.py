@@ -24,7 +24,7 @@ Space = dict[str, tuple[str, Any, Any] | list[Any]]
 
 LARGEST_RATE = 1e30
 """Learning rates above are refused: float32 could not hold what they are multiplied with."""
-Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
+Rate = Annotated[float, Field(le=LARGEST_RATE)]
 
 
 class MethodParams(BaseModel):

@@ -47,13 +47,13 @@ class TrajectoryParams(IterativeParams):
         None, ge=1, description="Synthetic images a student step sees; none: all of them."
     )
     step_size: Rate = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
-    lr_lr: Rate = Field(1e-7, description="Learning rate of alpha (applied to log alpha).")
+    lr_lr: Rate = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
 
 
 class SoftTrajectoryParams(TrajectoryParams):
     """MTT's settings and how learned labels move."""
 
-    lr_y: Rate = Field(2.0, description="Learning rate of the label logits (SGD).")
+    lr_y: Rate = Field(2.0, ge=0, description="Learning rate of the label logits (SGD).")
     momentum_y: float = Field(0.9, ge=0, lt=1, description="Momentum of the logits' updates.")
 
 

@@ -44,8 +44,8 @@ class DM(Iterative):
         net = problem.network.init(generator).to(problem.device)
         real, draws = [], []
         for label in range(problem.dataset.classes):
-            draws.append(problem.augmentation.draw(generator))
             batch = problem.batch(label, self.params.batch_real, generator)
+            draws.append(problem.augmentation.draw(generator))
             real.append(augment(batch, draws[-1]))
         features = backend.embed(net, torch.cat(real)).split([len(part) for part in real])
         mean_real = torch.stack([part.mean(0) for part in features])  # (K, F)

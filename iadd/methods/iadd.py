@@ -41,9 +41,9 @@ class IADDParams(TrajectoryParams):
         "plain", description="Whether the weights enter the denominator too."
     )
     optimiser: Literal["adam", "sgd"] = Field("adam", description="Optimiser of the weights.")
-    lr_w: Rate = Field(1e-3, description="Learning rate of the weights.")
+    lr_w: Rate = Field(1e-3, ge=0, description="Learning rate of the weights.")
     lr_w_factor: Rate = Field(
-        1.0, description="Multiplies lr_w; what searches vary, as good lr_w differ much by reading."
+        1.0, gt=0, description="Multiplies lr_w; searches vary it, as good lr_w differ by reading."
     )
     w_max: float = Field(10.0, gt=1, description="Weights are clamped to [0, w_max].")
 
