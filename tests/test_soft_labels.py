@@ -16,6 +16,7 @@ from test_methods import check_contract
 
 from iadd import methods
 from iadd.api import Validation, run_distillation, synthetic_set
+from iadd.augment import Augmentation
 from iadd.evaluation import PROTOCOLS, evaluate
 from iadd.synthetic import SyntheticSet
 
@@ -61,7 +62,7 @@ def test_a_plug_in_holds_the_contract_of_every_method(taught: str, task: methods
 
 def test_learned_labels_get_the_exact_gradient(taught: str, task: methods.Problem) -> None:
     """By the logits, through softmax and the unrolled student, against autograd in float64."""
-    plain = replace(task, dataset=replace(task.dataset, augmentations=()))
+    plain = replace(task, dataset=replace(task.dataset, augmentation=Augmentation(())))
     method = make(taught, plain)
     variables = {
         name: variable.value
