@@ -1,6 +1,7 @@
 """Search: proposals, storage, schedulers, Ray; a killed search ends like one that was not."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -145,11 +146,24 @@ def test_trials_of_another_spec_go_and_what_a_kill_tore_does_not_matter(tmp_path
     assert state.trials() == [] and state.confirmed() == {}
 
 
-def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_searches_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """On file systems without locks neither."""
+
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", none)
     refused = pytest.raises(ValueError, match="another process is searching")
-    with State(tmp_path).lock(), refused, State(tmp_path).lock():
+    with State(tmp_path / "s").lock(), refused, State(tmp_path / "s").lock():
         pass
-    with State(tmp_path).lock():
+    with State(tmp_path / "s").lock():
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"), State(tmp_path / "file/s").lock():
         pass
 
 

@@ -24,49 +24,52 @@ def _study(trials: Sequence[Trial], space: Space) -> Study:
     """The trials for a figure: one that was stopped counts with what it had reached."""
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     for trial in trials:
-        study.enqueue_trial(trial.settings)
-        asked = study.ask()
-        suggest(asked, space)
-        study.tell(asked, trial.best)
+        if trial.rungs:
+            study.enqueue_trial(trial.settings)
+            asked = study.ask()
+            suggest(asked, space)
+            study.tell(asked, trial.best)
     return study
+
+
+def _fanova(study: Study) -> Any:
+    """Optuna's fANOVA; None where fewer than 8 trials were measured or all reached the same."""
+    import optuna
+
+    if len(study.trials) < FEWEST or len({trial.value for trial in study.trials}) < 2:
+        return None
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
 def importance(trials: Sequence[Trial], space: Space) -> dict[str, float]:
     """Share of the variance of the trials' best accuracy that each parameter explains: fANOVA.
 
-    Hutter, Hoos, Leyton-Brown, ICML 2014, by Optuna. Empty where fewer than 8 trials were measured
-    or all reached the same.
+    Hutter, Hoos, Leyton-Brown, ICML 2014, by Optuna. Empty where too few trials differ.
     """
-    import optuna
+    from optuna.importance import get_param_importances
 
-    shown = [trial for trial in trials if trial.rungs]
-    if len(shown) < FEWEST or len({trial.best for trial in shown}) < 2:
-        return {}
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(_study(shown, space), evaluator=judge)
+    study = _study(trials, space)
+    judge = _fanova(study)
+    found = get_param_importances(study, evaluator=judge) if judge else {}
     return {name: round(float(share), 4) for name, share in found.items()}
 
 
 def picture(title: str, trials: Sequence[Trial], space: Space) -> bytes:
-    """History and, where there are enough trials, importances side by side: a PNG."""
+    """History and, where enough trials differ, importances side by side: a PNG."""
     import matplotlib.pyplot as plt
-    import optuna
     from optuna.visualization import matplotlib as plots
 
-    shown = [trial for trial in trials if trial.rungs]
+    study, image = _study(trials, space), io.BytesIO()
+    judge = _fanova(study)
     plt.switch_backend("agg")
     with warnings.catch_warnings(), plt.rc_context():
-        warnings.simplefilter("ignore")
-        study = _study(shown, space)
+        warnings.simplefilter("ignore")  # Optuna calls these figures experimental
         axes = [plots.plot_optimization_history(study, target_name="Validation accuracy")]
         axes[0].set_title(title)
-        if importance(shown, space):
-            judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        if judge:
             axes.append(plots.plot_param_importances(study, evaluator=judge))
         pixels = []
         for one in axes:
@@ -77,6 +80,5 @@ def picture(title: str, trials: Sequence[Trial], space: Space) -> bytes:
             figure.canvas.draw()
             pixels.append(np.asarray(figure.canvas.buffer_rgba()))
             plt.close(figure)
-        image = io.BytesIO()
         plt.imsave(image, np.hstack(pixels), format="png")
     return image.getvalue()

@@ -75,16 +75,26 @@ class State:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one process; it is free again when that process dies."""
-        from filelock import FileLock, Timeout
+        from filelock import FileLock, SoftFileLock, Timeout
 
+        lock: FileLock | SoftFileLock = FileLock(self.folder / ".lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
+            try:
+                lock.acquire(timeout=0)
+            except OSError as error:  # a file system without locks
+                if isinstance(error, Timeout):
+                    raise
+                lock = SoftFileLock(self.folder / ".pid")
+                lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(f"{self.folder}: another process is searching there") from None
-        except PermissionError as error:
+        except OSError as error:
             raise ValueError(f"{self.folder}: cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def claim(self, spec: dict[str, Any]) -> None:
         """Take the folder for a search; trials that another spec left there are removed."""
@@ -144,8 +154,9 @@ class State:
         handle = Handle(self.study, frozen._trial_id)
         if iteration not in frozen.intermediate_values:
             handle.report(result["accuracy"], iteration)
-        for name in ("device", "node"):
-            handle.set_user_attr(name, result[name])
+        place = {"device": result["device"], "node": result["node"]}
+        if frozen.user_attrs.get("place") != place:
+            handle.set_user_attr("place", place)
         handle.set_user_attr("rungs", [*rungs, [iteration, result["measured"], result["seconds"]]])
 
     def end(self, number: int, status: str, reason: str = "") -> None:
@@ -155,8 +166,8 @@ class State:
 
         frozen = self.study.get_trials(deepcopy=False)[number]
         handle = Handle(self.study, frozen._trial_id)
-        handle.set_user_attr("status", status)
         handle.set_user_attr("reason", reason)
+        handle.set_user_attr("status", status)
         how = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status)
         self.study.tell(number, None if how else trial_of(frozen).best, state=how)
         self.checkpoint(number).unlink(missing_ok=True)
@@ -164,6 +175,6 @@ class State:
 
 def trial_of(frozen: FrozenTrial) -> Trial:
     """A trial as Optuna keeps it -> as the search sees it."""
-    known = ("rungs", "status", "device", "node")
-    notes = {name: value for name, value in frozen.user_attrs.items() if name in known}
-    return Trial(frozen.number, dict(sorted(frozen.params.items())), **notes)
+    settings, notes = dict(sorted(frozen.params.items())), frozen.user_attrs
+    status, place = notes.get("status", RUNNING), notes.get("place", {})
+    return Trial(frozen.number, settings, notes.get("rungs", []), status, **place)
