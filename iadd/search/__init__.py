@@ -24,7 +24,7 @@ from iadd import methods
 from iadd.artifacts import canonical_json
 from iadd.pipeline import stages
 from iadd.pipeline.config import Config
-from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan import Plan, Run
 from iadd.search.cluster import cluster
 from iadd.search.proposals import with_grid
 from iadd.search.trial import Task
@@ -60,7 +60,8 @@ def search(
             resources do not exist; ray or optuna is not installed.
     """
     config, wanted = plan.config, plan.config.search
-    _check(config, method, ipc)
+    stages.check_run(config, Run(dataset, method, ipc, 0, tuned=True))
+    _check_installed()
     workers = workers or wanted.workers
     text = canonical_json(config.model_dump(mode="json"))
     task = Task(text, str(Path.cwd()), dataset, method, ipc)
@@ -84,17 +85,10 @@ def search(
         return write(task, state, space, finalists)
 
 
-def _check(config: Config, method: str, ipc: int) -> None:
+def _check_installed() -> None:
     for needed in ("ray", "optuna", "filelock"):
         if importlib.util.find_spec(needed) is None:
             raise ValueError(f"{needed} is not installed here: pip install 'iadd[search]'")
-    if method not in config.search.methods:
-        tuned = ", ".join(config.search.methods) or "none"
-        raise ValueError(
-            f"method {method!r} is not tuned in this benchmark; search.methods: {tuned}"
-        )
-    if ipc not in config.ipcs(method):
-        raise ValueError(f"ipc {ipc} is not in this benchmark: {list(config.ipcs(method))}")
 
 
 def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
