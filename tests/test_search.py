@@ -32,7 +32,7 @@ from iadd.search.cluster import temporary_root
 from iadd.search.proposals import propose, with_grid
 from iadd.search.storage import State, Trial, trial_of
 from iadd.search.trial import measure
-from iadd.search.tune import _Past, _Proposals, _Recorder, scheduler_of
+from iadd.search.tune import _CardHours, _Past, _Proposals, _Recorder, scheduler_of
 from iadd.search.winner import contenders
 
 TUNED_RUN = Run("blobs", "mtt", 1, 0, tuned=True)
@@ -262,6 +262,14 @@ def test_a_resumed_search_stops_the_trials_that_it_would_have_stopped(
             for k in range(kill)
         ]  # fmt: skip
         assert decisions(scheduler_of(task, ended), found[kill:], kill) == whole[kill:]
+
+
+def test_a_budget_counts_what_trials_took_before_a_kill() -> None:
+    known = [Trial(0, {}, [[18, 0.5, 3600.0]]), Trial(1, {}, [[2, 0.5, 1800.0]])]
+    cards = _CardHours(1.0, 0.5, known)  # half a card each: 0.75 hours so far
+    assert not cards("a", {"config": {"number": 1}, "seconds": 3500.0}) and not cards.stop_all()
+    assert not cards("a", {"config": {"number": 1}, "seconds": 3600.0}) and cards.stop_all()
+    assert not _CardHours(None, 1.0, known).stop_all()
 
 
 # Winner and figure.
