@@ -96,6 +96,24 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert bool((first.tensors["images"] == again.tensors["images"]).all())
 
 
+def test_collect_refuses_rows_made_under_another_configuration(iadd: Iadd) -> None:
+    """Evaluated with few epochs, ranked under a configuration of 500: named, and no table made."""
+    base = TINY | {"methods": {"random": None}}
+    config = write(base)
+    for seed in range(3):
+        where = ("--method", "random", "--ipc", "1", "--seed", str(seed))
+        assert iadd("distill", config, *where)[0] == 0
+        assert iadd("evaluate", config, *where)[0] == 0
+    longer = [entry | {"epochs": 500} for entry in TINY["evaluations"]]
+    write(base | {"evaluations": longer})
+    status, _, error = iadd("collect", config)
+    assert status == 2 and error.count("\n") == 1
+    assert "seed0.parquet" in error and "epochs is" in error and "500 expected" in error
+    assert not Path("results/tiny/leaderboard.parquet").exists()
+    write(base)
+    assert iadd("collect", config)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -37,7 +37,13 @@ def source_hash(paths: Iterable[str | Path]) -> str:
 
 
 def first_difference(left: Any, right: Any, key: str = "") -> tuple[str, str, str] | None:
-    """Return (dotted key, JSON on the left, JSON on the right) where two JSON values part."""
+    """Return (dotted key, JSON on the left, JSON on the right) where two JSON values part.
+
+    Lists of objects, equally long, are looked into: an item's key is its number.
+    """
+    lists = isinstance(left, list) and isinstance(right, list) and len(left) == len(right)
+    if lists and all(isinstance(item, dict) for item in (*left, *right)):
+        left, right = ({str(k): item for k, item in enumerate(side)} for side in (left, right))
     if isinstance(left, dict) and isinstance(right, dict):
         for name in sorted({*left, *right}):
             inner = f"{key}.{name}" if key else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ def build_site(
     images = {key: _picture(path) for key, path in sorted(pictures.items())}
     plots = {key: _picture(path) for key, path in sorted((searches or {}).items())}
     tried = read_table(trials, TRIALS) if trials and plots else None
-    datasets = []
-    panels = []
+    sections = []
     for name in dict.fromkeys(row.dataset for row in board):
         rows = [row for row in board if row.dataset == name]
         distilled = networks[(networks["dataset"] == name) & (networks["method"] != WHOLE)]
@@ -66,19 +65,15 @@ def build_site(
         runs = describe_runs(history[history["dataset"] == name])
         section = describe_dataset(name, rows, teachers, runs, images)
         section["searches"] = [] if tried is None else describe_searches(name, tried, plots)
-        datasets.append(section)
-        panels += section["panels"]
+        sections.append(section)
     page = _render(
         title=title,
         colours=COLOURS,
         budget=budget,
-        datasets=datasets,
-        facts=_facts(networks),
-        reconstructions=sorted({row.method for row in board if row.reconstruction}),
-        tuned=any(row.tuned for row in board),
-        regimes=sorted({row.label_regime for row in board}),
+        datasets=sections,
+        facts=_facts(networks, board),
     )
-    atomic_write(out.with_name("accuracy.png"), png(panels))
+    atomic_write(out.with_name("accuracy.png"), png([p for s in sections for p in s["panels"]]))
     atomic_write(out, page.encode())
 
 
@@ -91,7 +86,7 @@ def _render(**context: Any) -> str:
     return environment.from_string(template).render(context)
 
 
-def _facts(networks: pd.DataFrame) -> Record:
+def _facts(networks: pd.DataFrame, board: Sequence[LeaderboardRow]) -> Record:
     """What the notes and the foot of the page tell of the evaluations."""
 
     def several(column: str, width: int | None = None) -> str:
@@ -108,6 +103,9 @@ def _facts(networks: pd.DataFrame) -> Record:
         "seeds": (seeds.min(), seeds.max()) if len(seeds) else (0, 0),
         "networks": (each.min(), each.max()),
         "evaluated": len(networks),
+        "reconstructions": sorted({row.method for row in board if row.reconstruction}),
+        "tuned": any(row.tuned for row in board),
+        "regimes": sorted({row.label_regime for row in board}),
         "trouble": _counted(wrong, ["dataset", "ipc", "method", "network_eval", "status"]),
         "diverged_runs": _counted(runs, ["dataset", "ipc", "method"]),
         "protocols": sorted(set(networks["protocol"])),
