@@ -71,8 +71,8 @@ def plain_distribution_matching(
     total = torch.zeros(())
     for label in range(10):
         rows = task.class_rows(label)
-        draw = task.augmentation.draw(g)
         rows = rows[torch.randperm(len(rows), generator=g)[:REAL]]
+        draw = task.augmentation.draw(g)
         real = network.embed(net, augment(task.dataset.train.images[rows], draw)).detach()
         own = network.embed(net, augment(leaf[label : label + 1], draw))
         total = total + (real.mean(0) - own.mean(0)).square().sum()
