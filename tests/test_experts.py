@@ -228,13 +228,15 @@ def test_saving_does_not_change_what_is_saved(tmp_path: Path) -> None:
     assert torch.equal(load_tensors(tmp_path / "t.safetensors").tensors["t"], tensor)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.2])
 def test_experts_trained_side_by_side_are_the_same(
-    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rho: float, blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_network("convnet-d1-w3", 1, 8, blobs.classes)
     if not choose_backend(network, torch.device("cpu")).batched:
         pytest.skip("no pass here takes several networks at once")
-    options: dict[str, Any] = {"experts": range(3), "epochs": 2}
+    recipe = RECIPE.model_copy(update={"rho": rho, "alpha": 0.3})
+    options: dict[str, Any] = {"experts": range(3), "epochs": 2, "recipe": recipe}
     spec = record(blobs, network, tmp_path / "alone.safetensors", **options)
     monkeypatch.setattr(experts_room, "_at_once", lambda *given: 2)
     record(blobs, network, tmp_path / "pairs.safetensors", **options)
