@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,6 @@ pytest.importorskip("optuna")
 
 
 from iadd.search import figure, search
-from iadd.search.cluster import temporary_root
 from iadd.search.proposals import propose, with_grid
 from iadd.search.storage import State, Trial, trial_of
 from iadd.search.trial import measure
@@ -350,11 +350,13 @@ def test_a_killed_search_ends_with_the_winner_of_one_that_was_not(
     state.folder.rename(state.folder.with_name("undisturbed"))
     (ready / "b.json").write_text(json.dumps(keys))
     (ready / "go.py").write_text(DRIVER)
+    short = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
     driver = subprocess.Popen([sys.executable, "go.py"], cwd=ready, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
     while ended_trials(state.journal) < 9 and time.monotonic() < deadline:
         time.sleep(0.02)
-    (session,) = temporary_folders(state)
+    (session,) = short.iterdir()
     assert listening(session) == {"127.0.0.1"}  # nobody else reaches this runtime
     assert stat.S_IMODE(session.stat().st_mode) == 0o700
     os.kill(driver.pid, signal.SIGKILL)
@@ -370,6 +372,8 @@ def test_a_killed_search_ends_with_the_winner_of_one_that_was_not(
     assert State(state.folder).study.trials[: len(before)] == before  # not lost, not measured again
     assert shape(table(plan)) == shape(whole)
     assert again["settings"] == winner["settings"] and again["validation"] == winner["validation"]
+    assert list(short.iterdir()) == []  # neither the killed one's folder is left
+    short.rmdir()
     with pytest.raises(ValueError, match="was found under other settings"):
         stages.distill(plan_of(finalists=2), TUNED_RUN)
 
@@ -385,13 +389,6 @@ def listening(session: Path) -> set[str]:
                 if socket.status == "LISTEN":
                     found.add(socket.laddr.ip.removeprefix("::ffff:"))
     return found
-
-
-def temporary_folders(state: State) -> list[Path]:
-    """Where a search's Ray keeps its sockets."""
-    fresh = temporary_root(Path("/nowhere"))
-    fresh.rmdir()
-    return [path for path in fresh.parent.glob("iadd-*-*") if (path / "r").exists()]
 
 
 @pytest.mark.slow
