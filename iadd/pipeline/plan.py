@@ -4,66 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from iadd import methods
-from iadd.artifacts import canonical_json, source_hash, spec_hash
+from iadd.artifacts import canonical_json, spec_hash
+from iadd.data import About, Source, read_about, stamp
 from iadd.pipeline.config import Config
+from iadd.pipeline.paths import Layout
+from iadd.pipeline.paths import Run as Run
 from iadd.pipeline.search_space import ends
-
-PACKAGE = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True)
-class Run:
-    """One distillation: `tuned` takes its parameters from a search, not from the config."""
-
-    dataset: str
-    method: str
-    ipc: int
-    seed: int
-    tuned: bool = False
-
-    def __str__(self) -> str:
-        tuned = ", tuned" if self.tuned else ""
-        return f"{self.method} on {self.dataset}, ipc {self.ipc}, seed {self.seed}{tuned}"
+from iadd.pipeline.source import source_of
 
 
-@dataclass(frozen=True)
-class RunPaths:
-    """Where a run's files lie. The checkpoint is no output of the workflow, which deletes those
-    of a killed job."""
-
-    distilled: Path
-    trace: Path
-    picture: Path
-    evaluation: Path
-    checkpoint: Path
-
-
-class Plan:
+class Plan(Layout):
     """The runs of a benchmark, where their files lie, and the specs that identify them.
 
-    Paths are the contract's, relative to the working folder. Specs hold what a result depends on
-    and nothing else; the workflow reruns what has another spec.
+    Specs hold what a result depends on and nothing else: what, never where or how. The workflow
+    reruns what has another spec.
     """
 
     def __init__(self, config: Config) -> None:
+        super().__init__(config.benchmark)
         self.config = config
-        self.root = Path("results") / config.benchmark
         self._known: dict[tuple[object, ...], Any] = {}
 
     def runs(self) -> Iterator[Run]:
-        """All runs; a tuned method is there twice, by its default settings and by those found."""
+        """All runs; a tuned method is there twice, by its default settings and by those found.
+
+        Those of an ipc that a data set has too few images for are left out as soon as its data
+        are prepared (`left_out`).
+        """
         config = self.config
         kinds = [(name, False) for name in config.methods]
         kinds += [(name, True) for name in config.search.methods]
         for dataset in config.datasets:
             for method, tuned in kinds:
-                for ipc in config.ipcs(method):
+                for ipc in self.ipcs(dataset.key, method):
                     for seed in range(config.seeds):
                         yield Run(dataset.key, method, ipc, seed, tuned)
 
@@ -71,16 +49,68 @@ class Plan:
         """All (dataset, method, ipc) that are searched."""
         for dataset in self.config.datasets:
             for method in self.config.search.methods:
-                for ipc in self.config.ipcs(method):
+                for ipc in self.ipcs(dataset.key, method):
                     yield dataset.key, method, ipc
 
+    def ipcs(self, dataset: str, method: str) -> list[int]:
+        """The ipc values that a method runs at, as far as the data have images enough."""
+        about = self._known_about(dataset)
+        least = None if about is None else min(about.counts["train"])
+        return [ipc for ipc in self.config.ipcs(method) if least is None or ipc <= least]
+
+    # The data.
+
+    def source(self, dataset: str) -> Source:
+        """What is read for a data set, and how."""
+        d = self.config.dataset(dataset)
+        fields = d.model_dump(exclude={"label"})
+        return Source(**fields, seed=self.config.seed)
+
+    def data_spec(self, dataset: str) -> dict[str, Any]:
+        """What tells that data should be prepared anew: nothing downstream depends on it."""
+        identity = self.config.dataset(dataset).identity
+        seen = stamp(self.source(dataset))
+        return {"dataset": identity, "seed": self.config.seed, "stamp": seen} | {
+            "source": self._source("data")
+        }
+
+    def about(self, dataset: str) -> About:
+        """What is known of prepared data; ValueError if they are not prepared."""
+        path = self.data(dataset).about
+        try:
+            state = path.stat()
+        except OSError:
+            raise ValueError(f"{path}: no such file; run: iadd data CONFIG") from None
+        key = ("about", dataset, state.st_mtime_ns, state.st_size)
+        about: About = self._once(key, lambda: read_about(path.parent))
+        return about
+
+    def _known_about(self, dataset: str) -> About | None:
+        try:
+            return self.about(dataset)
+        except ValueError:
+            return None
+
     def stale_data(self) -> list[str]:
-        """Data sets whose stage has to run."""
-        return []
+        """Data sets that are not prepared, or whose files, settings or code have changed since."""
+        stale = []
+        for dataset in self.config.datasets:
+            paths = self.data(dataset.key)
+            made = canonical_json(self.data_spec(dataset.key)).encode()
+            there = all(p.exists() for p in (paths.about, paths.train, paths.test, paths.made))
+            if not there or paths.made.read_bytes() != made:
+                stale.append(dataset.key)
+        return stale
 
     def left_out(self) -> list[str]:
-        """Why some runs are not run."""
-        return []
+        """Why some runs are not run: a line for each data set and ipc that is too large for it."""
+        lines = []
+        for dataset in self.config.datasets:
+            about = self._known_about(dataset.key)
+            for ipc in self.config.ipc:
+                if about:
+                    lines += too_large(dataset.key, about, ipc)
+        return lines
 
     @cached_property
     def expert_epochs(self) -> int:
@@ -103,29 +133,37 @@ class Plan:
             values += ends(self.config.space(method, ipc).get(name, []))
         return int(max(values))
 
-    # Where files lie.
-
-    def experts_folder(self, dataset: str) -> Path:
-        return self._experts_folders[dataset]
+    # The experts.
 
     @cached_property
-    def _experts_folders(self) -> dict[str, Path]:
-        config = self.config
-        recipe = config.experts.recipe.model_dump(mode="json") | {
-            "epochs": self.expert_epochs,
-            "seed": config.seed,
-            "precision": config.precision,
-        }
-        folders = {}
-        for dataset in config.datasets:
-            code = spec_hash(recipe | {"dataset": dataset.identity})[:8]
-            folders[dataset.key] = self.root / "experts" / f"{dataset.key}-{config.network}-{code}"
-        return folders
+    def recipes(self) -> list[str]:
+        """The expert recipes that the benchmark's methods ask for."""
+        asked = [methods.find(method).experts for method in self.config.methods]
+        return sorted({name for name in asked if name is not None})
 
-    def shards(self, dataset: str) -> list[Path]:
+    def experts_folder(self, dataset: str, recipe: str = "standard") -> Path:
+        """The folder of the experts of one recipe."""
+
+        def make() -> Path:
+            asked = self._experts(recipe) | {
+                "seed": self.config.seed,
+                "precision": self.config.precision,
+                "dataset": self.config.dataset(dataset).identity,
+            }
+            name = f"{dataset}-{self.config.network}-{recipe}-{spec_hash(asked)[:8]}"
+            return self.root / "experts" / name
+
+        folder: Path = self._once(("experts", dataset, recipe), make)
+        return folder
+
+    def _experts(self, recipe: str) -> dict[str, Any]:
+        settings = self.config.experts.named(recipe).model_dump(mode="json")
+        return {"recipe": settings, "epochs": self.expert_epochs}
+
+    def shards(self, dataset: str, recipe: str = "standard") -> list[Path]:
         """The shard files of a data set's experts."""
         count, size = self.config.experts.count, self.config.experts.per_shard
-        folder = self.experts_folder(dataset)
+        folder = self.experts_folder(dataset, recipe)
         return [folder / f"shard{k}.safetensors" for k in range(-(-count // size))]
 
     def shard_experts(self, shard: int) -> range:
@@ -133,41 +171,16 @@ class Plan:
         size = self.config.experts.per_shard
         return range(shard * size, min((shard + 1) * size, self.config.experts.count))
 
-    def paths(self, run: Run) -> RunPaths:
-        """Where a run's files lie."""
-        folder = f"{run.dataset}/{run.method}/ipc{run.ipc}{'-tuned' if run.tuned else ''}"
-        name = f"{folder}/seed{run.seed}"
-        return RunPaths(
-            distilled=self.root / f"distilled/{name}.safetensors",
-            trace=self.root / f"distilled/{name}.trace.parquet",
-            picture=self.root / f"distilled/{name}.png",
-            evaluation=self.root / f"evaluations/{name}.parquet",
-            checkpoint=self.root / f"checkpoints/{name}.safetensors",
-        )
-
-    def winner(self, dataset: str, method: str, ipc: int) -> Path:
-        """What a search found; its trials lie beside it."""
-        return self.root / "search" / f"{dataset}-{method}-ipc{ipc}.json"
-
-    def trials(self, dataset: str, method: str, ipc: int) -> Path:
-        return self.winner(dataset, method, ipc).with_suffix(".trials.parquet")
-
-    def search_state(self, dataset: str, method: str, ipc: int) -> Path:
-        """Where a search keeps its trials while it runs: not among the workflow's outputs."""
-        return self.root / "checkpoints" / "search" / self.winner(dataset, method, ipc).stem
-
-    def table(self, name: str) -> Path:
-        return self.root / f"{name}.parquet"
-
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        return self.shards(dataset) if methods.find(method).experts else []
+        recipe = methods.find(method).experts
+        return self.shards(dataset, recipe) if recipe else []
 
     # What identifies a result.
 
     def spec(self, run: Run) -> dict[str, Any]:
         """What made a distilled set; a tuned one has the winner's parameters and its evidence."""
-        spec = self.job_spec(run)
+        spec = self.job_spec(run) | self.data_identity(run.dataset)
         if not run.tuned:
             return spec
         winner = self.read_winner(run.dataset, run.method, run.ipc)
@@ -187,12 +200,17 @@ class Plan:
             raise ValueError(f"{path}: was found under other settings; {again}")
         return dict(winner)
 
+    def data_identity(self, dataset: str) -> dict[str, Any]:
+        """What the data are, wherever they lie; known as soon as they are prepared."""
+        about = self.about(dataset)
+        return {"data": about.fingerprint, "augmentation": list(about.augmentation)}
+
     def job_spec(self, run: Run) -> dict[str, Any]:
         """What a run depends on as far as it is known when the workflow's graph is drawn."""
         names = run.dataset, run.method, run.ipc
         spec = dict(self._once(("run", *names), lambda: self._common_spec(*names)))
         if run.tuned:
-            found = self._once(("search", *names), lambda: spec_hash(self.search_spec(*names)))
+            found = self._once(("search", *names), lambda: spec_hash(self.search_job_spec(*names)))
             spec["search"] = found
         return spec | {"seed": run.seed}
 
@@ -201,7 +219,6 @@ class Plan:
         config, kind = self.config, methods.find(method)
         spec: dict[str, Any] = {
             "kind": "distilled",
-            "dataset": config.dataset(dataset).identity,
             "method": method,
             "params": config.params(method, ipc).model_dump(mode="json"),
             "network": config.network,
@@ -214,14 +231,17 @@ class Plan:
             spec["validation"] = config.validation.model_dump(mode="json")
         if kind.experts:
             spec["experts"] = {
-                "recipe": config.experts.recipe.model_dump(mode="json"),
-                "epochs": self.expert_epochs,
+                **self._experts(kind.experts),
                 "count": config.experts.count,
             }
         return spec
 
     def search_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
         """What a search's winner depends on; `budget` is what may grow without losing trials."""
+        return self.search_job_spec(dataset, method, ipc) | self.data_identity(dataset)
+
+    def search_job_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
+        """A search's spec as far as it is known when the workflow's graph is drawn."""
         search = self.config.search
         asked = search.model_dump(mode="json", exclude={*_MACHINE, *_BUDGET, *_OTHERS})
         return self._common_spec(dataset, method, ipc) | {
@@ -234,9 +254,13 @@ class Plan:
         }
 
     def evaluation_spec(self, dataset: str) -> dict[str, Any]:
+        """How sets are judged, and on what."""
+        return self.evaluation_job_spec() | self.data_identity(dataset)
+
+    def evaluation_job_spec(self) -> dict[str, Any]:
+        """How sets are judged, as far as it is known when the workflow's graph is drawn."""
         return {
             "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
-            "dataset": self.config.dataset(dataset).identity,
             "base_seed": self.config.seed,
             "source": self._source("evaluate"),
         }
@@ -255,40 +279,25 @@ class Plan:
         runs = spec_hash({"runs": [str(run) for run in self.runs()]})
         return {"runs": runs, "source": source_of("tables")}
 
-    def experts_spec(self, dataset: str) -> dict[str, Any]:
-        return {"folder": self.experts_folder(dataset).name, "source": self._source("experts")}
+    def experts_source(self) -> str:
+        """The code that trains experts."""
+        return self._source("experts")
+
+
+def too_large(dataset: str, about: About, ipc: int) -> list[str]:
+    """A line if an ipc is larger than the rarest class of the training images."""
+    counts = about.counts
+    least = min(counts["train"])
+    if ipc <= least:
+        return []
+    row = counts["train"].index(least)
+    held = f"{counts['validation'][row]} for validation and {counts['test'][row]} for test"
+    return [
+        f"data set {dataset}: ipc {ipc} is larger than class {about.class_names[row]!r}, "
+        f"which has {least} training images (held out besides: {held})"
+    ]
 
 
 _BUDGET = {"trials", "seconds", "gpu_hours"}
 _MACHINE = {"workers", "cpus", "gpus", "memory_mb", "retries"}  # where, not what
 _OTHERS = {"methods", "space", "points"}  # other methods' business, or spelt out beside
-
-_TRAINING = (
-    *("artifacts", "augment", "data", "devices", "engine", "extension"),
-    *("networks", "seeds", "train"),
-)
-
-
-def source_of(stage: str, method: str | None = None) -> str:
-    """Hash of the code that a stage's result depends on: its rooms, and one method's own file.
-
-    The kernels' text is part of it where it lies beside the package, as in a checkout.
-    """
-    rooms = {
-        "experts": (*_TRAINING, "experts"),
-        "methods": (*_TRAINING, "experts", "synthetic", "evaluation"),
-        "evaluate": (*_TRAINING, "synthetic", "evaluation"),
-        "tables": ("artifacts", "seeds", "leaderboard"),
-    }[stage]
-    paths: list[Path] = []
-    for room in rooms:
-        folder = PACKAGE / room
-        paths += sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
-    if stage != "tables":
-        paths += sorted((PACKAGE.parent / "csrc").glob("*.*"))
-    if method:
-        paths += [
-            *sorted((PACKAGE / "methods").glob("_*.py")),
-            PACKAGE / "methods" / f"{method}.py",
-        ]
-    return source_hash(path for path in paths if path.exists())[:16]

@@ -1,0 +1,83 @@
+"""A run is a value, and every file of a benchmark has one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One distillation: `tuned` takes its parameters from a search, not from the config."""
+
+    dataset: str
+    method: str
+    ipc: int
+    seed: int
+    tuned: bool = False
+
+    def __str__(self) -> str:
+        tuned = ", tuned" if self.tuned else ""
+        return f"{self.method} on {self.dataset}, ipc {self.ipc}, seed {self.seed}{tuned}"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run's files lie. The checkpoint is no output of the workflow, which deletes those
+    of a killed job."""
+
+    distilled: Path
+    trace: Path
+    picture: Path
+    evaluation: Path
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where a data set's prepared tensors lie; `made` says from what, and is no output."""
+
+    folder: Path
+    about: Path
+    train: Path
+    test: Path
+    made: Path
+
+
+class Layout:
+    """Where the files of a benchmark lie: the contract's paths, relative to the working folder."""
+
+    def __init__(self, benchmark: str) -> None:
+        self.root = Path("results") / benchmark
+
+    def data(self, dataset: str) -> DataPaths:
+        """Where a data set's prepared tensors lie."""
+        folder = self.root / "data" / dataset
+        names = ("about.json", "train.safetensors", "test.safetensors", "made.json")
+        return DataPaths(folder, *(folder / name for name in names))
+
+    def paths(self, run: Run) -> RunPaths:
+        """Where a run's files lie."""
+        folder = f"{run.dataset}/{run.method}/ipc{run.ipc}{'-tuned' if run.tuned else ''}"
+        name = f"{folder}/seed{run.seed}"
+        return RunPaths(
+            distilled=self.root / f"distilled/{name}.safetensors",
+            trace=self.root / f"distilled/{name}.trace.parquet",
+            picture=self.root / f"distilled/{name}.png",
+            evaluation=self.root / f"evaluations/{name}.parquet",
+            checkpoint=self.root / f"checkpoints/{name}.safetensors",
+        )
+
+    def winner(self, dataset: str, method: str, ipc: int) -> Path:
+        """What a search found; its trials lie beside it."""
+        return self.root / "search" / f"{dataset}-{method}-ipc{ipc}.json"
+
+    def trials(self, dataset: str, method: str, ipc: int) -> Path:
+        return self.winner(dataset, method, ipc).with_suffix(".trials.parquet")
+
+    def search_state(self, dataset: str, method: str, ipc: int) -> Path:
+        """Where a search keeps its trials while it runs: not among the workflow's outputs."""
+        return self.root / "checkpoints" / "search" / self.winner(dataset, method, ipc).stem
+
+    def table(self, name: str) -> Path:
+        return self.root / f"{name}.parquet"
