@@ -30,10 +30,19 @@ Tuned = Annotated[bool, typer.Option("--tuned", help="With the parameters that a
 
 
 @app.command()
+def data(config: ConfigPath, dataset: Dataset = None) -> None:
+    """Read, check, cut and normalise a data set, once for all jobs."""
+    from iadd.pipeline import stages
+
+    stages.prepare(*stages.open_plan(config, dataset))
+
+
+@app.command()
 def experts(
     config: ConfigPath,
     dataset: Dataset = None,
     shard: Annotated[int | None, typer.Option(help="One shard; default: all.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="One recipe; default: all needed.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train expert networks on the real data and store their trajectories."""
@@ -42,8 +51,9 @@ def experts(
 
     plan, key = stages.open_plan(config, dataset)
     where = devices.choose(device)
-    for k in range(len(plan.shards(key))) if shard is None else [shard]:
-        stages.record(plan, key, k, where)
+    for name in (plan.recipes or ["standard"]) if recipe is None else [recipe]:
+        for k in range(len(plan.shards(key))) if shard is None else [shard]:
+            stages.record(plan, key, k, where, name)
 
 
 @app.command()
@@ -109,25 +119,25 @@ def evaluate(
 @app.command()
 def collect(config: ConfigPath) -> None:
     """Gather all jobs' tables, rank the methods, write and print the leaderboard."""
-    from iadd.pipeline import stages
+    from iadd.pipeline import stages, tables
 
-    stages.collect(stages.open_plan(config)[0])
+    tables.collect(stages.open_plan(config)[0])
 
 
 @app.command()
 def site(config: ConfigPath) -> None:
     """Build the self-contained leaderboard page from the tables."""
-    from iadd.pipeline import stages
+    from iadd.pipeline import stages, tables
 
-    stages.site(stages.open_plan(config)[0])
+    tables.site(stages.open_plan(config)[0])
 
 
 @app.command()
 def show(config: ConfigPath) -> None:
     """Print the leaderboard that `collect` wrote, and where everything lies."""
-    from iadd.pipeline import stages
+    from iadd.pipeline import stages, tables
 
-    stages.show(stages.open_plan(config)[0])
+    tables.show(stages.open_plan(config)[0])
 
 
 @app.command()

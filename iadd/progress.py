@@ -14,12 +14,17 @@ SECONDS = 10.0
 
 
 class Progress:
-    """Callable (done, total, note); a context manager that leaves the terminal clean."""
+    """Callable (done, total, note); a context manager that leaves the terminal clean.
+
+    Work may have several parts, counted one after another. Where there is no terminal, lines come
+    from ten seconds on, so that short work is silent.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.began = self.last = time.monotonic()
         self.first: int | None = None
+        self.done = 0
         self.bar: Bar | None = None
 
     def __enter__(self) -> Progress:
@@ -52,12 +57,14 @@ class Progress:
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if self.first is None:  # work resumed from a checkpoint does not count for the rate
-            self.first = done - 1
+        if self.first is None or done < self.done:
+            self.began = now if self.done else self.began
+            self.first = done - 1  # work resumed from a checkpoint does not count for the rate
+        self.done = done
         rate = (done - self.first) / max(now - self.began, 1e-9)
         if self.bar:
             self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s", note=note)
-        elif now - self.last > SECONDS or done == total:
+        elif now - self.last > SECONDS:
             self.last = now
             left = (total - done) / rate
             print(

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from iadd import commands, devices
+from iadd.data import load_dataset
 from iadd.leaderboard.results import EVALUATIONS, read_table
 from iadd.networks import build_network
 from iadd.pipeline import stages
@@ -118,7 +119,7 @@ def test_stages_refuse_an_absent_card(
 
 def test_a_cpu_refuses_coarse_precision() -> None:
     config = load_config(Path(__file__).parent.parent / "config" / "smoke.yaml")
-    dataset, _ = stages.open_dataset(config, "blobs")
+    dataset = load_dataset("blobs")
     assert dataset.train.images.device.type == "cpu"
     coarse = config.model_copy(update={"precision": "tf32"})
     with pytest.raises(ValueError, match="precision 'tf32' needs a CUDA device"):
@@ -130,7 +131,7 @@ def test_precision_is_part_of_what_identifies_a_run() -> None:
     fine, coarse = Plan(config), Plan(config.model_copy(update={"precision": "bf16"}))
     assert fine.experts_folder("blobs") != coarse.experts_folder("blobs")
     run = Run("blobs", "random", 1, 0)
-    assert fine.spec(run) != coarse.spec(run)
+    assert fine.job_spec(run) != coarse.job_spec(run)
 
 
 @pytest.mark.gpu

@@ -1,13 +1,18 @@
 """The plan: its runs, their files, and specs that say what and never where or how."""
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from iadd import methods
+from iadd.artifacts import canonical_json
+from iadd.data import About
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan, Run, source_of
+from iadd.pipeline.source import git_commit
 
 
 def plain(**changes: Any) -> dict[str, Any]:
@@ -44,13 +49,13 @@ def test_only_what_depends_on_a_change_changes() -> None:
     before = plan()
     after = plan(methods={"random": None, "mtt": {"params": {"max_start": 7, "lr_img": 5}}})
     run = Run("blobs", "mtt", 2, 0)
-    assert before.spec(run) != after.spec(run)
+    assert before.job_spec(run) != after.job_spec(run)
     other = Run("blobs", "random", 2, 0)
-    assert before.spec(other) == after.spec(other)
-    assert before.experts_spec("blobs") == after.experts_spec("blobs")
+    assert before.job_spec(other) == after.job_spec(other)
+    assert before.experts_folder("blobs") == after.experts_folder("blobs")
     judged = plan(evaluations=[{"networks": {"mlp": 2}}])
-    assert before.spec(run) == judged.spec(run)
-    assert before.evaluation_spec("blobs") != judged.evaluation_spec("blobs")
+    assert before.job_spec(run) == judged.job_spec(run)
+    assert before.evaluation_job_spec() != judged.evaluation_job_spec()
 
 
 def test_source_of_a_method_covers_its_own_file_only(
@@ -58,7 +63,7 @@ def test_source_of_a_method_covers_its_own_file_only(
 ) -> None:
     import shutil
 
-    from iadd.pipeline import plan as room
+    from iadd.pipeline import source as room
 
     copy = tmp_path / "iadd"
     shutil.copytree(room.PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -77,7 +82,7 @@ def test_source_of_what_is_computed_covers_the_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "iadd.pipeline.plan.PACKAGE", tmp_path / "iadd"
+        "iadd.pipeline.source.PACKAGE", tmp_path / "iadd"
     )  # installed: no kernels beside it
     kernel = tmp_path / "csrc" / "kernel.h"
     stages = ("experts", "methods", "evaluate", "tables")
@@ -110,8 +115,7 @@ def test_specs_say_what_not_where() -> None:
     run = Run("pics", "mtt", 1, 0)
     assert here.job_spec(run) == there.job_spec(run)
     assert here.experts_folder("pics") == there.experts_folder("pics")
-    assert here.evaluation_spec("pics") == there.evaluation_spec("pics")
-    assert not {"root", "label", "download"} & set(here.job_spec(run)["dataset"])
+    assert here.evaluation_job_spec() == there.evaluation_job_spec()
 
 
 def test_the_order_of_the_evaluations_changes_no_distillation() -> None:
@@ -132,3 +136,90 @@ def test_a_plan_costs_no_more_than_its_length() -> None:
         p.needs(run.dataset, run.method)
     p.tables_spec()
     assert time.process_time() - began < 5
+
+
+def prepared(folder: Path, **changes: Any) -> Plan:
+    """A plan of a folder benchmark whose facts are there: classes a (7 images) and b (60)."""
+    p = plan(datasets=[{"name": "folder", "root": "x", "label": "pics"}], **changes)
+    counts = {"train": (5, 44), "validation": (1, 5), "test": (1, 11)}
+    facts = ("standard", ("crop",), (0.0, 255.0))
+    About("folder", "f" * 64, ("a", "b"), counts, 1, 8, *facts).write(p.data("pics").folder)
+    return p
+
+
+def test_specs_hold_what_the_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    p, run = prepared(tmp_path), Run("pics", "mtt", 1, 0)
+    assert p.spec(run) == p.job_spec(run) | {"data": "f" * 64, "augmentation": ["crop"]}
+    assert p.evaluation_spec("pics")["data"] == "f" * 64
+    with pytest.raises(ValueError, match=r"about\.json: no such file; run: iadd data CONFIG"):
+        plan().spec(Run("blobs", "mtt", 1, 0))
+
+
+def test_an_ipc_larger_than_the_rarest_class_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    p = prepared(tmp_path, ipc=[5, 6])
+    assert {run.ipc for run in p.runs()} == {5}
+    assert p.left_out() == [
+        "data set pics: ipc 6 is larger than class 'a', which has 5 training images "
+        "(held out besides: 1 for validation and 1 for test)"
+    ]
+
+
+def test_data_are_stale_until_made_from_what_lies_there_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x/a").mkdir(parents=True)
+    p = prepared(tmp_path)
+    paths = p.data("pics")
+    for path in (paths.train, paths.test):
+        path.touch()
+    assert p.stale_data() == ["pics"]
+    paths.made.write_text(canonical_json(p.data_spec("pics")))
+    assert p.stale_data() == []
+    Path("x/a/new.png").touch()
+    assert p.stale_data() == ["pics"]
+
+
+def test_methods_that_ask_for_other_experts_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = plan(experts={"recipe": {"batch": 32}, "recipes": {"flat": {"rho": 0.5}}})
+    named = p.config.experts.named
+    assert named("flat").batch == named("standard").batch == 32
+    assert named("flat").rho == 0.5 and named("standard").rho != 0.5
+    monkeypatch.setattr(methods.find("mtt"), "experts", "flat")
+    assert p.recipes == ["flat"]
+    assert "-flat-" in str(p.needs("blobs", "mtt")[0])
+    for bad, message in (({"flab": {}}, "unknown expert recipe 'flab'"), ({"flat": {"x": 1}}, "x")):
+        with pytest.raises(ValueError, match=message):
+            plan(experts={"recipes": bad})
+
+
+def commit(folder: Path) -> None:
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "m"],
+    ):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+
+
+def test_the_commit_is_that_of_the_packages_own_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "outer" / "checkout" / "iadd"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("1")
+    monkeypatch.setattr("iadd.pipeline.source.PACKAGE", package)
+    assert git_commit() is None
+    commit(tmp_path / "outer")
+    assert git_commit() is None  # another repository's
+    commit(package.parent)
+    clean = git_commit()
+    assert clean and len(clean) == 40
+    (package / "a.py").write_text("2")
+    assert git_commit() == f"{clean}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None

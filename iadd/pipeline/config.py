@@ -12,7 +12,7 @@ from iadd import methods
 from iadd.augment import FAMILIES
 from iadd.data import DATASETS
 from iadd.evaluation import find_protocol
-from iadd.experts import Recipe
+from iadd.experts import RECIPES, Recipe, named_recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
 from iadd.pipeline.config_file import allowed_keys, check_numbers, first_problem, read_yaml
@@ -74,11 +74,31 @@ class DatasetConfig(Section):
 
 
 class ExpertsConfig(Section):
-    """How many experts, in how many shards, and their recipe."""
+    """How many experts, in how many shards, and their recipes."""
 
     count: int = Field(100, ge=1, description="Number of trajectories.")
     per_shard: int = Field(10, ge=1, description="Trajectories a shard, that is a job.")
-    recipe: Recipe = Field(Recipe(), description="Training and storage of one trajectory.")
+    recipe: Recipe = Field(
+        Recipe(), description="Training and storage of one trajectory; for every recipe."
+    )
+    recipes: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description=f"Settings of one named recipe over those, of {', '.join(RECIPES)}.",
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> ExpertsConfig:
+        for name in self.recipes:
+            try:
+                self.named(name)
+            except ValidationError as error:
+                raise ValueError(f"recipes.{name}: {first_problem(error)}") from None
+        return self
+
+    def named(self, name: str) -> Recipe:
+        """A recipe as this benchmark has it."""
+        given = {key: getattr(self.recipe, key) for key in self.recipe.model_fields_set}
+        return named_recipe(name, given | self.recipes.get(name, {}))
 
 
 def _protocol(name: str) -> str:

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from iadd import methods
+from iadd import data, methods
 from iadd.engine.backend import choose_backend
 from iadd.networks import Network, build_network
-from iadd.pipeline.plan import Plan, Run
-from iadd.pipeline.stages import open_dataset
+from iadd.pipeline.plan import Plan, Run, too_large
+from iadd.progress import Progress
 from iadd.seeds import generator_for
 
 BATCH = 32
@@ -47,7 +47,25 @@ class Forecast:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._rates: dict[tuple[str, str], float] = {}
-        self._datasets = {d.key: open_dataset(plan.config, d.key)[0] for d in plan.config.datasets}
+        self.stale = plan.stale_data()
+        keys = [d.key for d in plan.config.datasets]
+        self._abouts = {
+            key: self._look(key) if key in self.stale else plan.about(key) for key in keys
+        }
+
+    def _look(self, key: str) -> data.About:
+        """What the data stage will find: everything is read and checked, and nothing written."""
+        with Progress(f"data {key}") as progress:
+            return data.inspect(self.plan.source(key), progress)
+
+    def too_large(self) -> list[str]:
+        """The ipc for which data sets have too few images."""
+        return [
+            line
+            for key, about in self._abouts.items()
+            for ipc in self.plan.config.ipc
+            for line in too_large(key, about, ipc)
+        ]
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -56,12 +74,15 @@ class Forecast:
         return [*rows, Row("all", "collect and site", 2, 0, 10.0)]
 
     def _dataset_rows(self, key: str) -> list[Row]:
-        plan = self.plan
-        rows = []
-        if plan.expert_epochs:
-            shards = len(plan.shards(key))
+        plan, about = self.plan, self._abouts[key]
+        images = sum(sum(part) for part in about.counts.values())
+        disk = 4 * images * about.channels * about.resolution**2
+        rows = [Row(key, "data", int(key in self.stale), disk, 0.0)]
+        shards = len(plan.shards(key))
+        for recipe in plan.recipes if plan.expert_epochs else ():
             seconds = sum(self.expert_seconds(key, k) for k in range(shards))
-            rows.append(Row(key, "experts", shards, self._expert_bytes(key), seconds))
+            disk = self._expert_bytes(key, recipe)
+            rows.append(Row(key, f"experts {recipe}", shards, disk, seconds))
         for method in plan.config.search.methods:
             ipcs = [ipc for d, m, ipc in plan.searches() if (d, m) == (key, method)]
             seconds = sum(self.search_seconds(key, method, ipc) for ipc in ipcs)
@@ -85,9 +106,9 @@ class Forecast:
         dataset, method = wildcards.get("dataset", ""), wildcards.get("method", "")
         ipc = int(wildcards.get("ipc", 0))
         if rule == "experts":
-            keys = [d.key for d in self.plan.config.datasets]
-            folders = {self.plan.experts_folder(key).name: key for key in keys}
-            return self.expert_seconds(folders[wildcards["folder"]], int(wildcards["shard"]))
+            folder = wildcards["folder"]
+            dataset = folder.partition(f"-{self.plan.config.network}-")[0]
+            return self.expert_seconds(dataset, int(wildcards["shard"]))
         if rule == "search":
             return self.search_seconds(dataset, method, ipc)
         if rule == "distill":
@@ -98,7 +119,7 @@ class Forecast:
 
     def expert_seconds(self, key: str, shard: int) -> float:
         """One shard: every expert sees the training data once an epoch."""
-        size = len(self._datasets[key].train)
+        size = sum(self._abouts[key].counts["train"])
         experts = len(self.plan.shard_experts(shard))
         return experts * self.plan.expert_epochs * size * self._rate(key, self.plan.config.network)
 
@@ -122,10 +143,10 @@ class Forecast:
         return self._updates_seconds(key, method, ipc, params) + probes
 
     def _updates_seconds(self, key: str, method: str, ipc: int, params: Any) -> float:
-        dataset = self._datasets[key]
+        about = self._abouts[key]
         rate = self._rate(key, self.plan.config.network)
-        count = self._images(key, method, ipc)
-        return _distill_seconds(params, count, dataset.classes, rate, len(dataset.train))
+        sizes = sum(about.counts["train"]), len(about.class_names)
+        return methods.find(method).forecast(params, methods.Workload(*sizes, ipc, rate))
 
     def _probe_seconds(self, key: str, method: str, ipc: int) -> float:
         probe = self.plan.config.validation
@@ -145,26 +166,25 @@ class Forecast:
         )
 
     def _images(self, key: str, method: str, ipc: int) -> int:
-        dataset = self._datasets[key]
-        return len(dataset.train) if method == "whole" else ipc * dataset.classes
+        about = self._abouts[key]
+        return sum(about.counts["train"]) if method == "whole" else ipc * len(about.class_names)
 
     def _set_bytes(self, run: Run) -> int:
         """float32 images; the whole data is stored as a reference to itself."""
-        if run.method == "whole":
+        if methods.find(run.method).by_reference:
             return 0
-        dataset = self._datasets[run.dataset]
-        pixels = dataset.channels * dataset.resolution**2
+        about = self._abouts[run.dataset]
+        pixels = about.channels * about.resolution**2
         return int(4 * pixels * self._images(run.dataset, run.method, run.ipc))
 
-    def _expert_bytes(self, key: str) -> int:
-        recipe = self.plan.config.experts.recipe
-        width = 4 if recipe.dtype == "float32" else 2
+    def _expert_bytes(self, key: str, recipe: str) -> int:
+        width = 4 if self.plan.config.experts.named(recipe).dtype == "float32" else 2
         parameters = int(self._network(key, self.plan.config.network).num_parameters)
         return self.plan.config.experts.count * (self.plan.expert_epochs + 1) * parameters * width
 
     def _network(self, key: str, name: str) -> Network:
-        dataset = self._datasets[key]
-        return build_network(name, dataset.channels, dataset.resolution, dataset.classes)
+        about = self._abouts[key]
+        return build_network(name, about.channels, about.resolution, len(about.class_names))
 
     def _rate(self, key: str, name: str) -> float:
         """Seconds of one image's gradient, in float32 whatever the benchmark's precision: the
@@ -182,34 +202,27 @@ class Forecast:
                 began = time.perf_counter()
                 engine.gradient(params, images, targets)
                 times.append(time.perf_counter() - began)
-            self._rates[key, name] = sorted(times[1:])[2] / BATCH
+            self._rates[key, name] = float(sorted(times[1:])[2]) / BATCH
         return self._rates[key, name]
 
 
 def _share(scheduler: str, rungs: int, reduction: int) -> float:
     """The part of all trials' updates that a scheduler lets happen."""
     if scheduler == "asha":
-        return sum(1 / reduction**k for k in range(rungs)) / rungs
+        return float(sum(reduction**-k for k in range(rungs)) / rungs)
     return 0.5 if scheduler == "median" else 1.0
 
 
-def _distill_seconds(
-    params: methods.MethodParams, count: int, classes: int, rate: float, size: int
-) -> float:
-    """Estimated seconds of one distillation: a tangent costs about three gradients."""
-    given = params.model_dump()
-    iterations = given.get("iterations", 0)
-    if "unrolled_steps" in given:
-        images = given["batch_syn"] or count
-        return float(iterations * given["unrolled_steps"] * 4 * images * rate)
-    if "batch_real" in given:
-        return float(iterations * (classes * given["batch_real"] + 4 * count) * rate)
-    return float(given.get("epochs", 0) * size * rate)
-
-
 def print_plan(plan: Plan) -> None:
-    """Print jobs, disk and estimated hours of a benchmark."""
-    rows = Forecast(plan).rows
+    """Print jobs, disk and estimated hours of a benchmark, once its data are checked.
+
+    Raises:
+        ValueError: the data cannot be read, or have too few images for an ipc.
+    """
+    forecast = Forecast(plan)
+    for line in forecast.too_large():
+        raise ValueError(line)
+    rows = forecast.rows
     table = Table("data set", "stage", "jobs", "disk", "core hours", box=None, pad_edge=False)
     for row in rows:
         hours = f"{row.seconds / 3600:.2f}"

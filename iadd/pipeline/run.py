@@ -19,8 +19,9 @@ from pathlib import Path
 from iadd.pipeline import jobserver
 from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
-from iadd.pipeline.plan import PACKAGE, Plan
+from iadd.pipeline.plan import Plan
 from iadd.pipeline.processes import usable_cores
+from iadd.pipeline.source import PACKAGE
 
 WORKFLOW = PACKAGE / "workflow"
 LOOKS = {
@@ -70,7 +71,7 @@ def _whole(plan: Plan, cores: int, arguments: list[str], options: Sequence[str])
     not make anything else anew, which Snakemake cannot know before it has seen them."""
     stale = plan.stale_data()
     if stale:
-        about = [str(plan.root) for key in stale]
+        about = [str(plan.data(key).about) for key in stale]
         only = ["--until", "data", "--forcerun", *about]
         status = Child(plan, cores, [*arguments, *options, *only], "data").follow()
         if status:
@@ -196,7 +197,10 @@ def locked(plan: Plan) -> Iterator[None]:
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
-    path, benchmark = plan.root.parent / f".{plan.root.name}.lock", plan.root.name
+    path, benchmark = (
+        plan.root.parent / f".{plan.root.name}.lock",
+        plan.root.name,
+    )
     refused = f"benchmark {benchmark!r} is being run by another process"
     try:
         plan.root.parent.mkdir(exist_ok=True)

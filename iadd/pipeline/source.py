@@ -1,12 +1,14 @@
-"""Which code a stage's result depends on."""
+"""Which code a stage's result depends on, and the commit that is told along."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from iadd.artifacts import source_hash
 
 PACKAGE = Path(__file__).parent.parent
+GIT_SECONDS = 10
 
 _TRAINING = (
     *("artifacts", "augment", "data", "devices", "engine", "extension"),
@@ -38,3 +40,27 @@ def source_of(stage: str, method: str | None = None) -> str:
             PACKAGE / "methods" / f"{method}.py",
         ]
     return source_hash(path for path in paths if path.exists())[:16]
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout whose root holds this package, with "-dirty" where files differ.
+
+    None for an installed package, in another repository's folder, or without git: it is only told
+    along.
+    """
+    root = PACKAGE.parent.resolve()
+    found = []
+    for words in (
+        ("rev-parse", "--show-toplevel"),
+        ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+    ):
+        command = ["git", "-C", str(root), *words]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        found.append(done.stdout.strip())
+    top, commit = found
+    return commit if Path(top).resolve() == root else None

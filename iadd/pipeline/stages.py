@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from iadd import methods
+from iadd import data, methods
 from iadd.api import Validation, run_distillation, synthetic_set
-from iadd.artifacts import SPEC_VERSION, canonical_json
-from iadd.augment import Augmentation
-from iadd.data import Dataset, load_dataset
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
 from iadd.devices import describe, peak_bytes
 from iadd.experts import Experts, expert_spec, record_shard
 from iadd.networks import Network, build_network
 from iadd.pipeline.config import Config, load_config
-from iadd.pipeline.plan import Plan, Run
+from iadd.pipeline.plan import Plan, Run, too_large
+from iadd.pipeline.source import git_commit
 from iadd.progress import Progress
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
@@ -37,26 +35,32 @@ def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
     return Plan(config), key
 
 
-def open_dataset(
-    config: Config, key: str, device: torch.device = CPU
-) -> tuple[Dataset, Augmentation]:
-    """Train and validation data of one data set on a device, and its augmentation."""
-    d = config.dataset(key)
-    dataset = load_dataset(
-        d.name,
-        root=d.root,
-        resolution=d.resolution,
-        channels=d.channels,
-        zca=d.zca,
-        augmentation=d.augmentation,
-        validation_fraction=d.validation_fraction,
-        seed=config.seed,
-        download=d.download,
-    )
-    return dataset.to(device), dataset.augmentation
+def prepare(plan: Plan, key: str) -> None:
+    """Read, check, cut and normalise one data set, once for all jobs."""
+    with Progress(f"data {key}") as progress:
+        about = data.prepare(plan.source(key), plan.data(key).folder, progress)
+    made = canonical_json(plan.data_spec(key)).encode()
+    atomic_write(plan.data(key).made, made)  # what tells that it is up to date
+    print("\n".join(about.lines()))
 
 
-def open_network(config: Config, dataset: Dataset) -> Network:
+def open_data(plan: Plan, key: str, device: torch.device = CPU) -> data.Dataset:
+    """One prepared data set on a device; by hand it is prepared when it is first asked for."""
+    from filelock import FileLock
+
+    paths = plan.data(key)
+    if not paths.about.exists():
+        try:
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(paths.folder.with_name(f".{key}.lock")):
+                if not paths.about.exists():
+                    prepare(plan, key)
+        except OSError as error:
+            raise ValueError(f"{paths.folder}: cannot be written ({error.strerror})") from None
+    return data.open_dataset(paths.folder, device)
+
+
+def open_network(config: Config, dataset: data.Dataset) -> Network:
     """The network distilled on; ValueError for a precision that the data's device does not have."""
     if config.precision != "float32" and not dataset.train.images.is_cuda:
         raise ValueError(f"precision {config.precision!r} needs a CUDA device; a CPU has float32")
@@ -64,24 +68,27 @@ def open_network(config: Config, dataset: Dataset) -> Network:
     return build_network(config.network, *size, config.precision)
 
 
-def record(plan: Plan, key: str, shard: int, device: torch.device = CPU) -> None:
-    """Record one shard of experts."""
-    shards = plan.shards(key)
+def record(
+    plan: Plan, key: str, shard: int, device: torch.device = CPU, recipe: str = "standard"
+) -> None:
+    """Record one shard of experts, of a recipe that the benchmark's methods ask for."""
+    shards = plan.shards(key, recipe)
+    if not plan.expert_epochs or recipe not in plan.recipes:
+        asked = ", ".join(plan.recipes) or "none"
+        raise ValueError(f"no method of this benchmark needs experts {recipe!r}; needed: {asked}")
     if not 0 <= shard < len(shards):
         raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
-    if not plan.expert_epochs:
-        raise ValueError("no method of this benchmark needs experts")
-    dataset, _ = open_dataset(plan.config, key, device)
-    with Progress(f"experts {key} shard {shard}") as progress:
+    dataset = open_data(plan, key, device)
+    with Progress(f"experts {key} {recipe} shard {shard}") as progress:
         record_shard(
             dataset,
             open_network(plan.config, dataset),
-            plan.config.experts.recipe,
+            plan.config.experts.named(recipe),
             epochs=plan.expert_epochs,
             experts=plan.shard_experts(shard),
             seed=plan.config.seed,
             path=shards[shard],
-            source=plan.experts_spec(key)["source"],
+            source=plan.experts_source(),
             progress=progress,
         )
 
@@ -91,19 +98,21 @@ def problem(
 ) -> methods.Problem:
     """What a method works on; experts are opened where it needs them."""
     config = plan.config
-    dataset, _ = open_dataset(config, key, device)
+    dataset = open_data(plan, key, device)
+    for line in too_large(key, plan.about(key), ipc):
+        raise ValueError(line)
     network = open_network(config, dataset)
-    experts = None
-    if methods.find(method).experts:
+    experts, recipe = None, methods.find(method).experts
+    if recipe is not None:
         expect = expert_spec(
             dataset,
             network,
-            config.experts.recipe,
+            config.experts.named(recipe),
             plan.expert_epochs,
             config.seed,
-            plan.experts_spec(key)["source"],
+            plan.experts_source(),
         )
-        experts = Experts(plan.shards(key), expect, device)
+        experts = Experts(plan.shards(key, recipe), expect, device)
     return methods.Problem(dataset, network, ipc, experts)
 
 
@@ -121,8 +130,8 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Distill one synthetic set; writes the set, its trace and its picture."""
     config = plan.config
     check_run(config, run)
-    spec, paths = plan.spec(run), plan.paths(run)
     task = problem(plan, run.dataset, run.method, run.ipc, device)
+    spec, paths = plan.spec(run), plan.paths(run)
     with Progress(str(run)) as progress:
         result = run_distillation(
             task,
@@ -166,9 +175,9 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
 
     config = plan.config
     check_run(config, run)
+    dataset = open_data(plan, run.dataset, device)
     spec, paths = plan.spec(run), plan.paths(run)
     synthetic = SyntheticSet.load(paths.distilled, spec)
-    dataset, _ = open_dataset(config, run.dataset, device)
     protocols = [e.protocol for e in config.evaluations]
     regimes = {name: find_protocol(name).label_regime(synthetic) for name in protocols}
     rows: list[dict[str, Any]] = []
@@ -209,7 +218,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "label_bytes": synthetic.label_bytes,
         "params": canonical_json(spec["params"]),
         "source_hash": spec["source"],
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "torch_version": torch.__version__,
         "device": describe(device),
     }
@@ -221,81 +230,6 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     )
     first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
     print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
-
-
-def collect(plan: Plan) -> None:
-    """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it.
-
-    Raises ValueError naming the file whose rows were made under another spec than the plan's.
-    """
-    from iadd.leaderboard import results
-    from iadd.leaderboard.text import leaderboard_text
-
-    paths = {run: plan.paths(run) for run in plan.runs()}
-    specs = {run: plan.spec(run) for run in paths}
-    evaluations = results.collect(
-        [path.evaluation for path in paths.values()],
-        plan.table("evaluations"),
-        results.EVALUATIONS,
-        {
-            path.evaluation: {"spec": specs[run], "evaluation": plan.evaluation_spec(run.dataset)}
-            for run, path in paths.items()
-        },
-    )
-    results.collect(
-        [path.trace for path in paths.values()],
-        plan.table("traces"),
-        results.TRACES,
-        {path.trace: {"spec": specs[run]} for run, path in paths.items()},
-    )
-    searches = [plan.trials(*search) for search in plan.searches()]
-    if searches:
-        found = {
-            plan.trials(*search): {"spec": plan.search_spec(*search)} for search in plan.searches()
-        }
-        results.collect(searches, plan.table("trials"), results.TRIALS, found)
-    else:  # the workflow declares the table, searched or not
-        results.write_table([], plan.table("trials"), results.TRIALS, {"files": 0})
-    leaderboard = results.rank(evaluations)
-    results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, {})
-    results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
-    print(leaderboard_text(leaderboard, plan.config.search.budget))
-
-
-def show(plan: Plan) -> None:
-    """Print the leaderboard and where its files lie."""
-    from iadd.leaderboard import results
-    from iadd.leaderboard.text import leaderboard_text
-
-    table = plan.table("leaderboard")
-    board = results.read_rows(table, results.LeaderboardRow, results.LEADERBOARD)
-    print(leaderboard_text(board, plan.config.search.budget))
-    print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
-    print(f"Page:   {plan.root / 'site' / 'index.html'}")
-
-
-def site(plan: Plan) -> None:
-    """Build `site/index.html` from the tables and the pictures of the distilled sets."""
-    from iadd.leaderboard.site import build_site
-
-    pictures = {
-        (run.dataset, run.method + "+tuned" * run.tuned, run.ipc): plan.paths(run).picture
-        for run in plan.runs()
-        if run.seed == 0 and run.method != "whole"
-    }
-    out = plan.root / "site" / "index.html"
-    build_site(
-        leaderboard=plan.table("leaderboard"),
-        evaluations=plan.table("evaluations"),
-        traces=plan.table("traces"),
-        pictures=pictures,
-        out=out,
-        title=plan.config.benchmark,
-        trials=plan.table("trials") if plan.config.search.methods else None,
-        budget=plan.config.search.budget,
-        searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
-    )
-    print(f"{out}: written")
 
 
 def import_set(
@@ -312,18 +246,18 @@ def import_set(
     if config is None:
         raise ValueError(f"{source}: --config is needed, it names the data set and its transform")
     plan, key = open_plan(config, dataset)
-    data, _ = open_dataset(plan.config, key)
+    own = open_data(plan, key)
     if source.is_dir():
         found = import_folder(
             source,
-            data.transform,
-            channels=data.channels,
-            resolution=data.resolution,
+            own.transform,
+            channels=own.channels,
+            resolution=own.resolution,
             step_size=step_size,
         )
     else:
         found = import_torch(
-            source, data.transform, data.class_names, labels=labels, step_size=step_size
+            source, own.transform, own.class_names, labels=labels, step_size=step_size
         )
     found.save(out)
     print(f"{out}: written")
@@ -351,14 +285,3 @@ def _host_peak() -> int:
     """Peak resident bytes of this process; the kernel counts KiB, on macOS bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _git_commit() -> str | None:
-    """The commit of the code that ran; null outside a checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent.parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None

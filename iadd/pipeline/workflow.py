@@ -77,17 +77,44 @@ class Jobs:
         searches = (self.trials(None), self.searches(None))
         return [*tables, *pages, *(path for paths in (*runs, *searches) for path in paths)]
 
-    def dataset_of_folder(self, wildcards: Any) -> str:
+    # The data: small facts by their content, tensors only as files that must be there.
+
+    def about(self, wildcards: Any) -> Path:
+        """The facts of a run's data: what comes of them is made again when these are others."""
+        return self.plan.data(self._dataset(wildcards)).about
+
+    def train(self, wildcards: Any) -> Path:
+        return self.plan.data(self._dataset(wildcards)).train
+
+    def test(self, wildcards: Any) -> Path:
+        return self.plan.data(self._dataset(wildcards)).test
+
+    def _dataset(self, wildcards: Any) -> str:
+        return str(getattr(wildcards, "dataset", None) or self.dataset(wildcards))
+
+    def dataset(self, wildcards: Any) -> str:
         """The data set whose experts lie in a folder."""
+        return self._experts(wildcards)[0]
+
+    def recipe(self, wildcards: Any) -> str:
+        """The recipe of the experts that lie in a folder."""
+        return self._experts(wildcards)[1]
+
+    def _experts(self, wildcards: Any) -> tuple[str, str]:
         for dataset in self.config.datasets:
-            if self.plan.experts_folder(dataset.key).name == wildcards.folder:
-                return dataset.key
+            for recipe in self.plan.recipes:
+                if self.plan.experts_folder(dataset.key, recipe).name == wildcards.folder:
+                    return dataset.key, recipe
         raise ValueError(f"no data set of this benchmark has experts in {wildcards.folder!r}")
 
-    # Specs: a rule reruns when its own has changed.
+    # Specs: a rule reruns when its own has changed. What is in the data is not in them: that is
+    # unknown when the graph is drawn, and comes by the file of facts.
+
+    def data_spec(self, wildcards: Any) -> str:
+        return canonical_json(self.plan.data_spec(wildcards.dataset))
 
     def experts_spec(self, wildcards: Any) -> str:
-        return canonical_json(self.plan.experts_spec(self.dataset_of_folder(wildcards)))
+        return canonical_json({"folder": wildcards.folder, "source": self.plan.experts_source()})
 
     def distill_spec(self, wildcards: Any) -> str:
         # Not the winner's parameters: they are an input file, unknown when the graph is drawn.
@@ -95,10 +122,10 @@ class Jobs:
 
     def search_spec(self, wildcards: Any) -> str:
         run = wildcards.dataset, wildcards.method, int(wildcards.ipc)
-        return canonical_json(self.plan.search_spec(*run))
+        return canonical_json(self.plan.search_job_spec(*run))
 
     def evaluation_spec(self, wildcards: Any) -> str:
-        return canonical_json(self.plan.evaluation_spec(wildcards.dataset))
+        return canonical_json(self.plan.evaluation_job_spec())
 
     def tables_spec(self, wildcards: Any) -> str:
         return canonical_json(self.plan.tables_spec())

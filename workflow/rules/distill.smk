@@ -1,5 +1,7 @@
 rule distill:
     input:
+        jobs.about,
+        ancient(jobs.train),
         jobs.shards,
         jobs.winner,
     output:

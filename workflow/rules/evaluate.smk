@@ -1,5 +1,9 @@
 rule evaluate:
     input:
+        jobs.about,
+        ancient(jobs.train),
+        # The only rule that reads the test images.
+        ancient(jobs.test),
         "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
     output:
         "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",

@@ -1,12 +1,16 @@
 rule experts:
+    input:
+        jobs.about,
+        ancient(jobs.train),
     output:
         "results/{benchmark}/experts/{folder}/shard{shard}.safetensors",
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
     params:
         config=jobs.path,
-        dataset=jobs.dataset_of_folder,
+        dataset=jobs.dataset,
+        recipe=jobs.recipe,
         spec=jobs.experts_spec,
     shell:
-        "iadd experts {params.config:q} --dataset {params.dataset:q} --shard {wildcards.shard}"
-        " > {log:q} 2>&1"
+        "iadd experts {params.config:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
+        " --shard {wildcards.shard} > {log:q} 2>&1"

@@ -1,5 +1,7 @@
 rule search:
     input:
+        jobs.about,
+        ancient(jobs.train),
         jobs.shards,
     output:
         "results/{benchmark}/search/{dataset}-{method}-ipc{ipc}.json",

@@ -1,0 +1,95 @@
+"""The last stages: tables, ranking and page of a benchmark from its runs' files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iadd.artifacts import spec_hash
+from iadd.leaderboard import results
+from iadd.leaderboard.text import leaderboard_text
+from iadd.pipeline.plan import Plan
+
+
+def collect(plan: Plan) -> None:
+    """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it.
+
+    Raises ValueError naming the file whose rows were made under another spec than the plan's.
+    """
+    paths = {run: plan.paths(run) for run in plan.runs()}
+    specs = {run: plan.spec(run) for run in paths}
+    evaluations = results.collect(
+        [path.evaluation for path in paths.values()],
+        plan.table("evaluations"),
+        results.EVALUATIONS,
+        {
+            path.evaluation: {"spec": specs[run], "evaluation": plan.evaluation_spec(run.dataset)}
+            for run, path in paths.items()
+        },
+    )
+    results.collect(
+        [path.trace for path in paths.values()],
+        plan.table("traces"),
+        results.TRACES,
+        {path.trace: {"spec": specs[run]} for run, path in paths.items()},
+    )
+    searches = [plan.trials(*search) for search in plan.searches()]
+    if searches:
+        found = {
+            plan.trials(*search): {"spec": plan.search_spec(*search)} for search in plan.searches()
+        }
+        results.collect(searches, plan.table("trials"), results.TRIALS, found)
+    else:  # the workflow declares the table, searched or not
+        results.write_table([], plan.table("trials"), results.TRIALS, {"files": 0})
+    leaderboard = results.rank(evaluations)
+    identity = {"configuration": configuration(plan)}
+    results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, identity)
+    results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
+    print(leaderboard_text(leaderboard, plan.config.search.budget))
+
+
+def show(plan: Plan) -> None:
+    """Print the leaderboard and where its files lie."""
+    table = current(plan)
+    board = results.read_rows(table, results.LeaderboardRow, results.LEADERBOARD)
+    print(leaderboard_text(board, plan.config.search.budget))
+    print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
+    print(f"Page:   {plan.root / 'site' / 'index.html'}")
+
+
+def configuration(plan: Plan) -> str:
+    """Identifies what the tables of a benchmark hold: every run's spec and how it is judged."""
+    runs = {str(run): plan.spec(run) for run in plan.runs()}
+    judged = {d.key: plan.evaluation_spec(d.key) for d in plan.config.datasets}
+    return spec_hash({"runs": runs, "evaluations": judged})
+
+
+def current(plan: Plan) -> Path:
+    """The leaderboard's table; ValueError if it was made under another configuration."""
+    table = plan.table("leaderboard")
+    if results.read_metadata(table).get("configuration") != configuration(plan):
+        raise ValueError(f"{table}: was made under other settings or data; run: iadd run CONFIG")
+    return table
+
+
+def site(plan: Plan) -> None:
+    """Build `site/index.html` from the tables and the pictures of the distilled sets."""
+    from iadd.leaderboard.site import build_site
+
+    pictures = {
+        (run.dataset, run.method + "+tuned" * run.tuned, run.ipc): plan.paths(run).picture
+        for run in plan.runs()
+        if run.seed == 0 and run.method != "whole"
+    }
+    out = plan.root / "site" / "index.html"
+    build_site(
+        leaderboard=current(plan),
+        evaluations=plan.table("evaluations"),
+        traces=plan.table("traces"),
+        pictures=pictures,
+        out=out,
+        title=plan.config.benchmark,
+        trials=plan.table("trials") if plan.config.search.methods else None,
+        budget=plan.config.search.budget,
+        searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
+    )
+    print(f"{out}: written")

@@ -1,0 +1,12 @@
+rule data:
+    output:
+        "results/{benchmark}/data/{dataset}/about.json",
+        "results/{benchmark}/data/{dataset}/train.safetensors",
+        "results/{benchmark}/data/{dataset}/test.safetensors",
+    log:
+        "results/{benchmark}/logs/data/{dataset}.log",
+    params:
+        config=jobs.path,
+        spec=jobs.data_spec,
+    shell:
+        "iadd data {params.config:q} --dataset {wildcards.dataset:q} > {log:q} 2>&1"
