@@ -130,9 +130,7 @@ def test_a_plug_in_is_found_by_plan_tables_and_rows(
     Path("c.yaml").write_text(smoke.replace("  mtt:\n", f"  {taught}:\n"))
     plan, key = stages.open_plan(Path("c.yaml"))
     (run,) = (run for run in plan.runs() if run.method == taught and run.seed == 0)
-    prepare = getattr(stages, "data", None)  # decoding, a stage of its own
-    if prepare:
-        prepare(plan, key)
+    stages.prepare(plan, key)
     for shard in range(len(plan.needs(key, taught))):
         stages.record(plan, key, shard)
     stages.distill(plan, run)
