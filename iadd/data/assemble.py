@@ -131,8 +131,8 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
             row = counts[part].index(0)
             there = sum(found[row] for found in counts.values())
             raise ValueError(
-                f"{source.name}: class {names[row]!r} has no {part} image: there are {there} "
-                "in all, too few or all the same; add images, or leave the class out"
+                f"{source.name}: class {names[row]!r} has no {part} image: of {there} in "
+                "all, too few or all the same, none is left; add images, or leave the class out"
             )
     raw = parts["train"].raw
     kind = "zca" if source.zca else "standard"

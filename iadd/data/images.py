@@ -137,6 +137,8 @@ def _fill(
         low, high = 0.0, 255.0
     elif low >= 0 and all(header.whole for header in headers):
         low, high = 0.0, float((1 << max(1, int(high).bit_length())) - 1)  # 4095 for 12 bits
+    elif low == high:
+        raise ValueError(f"all images hold nothing but the value {low:g}; there is nothing to see")
     if grey:
         images, look = images[:, :1].copy(), replace(look, channels=1)
     transparent = any(header.transparent for header in headers)

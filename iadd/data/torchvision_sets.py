@@ -47,7 +47,7 @@ class Reader:
         except (RuntimeError, OSError, EOFError, ValueError) as error:
             place = f"{source.name}: files under {root / self.where}"
             if source.download:
-                reason = str(error).partition("\n")[0] or type(error).__name__
+                reason = str(error).partition("\n")[0].rstrip(": ") or type(error).__name__
                 raise ValueError(
                     f"{place} cannot be read or downloaded ({reason}); check the network, and "
                     "remove files there that are only partly written"
