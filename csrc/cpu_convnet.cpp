@@ -1,4 +1,4 @@
-// The dispatcher operators of the ConvNet passes on the CPU: schemas, checks, several students.
+// The dispatcher operators of the ConvNet passes on the CPU: schemas and checks.
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <vector>
 
 #include "cpu_convnet_batch.h"
 
@@ -19,8 +18,8 @@ using at::Tensor;
 Network make_network(const Tensor& images, int64_t classes, at::IntArrayRef config, int64_t lanes) {
   TORCH_CHECK_VALUE(config.size() == 5, "config has ", config.size(),
                     " numbers, allowed are 5: filters, depth, norm, relu, pool");
-  TORCH_CHECK_VALUE(images.dim() >= 4, "images have ", images.dim(),
-                    " dimensions, allowed are (B, C, H, W) or (M, B, C, H, W)");
+  TORCH_CHECK_VALUE(images.dim() == 4, "images have ", images.dim(),
+                    " dimensions, allowed are (B, C, H, W)");
   try {
     return network(images.size(-3), images.size(-2), images.size(-1), classes, config[0], config[1],
                    config[2], config[3], config[4], lanes);
@@ -41,108 +40,71 @@ void check(const char* name, const Tensor& t, at::IntArrayRef shape, at::ScalarT
   TORCH_CHECK_VALUE(t.device().is_cpu(), name, " is on ", t.device(), ", expected cpu");
 }
 
-// M students, each with its parameters; images and seeds are theirs or shared by all.
-struct Students {
+// body(T()) for the type that the tensor holds.
+template <class Body>
+void with_type_of(const Tensor& t, const Body& body) {
+  t.scalar_type() == at::kFloat ? body(float()) : body(double());
+}
+
+// One request's checked and contiguous tensors; `seed` is where the backward pass begins.
+struct Call {
   Tensor parameters, images, seed;
-  int64_t count, batch;
-  bool many, own_images, own_seed;
+  int64_t batch;
   Network net;
 
-  Students(const Tensor& parameters_, const Tensor& images_, const Tensor& seed_, int64_t classes,
-           int64_t seed_size, at::IntArrayRef config)
+  Call(const Tensor& parameters_, const Tensor& images_, const Tensor& seed_, int64_t classes,
+       at::IntArrayRef config, bool at_features = false)
       : parameters(parameters_.contiguous()),
         images(images_.contiguous()),
-        many(parameters.dim() == 2),
-        own_images(images.dim() == 5),
         net(make_network(images, classes, config, lanes_of(parameters.scalar_type()))) {
-    count = many ? parameters.size(0) : 1;
-    batch = images.size(-4);
+    batch = images.size(0);
     const auto type = parameters.scalar_type();
-    check("parameters", parameters, sized({net.parameters}, many), type);
-    check("images", images, sized({batch, net.channels, net.height, net.width}, own_images), type);
+    check("parameters", parameters, {net.parameters}, type);
+    check("images", images, {batch, net.channels, net.height, net.width}, type);
     TORCH_CHECK_VALUE(batch > 0, "images hold no image, at least 1 is needed");
-    TORCH_CHECK_VALUE(many || !own_images, "images are of ", images.size(0),
-                      " students, parameters of one");
     if (!seed_.defined()) return;
     seed = seed_.contiguous();
-    own_seed = seed.dim() == 3;
-    check("targets", seed, sized({batch, seed_size < 0 ? net.features : seed_size}, own_seed),
-          type);
+    check("targets", seed, {batch, at_features ? net.features : classes}, type);
   }
 
-  std::vector<int64_t> sized(std::vector<int64_t> shape, bool each) const {
-    if (each) shape.insert(shape.begin(), count);
-    return shape;
-  }
-  Tensor empty(std::vector<int64_t> shape) const {
-    return at::empty(sized(std::move(shape), many), parameters.options());
-  }
+  Tensor empty(at::IntArrayRef shape) const { return at::empty(shape, parameters.options()); }
 
   template <class T>
-  Request<T> request(int64_t student) const {
+  Request<T> request(Seed kind) const {
     Request<T> r;
-    r.parameters = parameters.const_data_ptr<T>() + student * net.parameters;
-    r.images = images.const_data_ptr<T>() + (own_images ? student * images.stride(0) : 0);
-    if (seed.defined())
-      r.seed = seed.const_data_ptr<T>() + (own_seed ? student * seed.stride(0) : 0);
+    r.parameters = parameters.const_data_ptr<T>();
+    r.images = images.const_data_ptr<T>();
+    if (seed.defined()) r.seed = seed.const_data_ptr<T>();
+    r.kind = kind;
     r.batch = batch;
     return r;
   }
 
-  // Wide students one after the other with all threads, narrow ones a thread each.
-  template <class Body>
-  void each(const Body& body) const {
-    const bool parallel = worth_threads(net, batch);
-    if (count == 1 || (parallel && count < at::get_num_threads())) {
-      for (int64_t m = 0; m < count; ++m) body(m, parallel);
-      return;
-    }
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t m = begin; m < end; ++m) body(m, false);
-    });
+  template <class T>
+  void run(const Request<T>& r) const {
+    execute(net, r, worth_threads(net, batch));
+  }
+
+  void check_written(const char* name, const Tensor& t) const {
+    check(name, t, parameters.sizes(), parameters.scalar_type());
+    TORCH_CHECK_VALUE(t.is_contiguous(), name, " must be contiguous");
   }
 };
 
-template <class T>
-T* row(Tensor& t, int64_t student, bool many) {
-  return t.defined() ? t.mutable_data_ptr<T>() + (many ? student * t.stride(0) : 0) : nullptr;
-}
-
-#define DISPATCH(type, ...) \
-  if (type == at::kFloat) { \
-    using T = float;        \
-    __VA_ARGS__             \
-  } else {                  \
-    using T = double;       \
-    __VA_ARGS__             \
-  }
-
-Tensor from_doubles(const std::vector<double>& values, const Students& s) {
-  Tensor t = s.empty({});
-  DISPATCH(t.scalar_type(), std::copy(values.begin(), values.end(), t.mutable_data_ptr<T>());)
-  return t;
-}
-
-void check_kept(const char* name, const Tensor& t, const Students& s) {
-  check(name, t, s.parameters.sizes(), s.parameters.scalar_type());
-  TORCH_CHECK_VALUE(t.is_contiguous(), name, " must be contiguous");
-}
-
-// The gradient; with a rate, the parameters after a step of it.
+// The gradient; with a rate, the parameters after a step of it. Returns the loss.
 Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
                      at::IntArrayRef config, std::optional<double> rate, Tensor& out) {
-  const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
-  check_kept("out", out, s);
-  std::vector<double> losses(s.count);
-  DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
-    auto r = s.request<T>(m);
-    r.kind = Seed::cross_entropy;
-    r.gradient = row<T>(out, m, s.many);
+  const Call c(parameters, images, targets, targets.size(-1), config);
+  c.check_written("out", out);
+  double loss = 0;
+  with_type_of(out, [&]<class T>(T) {
+    auto r = c.request<T>(Seed::cross_entropy);
+    r.gradient = out.mutable_data_ptr<T>();
     if (rate) r.base = r.parameters, r.rate = T(*rate);
-    r.loss = &losses[m];
-    execute(s.net, r, parallel);
-  });)
-  return from_doubles(losses, s);
+    r.loss = &loss;
+    c.run(r);
+  });
+  return at::scalar_tensor(loss, out.options());
 }
 
 std::tuple<Tensor, Tensor> gradient(const Tensor& parameters, const Tensor& images,
@@ -162,24 +124,21 @@ using Three = std::tuple<Tensor, Tensor, Tensor>;
 Three tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
                    const Tensor& direction, at::IntArrayRef config, std::optional<double> rate,
                    Tensor& out) {
-  const Students s(parameters, images, targets, targets.size(-1), targets.size(-1), config);
-  check_kept("direction", direction, s);
-  const Network& n = s.net;
-  Tensor h_images = s.empty({s.batch, n.channels, n.height, n.width});
-  Tensor h_targets = s.empty({s.batch, n.classes});
-  std::vector<double> slopes(s.count);
-  DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
-    auto r = s.request<T>(m);
-    r.kind = Seed::cross_entropy;
-    r.direction = direction.const_data_ptr<T>() + m * n.parameters;
-    r.gradient = row<T>(out, m, s.many);
+  const Call c(parameters, images, targets, targets.size(-1), config);
+  c.check_written("direction", direction);
+  Tensor h_images = c.empty(c.images.sizes()), h_targets = c.empty(c.seed.sizes());
+  double slope = 0;
+  with_type_of(out, [&]<class T>(T) {
+    auto r = c.request<T>(Seed::cross_entropy);
+    r.direction = direction.const_data_ptr<T>();
+    r.gradient = out.mutable_data_ptr<T>();
     if (rate) r.base = r.direction, r.rate = T(*rate);
-    r.image_gradient = row<T>(h_images, m, s.many);
-    r.target_gradient = row<T>(h_targets, m, s.many);
-    r.slope = &slopes[m];
-    execute(n, r, parallel);
-  });)
-  return {h_images, h_targets, from_doubles(slopes, s)};
+    r.image_gradient = h_images.mutable_data_ptr<T>();
+    r.target_gradient = h_targets.mutable_data_ptr<T>();
+    r.slope = &slope;
+    c.run(r);
+  });
+  return {h_images, h_targets, at::scalar_tensor(slope, out.options())};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> tangent(const Tensor& parameters, const Tensor& images,
@@ -198,28 +157,27 @@ Three step_back(const Tensor& parameters, const Tensor& images, const Tensor& ta
 
 std::tuple<Tensor, Tensor> forward(const Tensor& parameters, const Tensor& images, int64_t classes,
                                    at::IntArrayRef config) {
-  const Students s(parameters, images, {}, classes, 0, config);
-  Tensor logits = s.empty({s.batch, classes}), features = s.empty({s.batch, s.net.features});
-  DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
-    auto r = s.request<T>(m);
-    r.logits = row<T>(logits, m, s.many);
-    r.features = row<T>(features, m, s.many);
-    execute(s.net, r, parallel);
-  });)
+  const Call c(parameters, images, {}, classes, config);
+  Tensor logits = c.empty({c.batch, classes}), features = c.empty({c.batch, c.net.features});
+  with_type_of(logits, [&]<class T>(T) {
+    auto r = c.request<T>(Seed::none);
+    r.logits = logits.mutable_data_ptr<T>();
+    r.features = features.mutable_data_ptr<T>();
+    c.run(r);
+  });
   return {logits, features};
 }
 
 // The gradient by the images of <features, cotangent>.
 Tensor embed_gradient(const Tensor& parameters, const Tensor& images, const Tensor& cotangent,
                       int64_t classes, at::IntArrayRef config) {
-  const Students s(parameters, images, cotangent, classes, -1, config);
-  Tensor by_images = s.empty({s.batch, s.net.channels, s.net.height, s.net.width});
-  DISPATCH(s.parameters.scalar_type(), s.each([&](int64_t m, bool parallel) {
-    auto r = s.request<T>(m);
-    r.kind = Seed::features;
-    r.image_gradient = row<T>(by_images, m, s.many);
-    execute(s.net, r, parallel);
-  });)
+  const Call c(parameters, images, cotangent, classes, config, true);
+  Tensor by_images = c.empty(c.images.sizes());
+  with_type_of(by_images, [&]<class T>(T) {
+    auto r = c.request<T>(Seed::features);
+    r.image_gradient = by_images.mutable_data_ptr<T>();
+    c.run(r);
+  });
   return by_images;
 }
 
@@ -233,9 +191,8 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
       "convnet_step(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
       "Tensor(a!) next) -> Tensor loss");
   m.def(
-      "convnet_step_back(Tensor parameters, Tensor images, Tensor targets, float rate, int[] "
-      "config, "
-      "Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope)");
+      "convnet_step_back(Tensor parameters, Tensor images, Tensor targets, float rate, "
+      "int[] config, Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope)");
   m.def(
       "convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
       "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope)");

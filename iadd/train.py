@@ -36,23 +36,28 @@ class TrainingPlan:
     """Weight of GSAM's step against the surrogate gap."""
 
 
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Augmented images and targets of one step after the other."""
+OnEpoch = Callable[[int, Tensor], None]
+
+
 def train(
     network: Network,
     params: Tensor,
     images: Tensor,
     targets: Tensor,
-    schedule: TrainingPlan,
+    plan: TrainingPlan,
     augmentation: Augmentation,
     generator: torch.Generator,
-    on_epoch: Callable[[int, Tensor], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Tensor:
     """Train from parameters (P,) and return the trained ones; the input is left as it is.
 
     Args:
-        network: any network of the house.
+        network: any network.
         params: start (P,), on any device; the work is done where the images are.
         images: (N, C, H, W); targets: label probabilities (N, K).
-        schedule: epochs, batch, learning rate and its drops.
+        plan: epochs, batch, learning rate and its drops.
         augmentation: one family a minibatch, strengths an image.
         generator: order and augmentation.
         on_epoch: called after each epoch with its 1-based number and the live parameters, which
@@ -60,17 +65,51 @@ def train(
 
     A non-finite state is not an error here: it is returned, and whoever asked records it.
     """
-    params = params.to(images.device, copy=True)
+    batches = _augmented_batches(images, targets, plan, augmentation, generator)
+    return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
+
+
+def train_many(
+    network: Network,
+    params: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    plan: TrainingPlan,
+    augmentation: Augmentation,
+    generators: Sequence[torch.Generator],
+    on_epoch: OnEpoch | None = None,
+) -> Tensor:
+    """`train` of M networks side by side: parameters (M, P), a generator each.
+
+    A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
+    that one small network cannot fill; `Backend.batched` says for which networks it works.
+    """
+    batches = _batches_of_many(images, targets, plan, augmentation, generators)
+    return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
+
+
+def _descend(
+    network: Network,
+    params: Tensor,
+    size: int,
+    batches: Batches,
+    plan: TrainingPlan,
+    on_epoch: OnEpoch | None,
+) -> Tensor:
+    """SGD over the batches of all epochs, of `size` images each; `params` are left as they are."""
+    params = params.clone()
     backend = choose_backend(network, params.device, params.dtype)
-    velocity = torch.zeros_like(params)
-    rate, batches = schedule.step_size, -(-len(images) // schedule.batch)
-    steps = _augmented_batches(images, targets, schedule, augmentation, generator)
-    for epoch in range(schedule.epochs):
-        if epoch in schedule.drops:
+    velocity, rate = torch.zeros_like(params), plan.step_size
+    for epoch in range(plan.epochs):
+        if epoch in plan.drops:
             rate *= 0.1
-        for seen, labels in islice(steps, batches):
-            grad = _gradient(backend, params, seen, labels, schedule)
-            _step(params, velocity, grad, schedule, rate)
+        for seen, labels in islice(batches, -(-size // plan.batch)):
+            gradient = _gradient(backend, params, seen, labels, plan)
+            if plan.weight_decay:
+                gradient.add_(params, alpha=plan.weight_decay)
+            if plan.momentum:
+                gradient = velocity.mul_(plan.momentum).add_(gradient)
+            params.sub_(gradient, alpha=rate)
         if on_epoch:
             on_epoch(epoch + 1, params)
     return params
@@ -79,60 +118,43 @@ def train(
 def _augmented_batches(
     images: Tensor,
     targets: Tensor,
-    schedule: TrainingPlan,
+    plan: TrainingPlan,
     augmentation: Augmentation,
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of every step of all epochs, made for several steps at once."""
+) -> Batches:
+    """The batches of all epochs, augmented for several steps at once."""
 
     def steps() -> Iterator[tuple[Tensor, Draw | None]]:
-        for _ in range(schedule.epochs):
+        for _ in range(plan.epochs):
             order = torch.randperm(len(images), generator=generator).to(images.device)
-            for rows in order.split(schedule.batch):
+            for rows in order.split(plan.batch):
                 yield rows, augmentation.draw(generator, len(rows))
 
     coming = steps()
-    together = steps_together(images, min(schedule.batch, len(images)))
+    together = steps_together(images, min(plan.batch, len(images)))
     while near := list(islice(coming, together)):
         seen = augment_together([images[rows] for rows, _ in near], [draw for _, draw in near])
         yield from zip(seen, (targets[rows] for rows, _ in near), strict=True)
 
 
-def train_many(
-    network: Network,
-    params: Tensor,
+def _batches_of_many(
     images: Tensor,
     targets: Tensor,
-    schedule: TrainingPlan,
+    plan: TrainingPlan,
     augmentation: Augmentation,
     generators: Sequence[torch.Generator],
-    on_epoch: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
-    """`train` of M networks side by side: parameters (M, P), a generator each.
-
-    A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
-    that one small network cannot fill; `Backend.batched` says for which networks it works.
-    """
-    params = params.to(images.device, copy=True)
-    backend = choose_backend(network, params.device, params.dtype)
-    velocity = torch.zeros_like(params)
-    rate, size, side = schedule.step_size, len(images), images.shape[-1]
-    for epoch in range(schedule.epochs):
-        if epoch in schedule.drops:
-            rate *= 0.1
-        orders = torch.stack([torch.randperm(size, generator=g) for g in generators])  # (M, N)
-        for rows in orders.to(images.device).split(schedule.batch, 1):
+) -> Batches:
+    """Batches (M, B, ...) of M networks, each in its own order and with its own augmentations."""
+    for _ in range(plan.epochs):
+        orders = torch.stack([torch.randperm(len(images), generator=g) for g in generators])
+        for rows in orders.to(images.device).split(plan.batch, 1):
             seen, count = images[rows], rows.shape[1]  # (M, B, C, H, W)
             if augmentation.families:
                 draws = [augmentation.draw(g, count) for g in generators]
-                packed = pack_draws(draws, count, side, images.dtype)
+                packed = pack_draws(draws, count, images.shape[-1], images.dtype)
                 packed = packed.map(lambda z: z.flatten(0, 1).to(images.device))
                 seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
-            grad = _gradient(backend, params, seen, targets[rows], schedule)
-            _step(params, velocity, grad, schedule, rate)
-        if on_epoch:
-            on_epoch(epoch + 1, params)
-    return params
+            yield seen, targets[rows]
 
 
 def _gradient(
@@ -151,16 +173,6 @@ def _gradient(
     _, there = backend.gradient(params + plan.rho / norm * params.square() * grad, images, targets)
     along = (grad * there).sum(-1, keepdim=True) / (there.square().sum(-1, keepdim=True) + 1e-24)
     return there - plan.alpha * (grad - along * there)
-
-
-def _step(
-    params: Tensor, velocity: Tensor, grad: Tensor, schedule: TrainingPlan, rate: float
-) -> None:
-    if schedule.weight_decay:
-        grad.add_(params, alpha=schedule.weight_decay)
-    if schedule.momentum:
-        grad = velocity.mul_(schedule.momentum).add_(grad)
-    params.sub_(grad, alpha=rate)
 
 
 def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:

@@ -63,15 +63,11 @@ def fits(network: Network, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class CpuConvNet(Backend):
-    """Passes of a ConvNet in C++; `gradient` and `tangent` take a leading M of many networks.
-
-    Images and targets are (B, ...) for all networks or (M, B, ...).
+    """Passes of a ConvNet in C++.
 
     Raises:
         ValueError: a network outside the family, or the extension is not there.
     """
-
-    batched = True
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(network, device, dtype)
