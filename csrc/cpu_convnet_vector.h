@@ -77,7 +77,7 @@ INLINE T total(Vec<T> v) {
 }
 
 // A value and, with D, its derivative: arithmetic on it is forward-mode differentiation, so that
-// one text of the norm and its backward pass serves the gradient and the Hessian-vector product.
+// one source of the norm and its backward pass serves the gradient and the Hessian-vector product.
 template <class T, bool D>
 struct Num;
 

@@ -6,8 +6,8 @@ Randomness never depends on the device: generators are the CPU's, and what they 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
+import logging
 import os
 import re
 import tempfile
@@ -19,7 +19,7 @@ import torch
 VARIABLE = "IADD_DEVICE"
 ALLOWED = "cpu, cuda, cuda:<number> or auto"
 
-_leases: list[int] = []  # descriptors of the locks that this process holds until it ends
+_leases: list[object] = []  # locks that this process holds until it ends
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -49,22 +49,27 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def _lease(count: int) -> int:
-    """Lock a card for as long as this process lives; the least loaded, the first of equals."""
+    """Lock a card for as long as this process lives; the least loaded, the first of equals.
+
+    Where nothing can be locked, it is the first card.
+    """
     if count == 1 or os.environ.get("CUDA_VISIBLE_DEVICES"):
         return 0
+    from filelock import FileLock, Timeout
+
     folder = Path(tempfile.gettempdir()) / f"iadd-cards-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for place in itertools.count():
-        job, card = divmod(place, count)
-        lock = os.open(folder / f"{card}.{job}", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        _leases.append(lock)
-        return card
-    raise AssertionError
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for place in itertools.count():
+            job, card = divmod(place, count)
+            lock = FileLock(folder / f"{card}.{job}")
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                _leases.append(lock)
+                return card
+    except (OSError, NotImplementedError) as error:
+        logging.getLogger("iadd").warning("cards are not shared out: %s", error)
+    return 0
 
 
 def describe(device: torch.device) -> str:

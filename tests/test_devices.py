@@ -77,6 +77,17 @@ def test_a_lease_ends_with_its_process(two_cards: None, tmp_path: Path) -> None:
         assert done.stdout.strip() == "0"
 
 
+def test_without_locks_it_is_the_first_card(
+    two_cards: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert [devices.choose("cuda").index for _ in range(2)] == [0, 0]
+    assert caplog.messages[0] == "cards are not shared out: no flock here"
+
+
 def test_arithmetic_leaves_the_cpu_alone() -> None:
     convolutions = torch.backends.cudnn.conv
     before = convolutions.fp32_precision

@@ -84,7 +84,7 @@ class Backend(ABC):
     def step_back(
         self, params: Tensor, images: Tensor, targets: Tensor, step_size: float, adjoint: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Take `adjoint` (P,) back through `step` from `params`: changed in place.
+        """Backpropagate `adjoint` (P,) through `step` at `params`, in place.
 
         Returns the derivatives of <gradient, adjoint as it came> by images and by targets, and that
         inner product () itself; times -step_size they are the step's share of the whole gradient.

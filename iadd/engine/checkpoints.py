@@ -1,4 +1,4 @@
-"""Which of a student's states the unroll keeps for its way back."""
+"""Which of a student's states the unroll keeps for its backward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEPT_BYTES = 2 << 30
 
 
 class CheckpointPlan(NamedTuple):
-    """Keep the parameters before every `stride`-th step; the steps between are walked again."""
+    """Keep the parameters before every `stride`-th step; the steps between are recomputed."""
 
     stride: int
 

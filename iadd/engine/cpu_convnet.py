@@ -1,7 +1,7 @@
 """The backend of the ConvNet family on the CPU: hand-written C++ passes from csrc/cpu_convnet*.
 
-One text serves float32 and float64 and three instruction sets, chosen at run time. Results have the
-same bits for any number of threads.
+The source is compiled for float32 and float64 and for three instruction sets, of which the newest
+that the processor has is chosen at run time. Results have the same bits for any number of threads.
 
 The tangent is forward over reverse (Pearlmutter 1994) in dual numbers, 3x3 convolutions go by
 Winograd F(4x4, 3x3) (Lavin & Gray 2015, arXiv:1509.09308), and norm, ReLU and pool are fused per

@@ -48,7 +48,7 @@ def _built() -> bool:
 
 
 def forward(x: Tensor, affine: Affine, form: Form) -> tuple[Tensor, Tensor | None]:
-    """The block's output (B, C, h, w) and what `backward` wants of the planes: (B, C, 2)."""
+    """The block's output (B, C, h, w) and the moments that `backward` needs: (B, C, 2)."""
     if affine.scale is not None and fused(x.device):
         y, stats = torch.ops.iadd.block_forward(x, affine.scale, affine.shift, *form)
         return y, stats

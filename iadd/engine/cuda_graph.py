@@ -1,9 +1,9 @@
-"""One outer iteration over fixed memory, which a CUDA graph replays with two launches.
+"""One outer iteration over fixed buffers, captured as two CUDA graphs: forward and backward.
 
-The same student steps and the same replay as `unroll`, with everything that changes from iteration
-to iteration in buffers: start, images, targets, step size, rows, augmentations. The augmented
-images of all steps are made in one go, and their gradients taken back in one go. Between the two
-graphs the end-point loss runs as ordinary code, so that a method may compute it as it likes.
+The same student steps and the same backward recursion as in `unroll`; everything that changes from
+iteration to iteration lies in buffers: start, images, targets, step size, rows, augmentations. The
+images of all steps are augmented in one call, and their gradients backpropagated in one. Between
+the two graphs the end-point loss runs as ordinary code, so that a method may compute it freely.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from iadd.engine.student import Endpoint, Step, Unrolled
 
 
 class Frame(NamedTuple):
-    """What a captured iteration is good for: everything that fixes shapes and kernels."""
+    """What a captured iteration depends on: everything that fixes shapes and kernels."""
 
     backend: Backend
     images: tuple[int, ...]
@@ -86,8 +86,8 @@ class Iteration:
         self.alpha.fill_(alpha)
         if self.frame.batch is not None:
             self.rows.copy_(torch.stack([step.rows for step in steps if step.rows is not None]))
-        for mine, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
-            mine.copy_(new)
+        for buffer, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
+            buffer.copy_(new)
         self.forward()
         end = self.trajectory[-1].clone()
         loss, adjoint = endpoint(end)

@@ -1,6 +1,6 @@
-"""The forward and backward walks of ConvNets in tensor operations, for `cuda_convnet`.
+"""The forward and backward passes of ConvNets in tensor operations, for `cuda_convnet`.
 
-M networks go side by side, their channels in grouped convolutions; the dual walks carry values and
+M networks go side by side, their channels in grouped convolutions; the dual passes carry values and
 derivatives along a direction of the parameters.
 """
 
@@ -26,7 +26,7 @@ class _Layer(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What a backward pass wants: every block's input, convolution and moments; the head's."""
+    """What a backward pass needs: every block's input, convolution and moments; the head's."""
 
     inputs: list[Tensor]
     convolved: list[Tensor]

@@ -69,8 +69,8 @@ def rows_of(tensor: Tensor, step: Step) -> Tensor:
 class AugmentedBatches:
     """The batch of every student step, and the gradient that its steps add up to.
 
-    Of small images, several steps' are augmented together, and their gradients taken back together:
-    calls cost more than pixels.
+    Several steps' images are augmented in one call, and their gradients backpropagated in one: with
+    small images, calls cost more than pixels.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, rate: float, steps: Sequence[Step]) -> None:
@@ -82,7 +82,7 @@ class AugmentedBatches:
         """The steps whose augmented images `_seen` holds."""
         self._seen: list[Tensor] = []
         self._waiting: list[tuple[int, Tensor]] = []
-        """Steps with gradients by their augmented images that were not yet taken back."""
+        """Steps with gradients by their augmented images that were not yet backpropagated."""
 
     def __getitem__(self, t: int) -> tuple[Tensor, Tensor]:
         """Augmented images (B, C, H, W) and targets (B, K) of step t."""

@@ -1,6 +1,6 @@
-"""The named architectures, each written once as a walk over layers, and what names may say.
+"""The named architectures, each written once as calls of layers, and what names may say.
 
-A first walk, with blank parameters, finds the shapes; later ones read the flat vector. All of them
+A first call, with blank parameters, finds the shapes; later ones read the flat vector. All of them
 work from 8x8 to 128x128 inputs: a pooling step or a stride is left out where the map's side would
 fall below 2, because one-pixel maps are constant under instance norm and would carry nothing.
 

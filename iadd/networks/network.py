@@ -16,7 +16,7 @@ from iadd.networks.modules import torchvision_network
 
 @dataclass(frozen=True)
 class LayeredNetwork(Network):
-    """One of `ARCHITECTURES`: a walk over layers that reads the flat vector."""
+    """One of `ARCHITECTURES`, whose layers read the flat vector in order."""
 
     @property
     def has_batch_norm(self) -> bool:
@@ -82,7 +82,7 @@ def build_network(
     if architecture == TORCHVISION:
         return torchvision_network(name, channels, resolution, classes, precision)
     layers = Layers(options, None, None)
-    # A real one-image walk: meta tensors would load torch's decompositions, a second a process.
+    # One real image: meta tensors would load torch's decompositions, a second a process.
     images = torch.zeros(1, channels, resolution, resolution)
     embedding = ARCHITECTURES[architecture][0](layers, images).flatten(1)
     layers.linear(embedding, classes)
