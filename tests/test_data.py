@@ -169,14 +169,6 @@ def test_a_class_that_would_never_be_tested_is_refused(tmp_path: Path) -> None:
     assert inspect(Source("folder", tmp_path)).counts["test"][1] >= 1
 
 
-def test_an_ipc_above_the_rarest_class_is_refused_with_its_name(tmp_path: Path) -> None:
-    about = inspect(Source("folder", tree(tmp_path, {"common": 60, "rare": 7})))
-    least = about.counts["train"][1]
-    about.check_ipc(least)
-    with pytest.raises(ValueError, match=rf"ipc {least + 1}: class 'rare' has {least} training"):
-        about.check_ipc(least + 1)
-
-
 def test_imbalance_is_said(tmp_path: Path) -> None:
     about = inspect(Source("folder", tree(tmp_path, {"common": 60, "rare": 7})))
     assert "imbalanced: largest class 60, smallest 7; read balanced accuracy" in about.lines()

@@ -34,23 +34,6 @@ class About:
     remarks: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
-    def check_ipc(self, ipc: int) -> None:
-        """Refuse more images a class than the rarest class has for training.
-
-        Raises:
-            ValueError: one line naming the class and its images.
-        """
-        least = min(self.counts["train"])
-        if ipc > least:
-            row = self.counts["train"].index(least)
-            held = " and ".join(
-                f"{self.counts[part][row]} for {part}" for part in ("validation", "test")
-            )
-            raise ValueError(
-                f"ipc {ipc}: class {self.class_names[row]!r} has {least} training images (besides "
-                f"{held}); at most {least} is allowed"
-            )
-
     def lines(self) -> list[str]:
         """For people: form and values, images a class, remarks, what was left out."""
         colour = "grey" if self.channels == 1 else "colour"
