@@ -48,7 +48,7 @@ def plain_gradient_matching(
     leaf = images.detach().requires_grad_()
     total = torch.zeros(())
     for label in range(10):
-        rows = task.class_rows(label)
+        rows = task.dataset.class_rows[label]
         rows = rows[torch.randperm(len(rows), generator=g)[:REAL]]
         draw = task.augmentation.draw(g) if siamese else None
         real = augment(task.dataset.train.images[rows], draw)
@@ -70,7 +70,7 @@ def plain_distribution_matching(
     leaf = images.detach().requires_grad_()
     total = torch.zeros(())
     for label in range(10):
-        rows = task.class_rows(label)
+        rows = task.dataset.class_rows[label]
         rows = rows[torch.randperm(len(rows), generator=g)[:REAL]]
         draw = task.augmentation.draw(g)
         real = network.embed(net, augment(task.dataset.train.images[rows], draw)).detach()

@@ -10,20 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset, Split, open_test
-from iadd.networks import Network, build_network
+from iadd.networks import Network, Statistics, build_network
 from iadd.seeds import Seeds
-from iadd.synthetic import SyntheticSet
+from iadd.synthetic import SyntheticSet, probabilities
 from iadd.train import TrainingPlan, fixed_statistics, predict, train
-
-Regime = Literal["hard", "soft", "soft+teacher"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,6 @@ class Protocol:
     augmented: bool
     learned_step_size: bool
     """Use the set's own step size where it has one; else the configured one."""
-    teacher: bool = False
-    """Whether a teacher gives the labels of augmented images while the network trains."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
 
     def plan(
         self, step_size: float | None, epochs: int, batch: int, default: float
@@ -44,15 +37,11 @@ class Protocol:
         """The training of a network on a set that brings this step size, or None."""
         rate = step_size if self.learned_step_size and step_size else default
         drops = (epochs // 2,) if epochs > 1 else ()
-        return TrainingPlan(epochs, batch, rate, self.momentum, self.weight_decay, drops)
+        return TrainingPlan(epochs, batch, rate, 0.9, 5e-4, drops)
 
     def families(self, dataset: Dataset) -> Augmentation:
         """What training images go through."""
         return dataset.augmentation if self.augmented else Augmentation(())
-
-    def label_regime(self, synthetic: SyntheticSet) -> Regime:
-        """Which results a set's results may be ranked with."""
-        return "soft+teacher" if self.teacher else synthetic.label_kind
 
 
 PROTOCOLS = {
@@ -86,7 +75,9 @@ class Score:
     confusion: list[int] | None
 
 
-def score(network: Network, params: Tensor, split: Split, statistics: Any = None) -> Score:
+def score(
+    network: Network, params: Tensor, split: Split, statistics: Statistics | None = None
+) -> Score:
     """Classify a split once. Classes without images have no part in the balanced accuracy."""
     classes = network.classes
     logits = predict(network, params, split.images, statistics)
@@ -136,23 +127,14 @@ def evaluate(
     own = Split(synthetic.images.to(device), synthetic.classes.to(device))
     targets = synthetic.targets().to(device)
     plan = rules.plan(synthetic.step_size, epochs, batch, step_size)
+    families = rules.families(dataset)
     done, total = 0, sum(networks.values())
     for name, count in networks.items():
         network = build_network(name, dataset.channels, dataset.resolution, dataset.classes)
         for eval_seed in range(count):
             began = time.perf_counter()
             generator = seeds.generator("evaluate", protocol, name, eval_seed)
-            params = train(
-                network,
-                network.init(generator),
-                own.images,
-                targets,
-                plan,
-                rules.families(dataset),
-                generator,
-            )
-            finite = bool(torch.isfinite(params).all())
-            statistics = fixed_statistics(network, params, own.images) if finite else None
+            params, statistics = _train(network, own.images, targets, plan, families, generator)
             judged = score(network, params, test, statistics)
             done += 1
             if progress:
@@ -167,6 +149,21 @@ def evaluate(
                 "status": "diverged" if judged.confusion is None else "ok",
                 "evaluate_seconds": time.perf_counter() - began,
             }
+
+
+def _train(
+    network: Network,
+    images: Tensor,
+    targets: Tensor,
+    plan: TrainingPlan,
+    families: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Statistics | None]:
+    """A fresh network's trained parameters (P,), and its batch statistics where it has any."""
+    start = network.init(generator)
+    params = train(network, start, images, targets, plan, families, generator)
+    finite = bool(torch.isfinite(params).all())
+    return params, fixed_statistics(network, params, images) if finite else None
 
 
 @dataclass(frozen=True)
@@ -200,13 +197,10 @@ def validation_accuracy(
         return 0.0
     rules = find_protocol(validation.protocol)
     plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
-    targets = F.one_hot(labels, network.classes).float() if labels.dim() == 1 else labels.softmax(1)
-    targets = targets.to(images.device)
-    families, scores = rules.families(dataset), []
+    targets = probabilities(labels, network.classes).to(images.device)
+    families, total = rules.families(dataset), 0.0
     for k in range(validation.networks):
         generator = seeds.generator("validate", k)
-        start = network.init(generator)
-        params = train(network, start, images, targets, plan, families, generator)
-        statistics = fixed_statistics(network, params, images)
-        scores.append(score(network, params, dataset.validation, statistics).accuracy)
-    return sum(scores) / len(scores)
+        params, statistics = _train(network, images, targets, plan, families, generator)
+        total += score(network, params, dataset.validation, statistics).accuracy
+    return total / validation.networks

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from iadd.artifacts import TensorFile, open_tensors, save_tensors, spec_hash
+from iadd.artifacts import Stored, TensorFile, load_tensors, save_tensors, spec_hash
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.engine.backend import choose_backend
@@ -26,7 +25,6 @@ from iadd.networks import Network
 from iadd.seeds import generator_for
 from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FULL = 1 << 15
 """Images times filters of a step that should keep a card busy: 256 images in a width of 128."""
 
@@ -131,59 +129,37 @@ def record_shard(
                     f"{path}: expert {expert} diverged (not finite); lower experts.step_size "
                     f"({recipe.step_size})"
                 )
-            finished = _Finished(
-                trajectory, seconds, _validation_accuracy(dataset, network, trajectory[-1])
-            )
-            finished.save(parts[expert], spec | {"expert": expert})
+            accuracy = _validation_accuracy(dataset, network, trajectory[-1])
+            costs = {"seconds": seconds, "validation_accuracy": accuracy}
+            finished = Stored({"parameters": trajectory}, spec | {"expert": expert}, costs)
+            save_tensors(parts[expert], finished.tensors, finished.spec, costs)
             done[expert] = finished
         if progress:
             progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
     stored = [finished for finished in done.values() if finished is not None]
-    save_tensors(
-        path,
-        {"parameters": torch.stack([finished.trajectory for finished in stored])},
-        spec,
-        {
-            "experts": list(experts),
-            "seconds": sum(finished.seconds for finished in stored),
-            "validation_accuracy": [finished.accuracy for finished in stored],
-        },
-    )
+    told = {
+        "experts": list(experts),
+        "seconds": sum(finished.attributes["seconds"] for finished in stored),
+        "validation_accuracy": [f.attributes["validation_accuracy"] for f in stored],
+    }
+    parameters = torch.stack([finished.tensors["parameters"] for finished in stored])
+    save_tensors(path, {"parameters": parameters}, spec, told)
     for part in parts.values():
         part.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Finished:
-    """One expert: trajectory (epochs + 1, P) on the CPU, seconds, accuracy on validation data."""
-
-    trajectory: Tensor
-    seconds: float
-    accuracy: float | None
-
-    def save(self, part: Path, spec: dict[str, Any]) -> None:
-        told = {"seconds": self.seconds, "validation_accuracy": self.accuracy}
-        save_tensors(part, {"parameters": self.trajectory}, spec, told)
-
-
-def _finished(part: Path, spec: dict[str, Any]) -> _Finished | None:
+def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
     """What a killed job left of one expert; None if nothing, another spec's, or malformed."""
     if not part.exists():
         return None
     try:
-        file = open_tensors(part, spec)
-        if file.spec.keys() != spec.keys():
-            return None
-        if file.shape("parameters") != (spec["epochs"] + 1, spec["parameters"]):
-            return None
-        accuracy = file.attributes["validation_accuracy"]
-        return _Finished(
-            file.get_slice("parameters"),
-            float(file.attributes["seconds"]),
-            None if accuracy is None else float(accuracy),
-        )
-    except (ValueError, KeyError, TypeError):
+        found = load_tensors(part, spec)
+        shape = found.tensors["parameters"].shape
+        float(found.attributes["seconds"]), found.attributes["validation_accuracy"]
+    except (ValueError, KeyError):
         return None
+    fits = found.spec.keys() == spec.keys() and shape == (spec["epochs"] + 1, spec["parameters"])
+    return found if fits else None
 
 
 def _validation_accuracy(dataset: Dataset, network: Network, params: Tensor) -> float | None:
@@ -207,15 +183,8 @@ def _train(
     """Trajectories (len(experts), epochs + 1, P) of the numbered experts, on the CPU."""
     images = dataset.train.images
     targets = F.one_hot(dataset.train.labels, network.classes).float()
-    plan = TrainingPlan(
-        spec["epochs"],
-        recipe.batch,
-        recipe.step_size,
-        recipe.momentum,
-        recipe.weight_decay,
-        rho=recipe.rho,
-        alpha=recipe.alpha,
-    )
+    settings = recipe.model_dump(exclude={"augmentation", "dtype"})
+    plan = TrainingPlan(spec["epochs"], **settings)
     families = Augmentation(tuple(spec["families"]))
     names = (spec["seed"], dataset.name, network.name, "experts")
     generators = [generator_for(*names, expert) for expert in experts]
@@ -229,7 +198,7 @@ def _train(
         snapshots = [torch.stack(starts)]
         train_many(network, snapshots[0], *common, generators, on_epoch=_copying(snapshots))
         found = torch.stack(snapshots, 1)
-    return found.to("cpu", DTYPES[recipe.dtype])
+    return found.to("cpu", getattr(torch, recipe.dtype))
 
 
 def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
@@ -261,12 +230,12 @@ class Experts:
         self.device = device
         if not paths:
             raise ValueError("experts: no shards given; record them first (iadd experts)")
-        self._rows: list[tuple[TensorFile, int]] = []
+        self._rows = []
         self.seconds = 0.0
         self.validation_accuracy: list[float] = []
         """Of each expert at its last epoch, a fraction; empty without validation data."""
         for path in paths:
-            file = open_tensors(path, expect)
+            file = TensorFile(path, expect)
             self._rows += [(file, row) for row in range(file.shape("parameters")[0])]
             self.seconds += float(file.attributes["seconds"])
             accuracies = file.attributes.get("validation_accuracy", [])

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,14 @@ from torch import Tensor
 from iadd.artifacts import atomic_write, load_tensors, save_tensors
 from iadd.data import Dataset, Transform
 
-STATUSES = ("ok", "diverged")
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
+
+
+def probabilities(labels: Tensor, classes: int) -> Tensor:
+    """Class probabilities (N, K) float32 of hard labels int64 (N,) or of logits (N, K)."""
+    if labels.ndim == 2:
+        return labels.softmax(1)
+    return torch.nn.functional.one_hot(labels, classes).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +72,8 @@ class SyntheticSet:
             )
         if hard and count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
             raise ValueError(f"synthetic labels: a label is outside 0..{classes - 1}")
-        if self.status not in STATUSES:
-            raise ValueError(f"synthetic status: {self.status!r}, must be one of {STATUSES}")
+        if self.status not in ("ok", "diverged"):
+            raise ValueError(f"synthetic status: {self.status!r}, must be ok or diverged")
 
     def __len__(self) -> int:
         return len(self.images) if self.rows is None else len(self.rows)
@@ -84,10 +91,8 @@ class SyntheticSet:
                 f"synthetic rows: are of data with fingerprint {self.fingerprint}, not of "
                 f"{dataset.name} with {dataset.fingerprint}"
             )
-        images = dataset.train.images
-        if not torch.equal(self.rows, torch.arange(len(images))):
-            images = images[self.rows.to(images.device)]
-        return replace(self, images=images.cpu(), rows=None, fingerprint=None)
+        images = dataset.train.pick(self.rows).cpu()
+        return replace(self, images=images, rows=None, fingerprint=None)
 
     @property
     def label_kind(self) -> Literal["hard", "soft"]:
@@ -102,28 +107,16 @@ class SyntheticSet:
     @property
     def image_bytes(self) -> int:
         """Bytes of the images, also of those that rows stand for."""
-        one = self.images.shape[1] * self.images.shape[2] * self.images.shape[3]
-        return len(self) * one * self.images.itemsize
+        return len(self) * prod(self.images.shape[1:]) * self.images.itemsize
 
     @property
     def label_bytes(self) -> int:
         """Bytes of the labels."""
         return self.labels.nbytes
 
-    def targets(self, classes: int | None = None) -> Tensor:
-        """Return class probabilities (N, K) float32: one-hot hard labels or softmax of logits.
-
-        Args:
-            classes: K; None: the set's own. Logits allow no other.
-        """
-        classes = len(self.class_names) if classes is None else classes
-        if self.labels.ndim == 2:
-            if classes != self.labels.shape[1]:
-                raise ValueError(f"targets: {classes} classes, logits have {self.labels.shape[1]}")
-            return self.labels.softmax(1)
-        if len(self.labels) and int(self.labels.max()) >= classes:
-            raise ValueError(f"targets: {classes} classes, a label is {int(self.labels.max())}")
-        return torch.nn.functional.one_hot(self.labels, classes).float()
+    def targets(self) -> Tensor:
+        """Return class probabilities (N, K) float32: one-hot hard labels or softmax of logits."""
+        return probabilities(self.labels, len(self.class_names))
 
     def pixels(self) -> Tensor:
         """Return the images as pixels (N, C, H, W) in [0, 1], what lies outside clamped.

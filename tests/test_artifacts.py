@@ -80,7 +80,7 @@ def test_tensors_spec_and_attributes_come_back(stored: Path) -> None:
 
 
 def test_a_part_is_read_as_indexing_would(stored: Path) -> None:
-    file = artifacts.open_tensors(stored, {"dataset": "digits"})
+    file = artifacts.TensorFile(stored, {"dataset": "digits"})
     whole = torch.arange(24.0).reshape(2, 3, 4)
     assert file.names == ("epochs", "parameters")
     assert file.shape("parameters") == (2, 3, 4)
@@ -90,7 +90,7 @@ def test_a_part_is_read_as_indexing_would(stored: Path) -> None:
 
 
 def test_a_part_is_a_copy_of_its_own(stored: Path) -> None:
-    file = artifacts.open_tensors(stored)
+    file = artifacts.TensorFile(stored)
     file.get_slice("parameters", 0, 0).zero_()
     assert torch.equal(file.get_slice("parameters", 0, 0), torch.arange(4.0))
 
@@ -103,7 +103,7 @@ def test_a_scalar_tensor_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("index", [(2, 0), (0, 3), (-1, 0)])
 def test_an_index_outside_is_refused(stored: Path, index: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no index") as error:
-        artifacts.open_tensors(stored).get_slice("parameters", *index)
+        artifacts.TensorFile(stored).get_slice("parameters", *index)
     one_line(error, stored.name, "(2, 3, 4)")
 
 
@@ -122,7 +122,7 @@ def test_an_index_outside_is_refused(stored: Path, index: tuple[int, int]) -> No
 def test_another_spec_is_refused_by_key_and_both_sides(
     stored: Path, expect: dict[str, object], parts: tuple[str, ...]
 ) -> None:
-    for reader in (artifacts.open_tensors, artifacts.load_tensors):
+    for reader in (artifacts.TensorFile, artifacts.load_tensors):
         with pytest.raises(ValueError) as error:
             reader(stored, expect)
         one_line(error, str(stored), *parts)
@@ -131,7 +131,7 @@ def test_another_spec_is_refused_by_key_and_both_sides(
 def test_another_spec_version_is_refused(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts.tensors, "SPEC_VERSION", "0.9")
     with pytest.raises(ValueError) as error:
-        artifacts.open_tensors(stored)
+        artifacts.TensorFile(stored)
     one_line(error, "spec_version is '2.0'", "reads '0.9'")
 
 
@@ -140,7 +140,7 @@ def test_a_truncated_file_is_refused_at_every_length(stored: Path) -> None:
     for length in (0, 5, 8, 60, len(content) // 2, len(content) - 1):
         stored.write_bytes(content[:length])
         with pytest.raises(ValueError) as error:
-            artifacts.open_tensors(stored, SPEC)
+            artifacts.TensorFile(stored, SPEC)
         one_line(error, str(stored), "truncated or not a safetensors file")
 
 
@@ -160,7 +160,7 @@ def test_nan_is_refused_where_it_is_read(tmp_path: Path) -> None:
     rows = torch.zeros(3, 2)
     rows[1, 1] = float("nan")
     artifacts.save_tensors(tmp_path / "x", {"rows": rows}, {})
-    file = artifacts.open_tensors(tmp_path / "x")
+    file = artifacts.TensorFile(tmp_path / "x")
     assert torch.equal(file.get_slice("rows", 0), torch.zeros(2))
     with pytest.raises(ValueError, match="rows has NaN"):
         file.get_slice("rows", 1)
@@ -170,7 +170,7 @@ def test_nan_is_refused_where_it_is_read(tmp_path: Path) -> None:
 
 def test_an_unknown_tensor_is_named_with_those_there(stored: Path) -> None:
     with pytest.raises(ValueError, match="no tensor 'weights', only epochs, parameters"):
-        artifacts.open_tensors(stored).get_slice("weights", 0)
+        artifacts.TensorFile(stored).get_slice("weights", 0)
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_damaged_part_leaves_the_others_readable(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 4  # in the last row
     path.write_bytes(content)
-    file = artifacts.open_tensors(path)
+    file = artifacts.TensorFile(path)
     assert torch.equal(file.get_slice("rows", 0), rows[0])
     for read in (file.get_slice, file.view):
         with pytest.raises(ValueError, match="rows is damaged"):
@@ -351,7 +351,7 @@ def test_other_readers_of_safetensors_open_the_files(tmp_path: Path) -> None:
 
 
 def test_a_view_is_the_file_itself_and_writing_into_it_changes_no_file(stored: Path) -> None:
-    file = artifacts.open_tensors(stored)
+    file = artifacts.TensorFile(stored)
     view = file.view("parameters")
     assert view.data_ptr() == file.view("parameters").data_ptr()
     before = stored.read_bytes()

@@ -16,8 +16,7 @@ from iadd.augment import Augmentation, augment
 from iadd.engine.distance import Distance
 from iadd.methods._gradient import gradient_distance
 from iadd.methods._published import published
-from iadd.methods._weights import relative_distance
-from iadd.methods.iadd import IADDParams
+from iadd.methods.iadd import IADDParams, relative_distance
 from iadd.networks import build_network
 from iadd.seeds import generator_for
 
@@ -144,7 +143,7 @@ def test_gradient_matching_equals_double_backward(name: str, task: methods.Probl
 
     # The same in float64 with autograd through the gradient, the draws from the same generator.
     g = generator_for("match")
-    rows = task.class_rows(0)
+    rows = task.dataset.class_rows[0]
     rows = rows[torch.randperm(len(rows), generator=g)]
     draw = task.augmentation.draw(g) if name == "dsa" else None
     net = net.double().requires_grad_()
@@ -172,7 +171,8 @@ def test_distribution_matching_equals_float64(task: methods.Problem) -> None:
     leaf = images.double().requires_grad_()
     loss = torch.zeros((), dtype=torch.float64)
     for c in range(4):
-        real = task.network.embed(net, task.dataset.train.images[task.class_rows(c)].double())
+        own_class = task.dataset.train.images[task.dataset.class_rows[c]]
+        real = task.network.embed(net, own_class.double())
         own = task.network.embed(net, leaf[2 * c : 2 * c + 2])
         loss = loss + (real.mean(0) - own.mean(0)).square().sum()
     (expected,) = torch.autograd.grad(loss, leaf)

@@ -12,14 +12,7 @@ from iadd.artifacts.identity import (
     source_hash,
     spec_hash,
 )
-from iadd.artifacts.tensors import (
-    Stored,
-    TensorFile,
-    load_tensors,
-    open_tensors,
-    save_tensors,
-    writing_tensors,
-)
+from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors
 from iadd.artifacts.writing import atomic_write, replacing
 
 __all__ = [
@@ -30,7 +23,6 @@ __all__ = [
     "canonical_json",
     "first_difference",
     "load_tensors",
-    "open_tensors",
     "replacing",
     "save_tensors",
     "source_hash",

@@ -1,15 +1,14 @@
 """Tensor files: safetensors with a spec and checksums inside, memory-mapped by their readers.
 
-The format is safetensors' own (any of its readers opens the files); it is written and read here so
-that a file larger than memory can be written in pieces, that its parts can be handed out without a
-copy, and that a flipped bit is found. Checksums are CRC-32 over blocks of 64 KiB of each tensor and
-over the header. A block is checked when it is first read: about 0.3 s a gigabyte.
+They are written here, so that a file larger than memory can be written in pieces, and read by
+safetensors, whose tensors on a CPU are private views of the file: processes of a machine share its
+pages. The metadata hold a CRC-32 of each block of 64 KiB of each tensor and one of the header. A
+block is checked when it is first read: about 0.3 s a gigabyte.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iadd.artifacts.header import BLOCK, Entry, Malformed, encode, json_object, parse
 from iadd.artifacts.identity import SPEC_VERSION, canonical_json, first_difference
 from iadd.artifacts.writing import replacing
 
@@ -26,13 +24,33 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+BLOCK = 1 << 16  # bytes under one checksum
+NO_SUM = "00000000"
+UNSUMMED = b'"header_crc32":"%s"' % NO_SUM.encode()
 
-def _dtypes() -> dict[str, torch.dtype]:
-    import torch
 
-    floats = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
-    integers = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "U8": torch.uint8}
-    return floats | integers | {"BF16": torch.bfloat16, "BOOL": torch.bool}
+@dataclass
+class _Entry:
+    """Where a tensor lies in the data part of a file, and the checksums of its blocks."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    sums: list[int]
+    written: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.begin + prod(self.shape) * self.dtype.itemsize
+
+    def add(self, content: memoryview) -> None:
+        """Take the next bytes of the tensor into the checksums."""
+        while content:
+            block, filled = divmod(self.written, BLOCK)
+            piece = content[: BLOCK - filled]
+            self.sums[block] = zlib.crc32(piece, self.sums[block])
+            self.written += len(piece)
+            content = content[len(piece) :]
 
 
 @contextmanager
@@ -52,35 +70,58 @@ def writing_tensors(
     Raises:
         ValueError: one line naming `path`, if it cannot be written; the file is whole or not there.
     """
-    codes = {dtype: code for code, dtype in _dtypes().items()}
-    entries: dict[str, Entry] = {}
+    entries: dict[str, _Entry] = {}
     end = 0
     for name in sorted(layout, key=lambda name: (-layout[name][0].itemsize, name)):  # aligned
-        entries[name] = Entry(codes[layout[name][0]], tuple(layout[name][1]), end)
-        end += entries[name].size
+        entry = entries[name] = _Entry(*layout[name], end, [])
+        end = entry.end
+        entry.sums = [0] * -(-(end - entry.begin) // BLOCK)
     metadata = {
         "spec_version": SPEC_VERSION,
         "spec": canonical_json(spec),
         "attributes": canonical_json(attributes or {}),
     }
-    start = len(encode(entries, metadata))
+    start = len(_header(entries, metadata))
     with replacing(path) as draft, draft.open("wb") as file:
 
         def append(name: str, rows: Tensor) -> None:
-            entry = entries[name]
-            if rows.dtype != layout[name][0] or entry.written + rows.nbytes > entry.size:
+            entry, position = entries[name], entries[name].begin + entries[name].written
+            if rows.dtype != entry.dtype or position + rows.nbytes > entry.end:
                 raise ValueError(f"{path}: {name} is {rows.dtype}, more or other than announced")
-            file.seek(start + entry.begin + entry.written)
             content = _bytes(rows)
-            entry.add(content)
+            file.seek(start + position)
             file.write(content)
+            entry.add(content)
 
         yield append
         for name, entry in entries.items():
-            if entry.written != entry.size:
-                raise ValueError(f"{path}: {name} has {entry.written} bytes, not {entry.size}")
+            if entry.begin + entry.written != entry.end:
+                raise ValueError(f"{path}: {name} has {entry.written} bytes, fewer than announced")
         file.seek(0)
-        file.write(encode(entries, metadata))
+        file.write(_header(entries, metadata))
+
+
+def _header(entries: Mapping[str, _Entry], metadata: Mapping[str, str]) -> bytes:
+    """The header's bytes; their number does not depend on what the checksums are."""
+    codes = {dtype: code for code, dtype in _dtypes().items()}
+    sums = {name: "".join(f"{crc:08x}" for crc in entry.sums) for name, entry in entries.items()}
+    told = {**metadata, "crc32": canonical_json(sums), "header_crc32": NO_SUM}
+    table: dict[str, Any] = {"__metadata__": told}
+    for name, entry in entries.items():
+        place = {"shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
+        table[name] = {"dtype": codes[entry.dtype], **place}
+    text = canonical_json(table).encode()
+    text += b" " * (-len(text) % 8)  # The data begin at a multiple of 8.
+    text = text.replace(UNSUMMED, UNSUMMED.replace(NO_SUM.encode(), b"%08x" % zlib.crc32(text)))
+    return len(text).to_bytes(8, "little") + text
+
+
+def _dtypes() -> dict[str, torch.dtype]:
+    import torch
+
+    floats = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
+    integers = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "U8": torch.uint8}
+    return floats | integers | {"BF16": torch.bfloat16, "BOOL": torch.bool}
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -112,39 +153,36 @@ class Stored:
     attributes: dict[str, Any]
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            # Private: pages are shared between processes, and nobody can write into the file.
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except ValueError as error:  # An empty file cannot be mapped.
-        raise ValueError(f"{path}: truncated or not a safetensors file (empty)") from error
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise ValueError(f"{path}: cannot be read ({reason})") from error
-
-
 class TensorFile:
     """A tensor file opened by memory mapping: parts are read without reading the rest.
 
     Checksums of a part are verified when it is first read.
+
+    Args:
+        expect: keys of the spec with the values they must have (nested values compared whole);
+            keys that the file has beyond these are not looked at. None: no check.
+
+    Raises:
+        ValueError: one line for a missing, truncated or foreign file, or another spec, naming the
+            first key that differs and both sides.
     """
 
     def __init__(self, path: str | Path, expect: Mapping[str, Any] | None = None) -> None:
+        from safetensors import SafetensorError, safe_open
+
         self.path = Path(path)
-        self._map = _mapped(self.path)
         try:
-            self._start, self._entries, metadata = parse(self._map)
-        except Malformed as error:
+            self._file: Any = safe_open(self.path, "pt")
+        except OSError as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+            raise ValueError(f"{self.path}: cannot be read ({reason})") from error
+        except SafetensorError as error:
             raise ValueError(
                 f"{self.path}: truncated or not a safetensors file ({error}); make it again"
             ) from error
-        self.spec, self.attributes = self._identity(metadata)
-        self._verified = {name: bytearray(entry.blocks) for name, entry in self._entries.items()}
-        if expect is not None:
-            self._check(expect)
-
-    def _identity(self, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        metadata = self._file.metadata() or {}
+        self.names = tuple(sorted(self._file.keys()))
+        """Names of the tensors in the file."""
         if "spec" not in metadata:
             raise ValueError(f"{self.path}: has no spec, so it was not written by iadd")
         version = metadata.get("spec_version")
@@ -152,29 +190,34 @@ class TensorFile:
             raise ValueError(
                 f"{self.path}: spec_version is {version!r}, this program reads {SPEC_VERSION!r}"
             )
+        self._check_header(metadata.get("header_crc32", ""))
+        told = (metadata.get(key, "") for key in ("spec", "attributes", "crc32"))
         try:
-            return tuple(json_object(metadata.get(key), key) for key in ("spec", "attributes"))  # type: ignore[return-value]
-        except Malformed as error:
+            self.spec, self.attributes, self._sums = map(_json_object, told)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path}: damaged ({error}); make it again") from error
+        self._verified: set[tuple[str, int]] = set()
+        self._check_spec(expect or {})
 
-    def _check(self, expect: Mapping[str, Any]) -> None:
+    def _check_header(self, told: str) -> None:
+        with self.path.open("rb") as file:
+            text = file.read(int.from_bytes(file.read(8), "little"))
+        plain = text.replace(f'"header_crc32":"{told}"'.encode(), UNSUMMED, 1)
+        if told != f"{zlib.crc32(plain):08x}":
+            raise ValueError(f"{self.path}: damaged (checksum of the header); make it again")
+
+    def _check_spec(self, expect: Mapping[str, Any]) -> None:
         wanted = json.loads(canonical_json(expect))
         found = {key: self.spec[key] for key in wanted if key in self.spec}
-        different = first_difference(wanted, found)
-        if different:
+        if different := first_difference(wanted, found):
             key, left, right = different
             raise ValueError(
                 f"{self.path}: is from another spec: {key} is {right} in the file, {left} expected"
             )
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in the file, sorted."""
-        return tuple(sorted(self._entries))
-
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape without reading it."""
-        return self._find(name).shape
+        return tuple(self._whole(name).shape)
 
     def get_slice(self, name: str, *index: int | slice) -> Tensor:
         """Return a copy of `tensor[index]`, e.g. `get_slice("parameters", expert, epoch)`.
@@ -189,58 +232,45 @@ class TensorFile:
 
     def view(self, name: str, *index: int | slice) -> Tensor:
         """Return `tensor[index]` without a copy: processes on a machine share its memory."""
-        import torch
-
-        entry = self._find(name)
-        for axis, position in enumerate(index):
-            if isinstance(position, int) and not 0 <= position < entry.shape[axis]:
-                raise ValueError(f"{self.path}: {name} has {entry.shape}, no index {position}")
-        dtype = _dtypes()[entry.dtype]
-        if not entry.size:
-            return torch.empty(entry.shape, dtype=dtype)[index]
-        count, origin = prod(entry.shape), self._start + entry.begin
-        flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=origin)
-        whole = flat.view(entry.shape)
+        whole = self._whole(name)
+        for size, position in zip(whole.shape, index, strict=False):
+            if isinstance(position, int) and not 0 <= position < size:
+                raise ValueError(
+                    f"{self.path}: {name} has {tuple(whole.shape)}, no index {position}"
+                )
         part = whole[index]
         if part.numel():
             steps = zip(part.shape, part.stride(), strict=True)
             extent = 1 + sum((size - 1) * stride for size, stride in steps)
             begin = part.data_ptr() - whole.data_ptr()
-            self._verify(name, entry, begin, begin + extent * dtype.itemsize)
+            self._verify(name, whole, begin, begin + extent * part.itemsize)
         return part
 
-    def _verify(self, name: str, entry: Entry, begin: int, end: int) -> None:
-        seen, content = self._verified[name], memoryview(self._map)
-        origin = self._start + entry.begin
-        for block in range(begin // BLOCK, -(-end // BLOCK)):
-            if seen[block]:
-                continue
-            stop = min((block + 1) * BLOCK, entry.size)
-            if zlib.crc32(content[origin + block * BLOCK : origin + stop]) != entry.sums[block]:
-                raise ValueError(f"{self.path}: {name} is damaged (checksum); make it again")
-            seen[block] = 1
-
-    def _find(self, name: str) -> Entry:
-        if name not in self._entries:
+    def _whole(self, name: str) -> Tensor:
+        if name not in self.names:
             raise ValueError(f"{self.path}: has no tensor {name!r}, only {', '.join(self.names)}")
-        return self._entries[name]
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def _verify(self, name: str, whole: Tensor, begin: int, end: int) -> None:
+        content, told = _bytes(whole), str(self._sums.get(name))
+        for block in range(begin // BLOCK, -(-end // BLOCK)):
+            if (name, block) in self._verified:
+                continue
+            found = zlib.crc32(content[block * BLOCK : (block + 1) * BLOCK])
+            if told[8 * block : 8 * block + 8] != f"{found:08x}":
+                raise ValueError(f"{self.path}: {name} is damaged (checksum); make it again")
+            self._verified.add((name, block))
 
 
-def open_tensors(path: str | Path, expect: Mapping[str, Any] | None = None) -> TensorFile:
-    """Open a tensor file for random access, checking its identity.
-
-    Args:
-        expect: keys of the spec with the values they must have (nested values compared whole);
-            keys that the file has beyond these are not looked at. None: no check.
-
-    Raises:
-        ValueError: one line for a missing, truncated or foreign file, or another spec, naming the
-            first key that differs and both sides.
-    """
-    return TensorFile(path, expect)
+def _json_object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("metadata that are no JSON object")
+    return found
 
 
 def load_tensors(path: str | Path, expect: Mapping[str, Any] | None = None) -> Stored:
-    """Read a whole tensor file; checks and errors as `open_tensors`, and NaN is refused."""
-    file = open_tensors(path, expect)
+    """Read a whole tensor file; checks and errors as `TensorFile`, and NaN is refused."""
+    file = TensorFile(path, expect)
     return Stored({name: file.get_slice(name) for name in file.names}, file.spec, file.attributes)

@@ -27,6 +27,11 @@ class Split:
         """The split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
+    def pick(self, rows: Tensor) -> Tensor:
+        """The images of rows (n,) on the CPU; not copied where that is all of them in order."""
+        everything = torch.equal(rows, torch.arange(len(self)))
+        return self.images if everything else self.images[rows]
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

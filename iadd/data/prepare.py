@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iadd.artifacts import TensorFile, open_tensors, writing_tensors
+from iadd.artifacts import TensorFile, writing_tensors
 from iadd.augment import Augmentation
 from iadd.data.about import ABOUT, About, read_about
 from iadd.data.assemble import Pixels, Progress, assemble
@@ -75,7 +75,7 @@ def open_dataset(folder: str | Path, device: torch.device = torch.device("cpu"))
     """
     folder = Path(folder)
     about = read_about(folder)
-    file = open_tensors(folder / TRAIN, _spec(about, TRAIN))
+    file = TensorFile(folder / TRAIN, _spec(about, TRAIN))
     transform = _stored_transform(file, about)
     splits = _mapped(file, "train"), _mapped(file, "validation")
     held_out = partial(_stored_test, folder, about)
@@ -124,8 +124,8 @@ def _stored_transform(file: TensorFile, about: About) -> Transform:
 
 def _stored_test(folder: Path, about: About, transform: Transform) -> Split:
     """The test split that `prepare` wrote, under a transform."""
-    own = _stored_transform(open_tensors(folder / TRAIN, _spec(about, TRAIN)), about)
-    split = _mapped(open_tensors(folder / TEST, _spec(about, TEST)), "test")
+    own = _stored_transform(TensorFile(folder / TRAIN, _spec(about, TRAIN)), about)
+    split = _mapped(TensorFile(folder / TEST, _spec(about, TEST)), "test")
     if own.same(transform):
         return split
     return Split(transform.apply(own.invert(split.images)), split.labels)

@@ -22,9 +22,8 @@ from iadd.networks import Network
 Space = dict[str, tuple[str, Any, Any] | list[Any]]
 """Search ranges as plain data: ("log" | "uniform" | "int", low, high), or a list of choices."""
 
-LARGEST_RATE = 1e30
-"""Learning rates above are refused: float32 could not hold what they are multiplied with."""
-Rate = Annotated[float, Field(le=LARGEST_RATE)]
+Rate = Annotated[float, Field(le=1e30)]
+"""A learning rate; float32 could not hold what larger ones are multiplied with."""
 
 
 class MethodParams(BaseModel):
@@ -81,19 +80,15 @@ class Problem:
         """Where the data lie, and so where the work is done."""
         return self.dataset.train.images.device
 
-    @cached_property
+    @property
     def augmentation(self) -> Augmentation:
-        """The data set's augmentation."""
+        """The data set's."""
         return self.dataset.augmentation
 
     @cached_property
     def backend(self) -> Backend:
         """What computes the network's passes here."""
         return choose_backend(self.network, self.device)
-
-    def class_rows(self, label: int) -> Tensor:
-        """Rows (n,) int64 of the training images of one class, on the CPU."""
-        return self.dataset.class_rows[label]
 
     def labels(self) -> Tensor:
         """The synthetic set's hard labels int64 (N,), class after class, on the CPU."""
@@ -106,23 +101,12 @@ class Problem:
 
     def batch(self, label: int, size: int, generator: torch.Generator) -> Tensor:
         """At most `size` random training images (n, C, H, W) of one class, none twice."""
-        rows = self.class_rows(label)
-        chosen = rows[torch.randperm(len(rows), generator=generator)[:size]]
-        return self.dataset.train.images[chosen]
+        rows = self.dataset.class_rows[label]
+        return self.dataset.train.images[_some(rows, size, generator)]
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
         """`ipc` random training rows of each class without replacement, (N,)."""
-        parts = []
-        for label in range(self.dataset.classes):
-            rows = self.class_rows(label)
-            parts.append(rows[torch.randperm(len(rows), generator=generator)[: self.ipc]])
-        return torch.cat(parts)
-
-    def chosen(self, rows: Tensor) -> Tensor:
-        """The training images of these rows; where that is all of them, they themselves."""
-        images = self.dataset.train.images
-        everything = torch.equal(rows, torch.arange(len(images)))
-        return images if everything else images[rows]
+        return torch.cat([_some(rows, self.ipc, generator) for rows in self.dataset.class_rows])
 
     def check(self) -> None:
         """Raise ValueError where a class has fewer training images than ipc."""
@@ -133,6 +117,10 @@ class Problem:
                 f"ipc {self.ipc} is larger than class {self.dataset.class_names[smallest]!r} of "
                 f"{self.dataset.name}, which has {int(counts[smallest])} training images"
             )
+
+
+def _some(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=generator)[:count]]
 
 
 @dataclass(frozen=True)
@@ -185,13 +173,9 @@ class Method(ABC):
 class Selection(Method):
     """A method that chooses real images."""
 
-    def labels(self) -> Tensor:
-        """Labels of the chosen: int64 (N,) classes, on the CPU."""
-        return self.problem.labels()
-
     @abstractmethod
     def rows(self, generator: torch.Generator) -> Tensor:
-        """Rows (N,) int64 of the training split, in the order of `labels`."""
+        """Rows (N,) int64 of the training split, on the CPU, class after class."""
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.augment import Augmentation, augment, augment_adjoint
-from iadd.methods._base import (
-    Gradients,
-    Iterative,
-    IterativeParams,
-    MethodParams,
-    Rate,
-    Space,
-    Workload,
-)
+from iadd.methods._base import Gradients, Iterative, IterativeParams, Rate, Workload
 from iadd.methods._variables import Variable
 from iadd.networks import Network
 from iadd.train import TrainingPlan, train
@@ -49,8 +41,8 @@ class GradientMatching(Iterative):
     double backward is needed.
     """
 
-    Params: ClassVar[type[MethodParams]] = GradientParams
-    space: ClassVar[Space] = {
+    Params = GradientParams
+    space: ClassVar = {
         "lr_img": ("log", 1e-2, 1e2),
         "batch_real": [32, 64, 128, 256],
         "inner_epochs": ("int", 0, 50),

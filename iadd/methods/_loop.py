@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,10 @@ def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distill
     method.problem.check()
     if isinstance(method, Selection):
         began = time.perf_counter()
-        rows = method.rows(seeds.generator("initial"))
-        images = method.problem.chosen(rows)
-        synchronize(images.device)
+        rows, train = method.rows(seeds.generator("initial")), method.problem.dataset.train
+        images, labels = train.pick(rows), train.labels[rows].cpu()  # waits for the device
         seconds = time.perf_counter() - began
-        return Distilled(images, method.labels(), None, "ok", seconds=seconds, rows=rows)
+        return Distilled(images, labels, None, "ok", seconds=seconds, rows=rows)
     assert isinstance(method, Iterative)
     loop = _Loop(method, seeds, hooks or Hooks())
     while loop.iteration <= loop.updates and loop.status == "ok":
@@ -162,8 +162,8 @@ class _Loop:
             return False
         if not float(self.state.values["images"].abs().max()) <= LARGEST_PIXEL:
             return False
-        rows = self.trace[-EXPLOSION_WINDOW:]
-        past = sorted(r["loss"] for r in rows if not r["event"] and r["loss"] is not None)
+        sound = (row["loss"] for row in reversed(self.trace) if not row["event"])
+        past = sorted(islice(sound, EXPLOSION_WINDOW))
         typical = max(past[len(past) // 2], SMALLEST_MEDIAN) if past else math.inf
         return found.loss <= EXPLOSION_FACTOR * typical
 

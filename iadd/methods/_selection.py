@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class TrainedSelectionParams(MethodParams):
 class TrainedSelection(Selection):
     """Base of methods that choose `ipc` real images a class by what a trained network says."""
 
-    Params: ClassVar[type[MethodParams]] = TrainedSelectionParams
+    Params = TrainedSelectionParams
 
     @abstractmethod
     def choose(self, observed: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class TrainedSelection(Selection):
 
     def rows(self, generator: torch.Generator) -> Tensor:
         observed = self.observe(generator).cpu()
-        every = map(self.problem.class_rows, range(self.problem.dataset.classes))
+        every = self.problem.dataset.class_rows
         return torch.cat([rows[self.choose(observed[rows])] for rows in every])
 
     def train(

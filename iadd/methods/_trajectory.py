@@ -21,16 +21,7 @@ from iadd.engine.distance import Distance, distance
 from iadd.engine.student import draw_steps
 from iadd.engine.unroll import unroll
 from iadd.experts import Experts
-from iadd.methods._base import (
-    Gradients,
-    Iterative,
-    IterativeParams,
-    MethodParams,
-    Problem,
-    Rate,
-    Space,
-    Workload,
-)
+from iadd.methods._base import Gradients, Iterative, IterativeParams, Problem, Rate, Workload
 from iadd.methods._variables import SGD, PositiveSGD, Variable
 from iadd.seeds import generator_for
 
@@ -60,9 +51,9 @@ class SoftTrajectoryParams(TrajectoryParams):
 class Trajectory(Iterative):
     """Base of mtt, ddpp, iadd, ftd: one outer iteration through the unrolled engine."""
 
-    Params: ClassVar[type[MethodParams]] = TrajectoryParams
+    Params = TrajectoryParams
     experts = "standard"
-    space: ClassVar[Space] = {
+    space: ClassVar = {
         "lr_img": ("log", 1.0, 1e4),
         "lr_lr": ("log", 1e-7, 1e-2),
         "step_size": ("log", 1e-3, 1e-1),

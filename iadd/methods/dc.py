@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from iadd.methods._base import MethodParams
 from iadd.methods._gradient import GradientMatching, GradientParams
 
 
@@ -20,4 +19,4 @@ class DC(GradientMatching):
     Zhao, Mopuri, Bilen; ICLR 2021; arXiv 2006.05929.
     """
 
-    Params: ClassVar[type[MethodParams]] = DCParams
+    Params = DCParams

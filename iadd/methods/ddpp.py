@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.engine.distance import weighted_distance
-from iadd.methods._base import MethodParams
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 
 
@@ -28,7 +27,7 @@ class DDPP(Trajectory):
     residual (s - t)^2 leaves numerator and denominator, anew in every outer iteration.
     """
 
-    Params: ClassVar[type[MethodParams]] = DDPPParams
+    Params = DDPPParams
     reconstruction = True
     space = Trajectory.space | {"pruned": ("uniform", 0.0, 0.5)}
     trace_columns: ClassVar = {"kept": "Share of the parameters that the loss compares."}

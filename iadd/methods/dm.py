@@ -8,15 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.augment import augment, augment_adjoint
-from iadd.methods._base import (
-    Gradients,
-    Iterative,
-    IterativeParams,
-    MethodParams,
-    Rate,
-    Space,
-    Workload,
-)
+from iadd.methods._base import Gradients, Iterative, IterativeParams, Rate, Workload
 
 
 class DMParams(IterativeParams):
@@ -34,8 +26,8 @@ class DM(Iterative):
     siamese augmentation, `sum_c ||mean phi(A(T_c)) - mean phi(A(S_c))||^2`.
     """
 
-    Params: ClassVar[type[MethodParams]] = DMParams
-    space: ClassVar[Space] = {"lr_img": ("log", 1e-2, 1e2), "batch_real": [32, 64, 128, 256]}
+    Params = DMParams
+    space: ClassVar = {"lr_img": ("log", 1e-2, 1e2), "batch_real": [32, 64, 128, 256]}
 
     def gradients(
         self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from iadd.engine.distance import Distance, distance
-from iadd.methods._base import MethodParams
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 
 
@@ -27,7 +25,7 @@ class FTD(Trajectory):
     validated and kept.
     """
 
-    Params: ClassVar[type[MethodParams]] = FTDParams
+    Params = FTDParams
     experts = "flat"
 
     def loss(

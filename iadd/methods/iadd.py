@@ -8,10 +8,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from iadd.engine.distance import Distance, distance
-from iadd.methods._base import MethodParams, Problem, Rate
+from iadd.methods._base import Problem, Rate
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 from iadd.methods._variables import SGD, Adam, MeanOneAdam, Optimiser, Variable
-from iadd.methods._weights import WEIGHT_COLUMNS, relative_distance, weight_columns
 
 READINGS: dict[str, dict[str, Any]] = {
     "R1": {"update": "descent", "normalisation": "none", "optimiser": "sgd", "lr_w": 1.0},
@@ -65,9 +64,15 @@ class IADD(Trajectory):
     movement), or the largest tensors would dominate.
     """
 
-    Params: ClassVar[type[MethodParams]] = IADDParams
+    Params = IADDParams
     reconstruction = True
-    trace_columns: ClassVar = WEIGHT_COLUMNS
+    trace_columns: ClassVar = {
+        "weight_mean": "Mean of the importance weights.",
+        "weight_std": "Their standard deviation.",
+        "weight_min": "The smallest.",
+        "weight_max": "The largest.",
+        "weight_effective": "Effective share of weights, (sum w)^2 / sum w^2 / n.",
+    }
     space = Trajectory.space | {
         "lr_w_factor": ("log", 0.1, 100.0),  # of R1's lr_w: 0.1 to 100; of R2's: 1e-4 to 0.1
         "granularity": ["scalar", "filter", "tensor"],
@@ -117,4 +122,27 @@ class IADD(Trajectory):
         return relative_distance(student, start, target, weights, self.offsets, weighted)
 
     def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
-        return {} if self.frozen else weight_columns(self.weights(own).detach())
+        if self.frozen:
+            return {}
+        w = self.weights(own).detach().double()
+        return {
+            "weight_mean": float(w.mean()),
+            "weight_std": float(w.std(correction=0)),
+            "weight_min": float(w.min()),
+            "weight_max": float(w.max()),
+            "weight_effective": float(w.sum() ** 2 / w.square().sum() / len(w)),
+        }
+
+
+def relative_distance(
+    student: Tensor, start: Tensor, target: Tensor, weights: Tensor, offsets: Tensor, weighted: bool
+) -> Tensor:
+    """`sum_g w_g^2 r_g / G` (or `/ sum_g w_g^2`), r_g the segment's mismatch over its movement."""
+    lengths = offsets.diff()
+    segment = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    zeros = student.new_zeros(len(lengths))
+    mismatch = zeros.index_add(0, segment, (student - target).square())
+    movement = zeros.index_add(0, segment, (start - target).square())
+    squares = weights.square()
+    total = squares.sum() if weighted else float(len(lengths))
+    return (squares * mismatch / (movement + 1e-12)).sum() / total

@@ -11,8 +11,5 @@ class Whole(Selection):
 
     by_reference = True
 
-    def labels(self) -> Tensor:
-        return self.problem.dataset.train.labels.cpu()
-
     def rows(self, generator: torch.Generator) -> Tensor:
         return torch.arange(len(self.problem.dataset.train))

@@ -170,7 +170,6 @@ def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Dis
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
-    from iadd.evaluation import find_protocol
     from iadd.leaderboard.results import EVALUATIONS, EvaluationRow, write_table
 
     config = plan.config
@@ -178,13 +177,11 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     dataset = open_data(plan, run.dataset, device)
     spec, paths = plan.spec(run), plan.paths(run)
     synthetic = SyntheticSet.load(paths.distilled, spec)
-    protocols = [e.protocol for e in config.evaluations]
-    regimes = {name: find_protocol(name).label_regime(synthetic) for name in protocols}
     rows: list[dict[str, Any]] = []
     with Progress(f"evaluate {run}") as progress:
         for e in config.evaluations:
             rows += [
-                {"protocol": e.protocol, "label_regime": regimes[e.protocol], **row}
+                {"protocol": e.protocol, **row}
                 for row in judge(
                     synthetic,
                     dataset,
@@ -208,6 +205,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "reconstruction": methods.find(run.method).reconstruction,
         "network_distill": config.network,
         "seed": run.seed,
+        "label_regime": synthetic.label_kind,
         "distill_status": synthetic.status,
         "expert_seconds": synthetic.run.get("expert_seconds"),
         "distill_seconds": synthetic.run.get("distill_seconds"),
