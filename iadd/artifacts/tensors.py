@@ -172,7 +172,7 @@ class TensorFile:
 
         self.path = Path(path)
         try:
-            self._file: Any = safe_open(self.path, "pt")
+            self._file = safe_open(self.path, "pt")
         except OSError as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(f"{self.path}: cannot be read ({reason})") from error
