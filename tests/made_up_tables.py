@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from iadd.leaderboard.results import SPEC_VERSION, EvaluationRow, TraceRow, table_of
-from iadd.leaderboard.rows import EVALUATIONS
+from iadd.artifacts import SPEC_VERSION
+from iadd.leaderboard.results import table_of
+from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow, TraceRow
 
 Row = dict[str, Any]
 TEST_COUNTS = (5000, 5000)  # images of each class: many, so that the test set's error is small

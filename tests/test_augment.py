@@ -10,9 +10,9 @@ from iadd.augment import (
     augment,
     augment_adjoint,
     augment_together,
-    pack_draws,
     move,
     move_reference,
+    pack_draws,
 )
 from iadd.extension import has_cpu_kernels
 from iadd.seeds import generator_for

@@ -12,7 +12,8 @@ from PIL import Image
 
 from iadd.artifacts import load_tensors
 from iadd.commands import main
-from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, read_table
+from iadd.leaderboard.results import read_table
+from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD
 
 TINY: dict[str, Any] = {
     "benchmark": "tiny",

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from iadd import commands, devices
 from iadd.data import load_dataset
-from iadd.leaderboard.results import EVALUATIONS, read_table
+from iadd.leaderboard.results import read_table
+from iadd.leaderboard.rows import EVALUATIONS
 from iadd.networks import build_network
 from iadd.pipeline import stages
 from iadd.pipeline.config import load_config

@@ -13,23 +13,25 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_tables import evaluation, runs, spread, table, trace
 
-from iadd.leaderboard import results
+from iadd.artifacts import SPEC_VERSION
+from iadd.leaderboard import results, rows
+from iadd.leaderboard.ranking import rank
 from iadd.leaderboard.results import (
-    EVALUATIONS,
-    LEADERBOARD,
-    SPEC_VERSION,
-    TRACES,
-    EvaluationRow,
-    LeaderboardRow,
-    TraceRow,
     collect,
-    rank,
     read_metadata,
     read_rows,
     read_table,
     table_of,
     write_csv,
     write_table,
+)
+from iadd.leaderboard.rows import (
+    EVALUATIONS,
+    LEADERBOARD,
+    TRACES,
+    EvaluationRow,
+    LeaderboardRow,
+    TraceRow,
 )
 
 # ---- the contract --------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ CONTRACT = {
 
 def test_columns_are_the_contract_s():
     for name, columns in CONTRACT.items():
-        assert getattr(results, name.upper()).names == columns.split()
+        assert getattr(rows, name.upper()).names == columns.split()
     assert EVALUATIONS.field("seed").type == pa.int64()
     assert EVALUATIONS.field("accuracy").type == pa.float64()
     assert EVALUATIONS.field("params").type == pa.string()
@@ -103,13 +105,13 @@ def test_same_rows_same_bytes_and_a_table_writes_like_its_rows(tmp_path):
 
 def test_confusion_matrices_and_a_method_s_own_trace_columns_round_trip(tmp_path):
     write_table([evaluation(confusion=[3, 1, 0, 4])], tmp_path / "e", EVALUATIONS, {})
-    (row,) = read_rows(tmp_path / "e", EvaluationRow, EVALUATIONS)
+    (row,) = read_rows(tmp_path / "e", EvaluationRow)
     assert row == EvaluationRow(**evaluation(confusion=[3, 1, 0, 4]))
     one = trace(3, weight_mean=0.5, weight_max=2, weight_min=None)
     assert one["extra"] == {"weight_mean": 0.5, "weight_max": 2.0}
     write_table([one], tmp_path / "t", TRACES, {})
     assert dict(read_table(tmp_path / "t", TRACES)["extra"][0]) == one["extra"]
-    (back,) = read_rows(tmp_path / "t", TraceRow, TRACES)
+    (back,) = read_rows(tmp_path / "t", TraceRow)
     assert dict(back.extra) == one["extra"]
 
 
@@ -217,40 +219,43 @@ def job(folder, rows, schema=EVALUATIONS, name="seed0.parquet"):
     return folder / name
 
 
+def unchecked(paths):
+    """Files of which no spec is expected."""
+    return {path: {} for path in paths}
+
+
 def test_collect_gives_the_same_bytes_from_any_order_and_place(tmp_path):
     parts = [
         [evaluation(m, i, s, e) for e in (1, 0)] for m in "ba" for i in (10, 1) for s in (1, 0)
     ]
     here = [job(tmp_path / f"ipc={k}", part) for k, part in enumerate(parts)]
     there = [job(tmp_path / "other", part, name=f"{9 - k}.parquet") for k, part in enumerate(parts)]
-    one = collect(here, tmp_path / "one.parquet", EVALUATIONS)
-    collect(reversed(there), tmp_path / "two.parquet", EVALUATIONS)
+    one = collect(unchecked(here), tmp_path / "one.parquet", EVALUATIONS)
+    collect(unchecked(reversed(there)), tmp_path / "two.parquet", EVALUATIONS)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     columns = ("ipc", "method", "seed", "eval_seed")
     key = list(zip(*(one[name].to_pylist() for name in columns), strict=True))
     assert key == sorted(key)
     assert len(key) == 16
-    assert one.to_pylist() == [
-        vars(r) for r in read_rows(tmp_path / "one.parquet", EvaluationRow, EVALUATIONS)
-    ]
+    assert one.to_pylist() == [vars(r) for r in read_rows(tmp_path / "one.parquet", EvaluationRow)]
 
 
 def test_collect_refuses_the_same_identity_twice_naming_both_files(tmp_path):
     one = job(tmp_path / "a", runs("mtt", [[0.9, 0.8]]))
     two = job(tmp_path / "b", [evaluation(eval_seed=1, accuracy=0.5)])
     with pytest.raises(ValueError, match="eval_seed 1") as caught:
-        collect([two, one], tmp_path / "out.parquet", EVALUATIONS)
+        collect(unchecked([two, one]), tmp_path / "out.parquet", EVALUATIONS)
     assert str(one) in str(caught.value)
     assert str(two) in str(caught.value)
     assert not (tmp_path / "out.parquet").exists()
     with pytest.raises(ValueError, match="no evaluations files"):
-        collect([], tmp_path / "out.parquet", EVALUATIONS)
+        collect({}, tmp_path / "out.parquet", EVALUATIONS)
 
 
 def test_a_trace_keeps_its_history_through_collecting(tmp_path):
     history = [trace(0), trace(10), trace(10, event="rollback", loss=math.nan), trace(5), trace(10)]
     paths = [job(tmp_path, history, TRACES, "b"), job(tmp_path, [trace(0, seed=1)], TRACES, "a")]
-    table = collect(paths, tmp_path / "out", TRACES)
+    table = collect(unchecked(paths), tmp_path / "out", TRACES)
     assert table["iteration"].to_pylist() == [0, 10, 10, 5, 10, 0]
     assert table["event"].to_pylist() == ["", "", "rollback", "", "", ""]
 
@@ -260,7 +265,7 @@ def test_collect_refuses_rows_of_another_spec_naming_file_key_and_both_sides(tmp
     path, out = tmp_path / "seed0.parquet", tmp_path / "out.parquet"
     write_table([evaluation()], path, EVALUATIONS, {"spec": spec, "evaluation": {"epochs": 5}})
     expected = {path: {"spec": spec, "evaluation": {"epochs": 5}}}
-    assert len(collect([path], out, EVALUATIONS, expected)) == 1
+    assert len(collect(expected, out, EVALUATIONS)) == 1
     out.unlink()
     for stale, words in (
         ({"spec": spec, "evaluation": {"epochs": 500}}, "epochs is 5 in the file, 500 expected"),
@@ -269,7 +274,7 @@ def test_collect_refuses_rows_of_another_spec_naming_file_key_and_both_sides(tmp
         ({"else": {"a": 1}}, "made under another else"),
     ):
         with pytest.raises(ValueError, match=words) as caught:
-            collect([path], out, EVALUATIONS, {path: stale})
+            collect({path: stale}, out, EVALUATIONS)
         assert str(path) in str(caught.value)
         assert "stale" in str(caught.value)
         assert not out.exists()
@@ -280,9 +285,9 @@ def test_collecting_takes_time_in_proportion_to_the_files(tmp_path):
     paths = [
         job(tmp_path, [row | {"seed": k} for row in rows], name=f"{k}.parquet") for k in range(400)
     ]
-    collect(paths[:1], tmp_path / "out", EVALUATIONS)
+    collect(unchecked(paths[:1]), tmp_path / "out", EVALUATIONS)
     began = time.perf_counter()
-    collect(paths, tmp_path / "out", EVALUATIONS)
+    collect(unchecked(paths), tmp_path / "out", EVALUATIONS)
     # 0.5 s on one slow core; joining frame after frame, with loops over rows, took over 6 s.
     assert time.perf_counter() - began < 4
 
@@ -291,7 +296,7 @@ def test_the_leaderboard_fits_its_schema(tmp_path):
     rows = runs("a", spread(0.9)) + runs("b", [[0.5]]) + runs("whole", [[0.99]], ipc=0)
     board = rank(table(rows))
     write_table(board, tmp_path / "l.parquet", LEADERBOARD, {})
-    assert read_rows(tmp_path / "l.parquet", LeaderboardRow, LEADERBOARD) == board
+    assert read_rows(tmp_path / "l.parquet", LeaderboardRow) == board
     frame = read_table(tmp_path / "l.parquet", LEADERBOARD)
     assert list(frame.columns) == LEADERBOARD.names
     assert str(frame["rank_low"].dtype) == "Int64"

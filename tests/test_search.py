@@ -19,6 +19,7 @@ from search_case import MTT, benchmark, plan_of, task_of
 
 from iadd.artifacts import canonical_json
 from iadd.leaderboard import results
+from iadd.leaderboard.rows import TRIALS
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan, Run
@@ -39,7 +40,7 @@ TUNED_RUN = Run("blobs", "mtt", 1, 0, tuned=True)
 
 
 def table(plan: Plan) -> list[dict[str, Any]]:
-    rows = results.read_table(plan.trials("blobs", "mtt", 1), results.TRIALS)
+    rows = results.read_table(plan.trials("blobs", "mtt", 1), TRIALS)
     return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from made_up_tables import confusion, evaluation, runs, spread, table, trace
 
-from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, rank, write_table
+from iadd.leaderboard.ranking import rank
+from iadd.leaderboard.results import write_table
+from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 from iadd.leaderboard.site import build_site
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"

@@ -122,7 +122,8 @@ def test_a_plug_in_is_found_by_plan_tables_and_rows(
     taught: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rule: label regime and columns reach the rows without another edit."""
-    from iadd.leaderboard.results import EVALUATIONS, TRACES, read_table
+    from iadd.leaderboard.results import read_table
+    from iadd.leaderboard.rows import EVALUATIONS, TRACES
     from iadd.pipeline import stages
 
     monkeypatch.chdir(tmp_path)

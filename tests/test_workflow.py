@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from iadd.leaderboard.results import EVALUATIONS, LEADERBOARD, TRACES, read_table
+from iadd.leaderboard.results import read_table
+from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.rows import EvaluationRow, LeaderboardRow
 from iadd.leaderboard.statistics import (
     Estimate,
     augmentation_robust_score,
@@ -22,35 +22,9 @@ from iadd.leaderboard.statistics import (
 
 WHOLE = "whole"  # all the real data: the ceiling of every cell, stored once with ipc = 0
 RANDOM = "random"  # real images drawn at random: what distilling is measured against
+MIN_SEEDS = 3
 ONE_SETTING = ("benchmark", "source", "reconstruction", "network_distill", "params")
 """What must be the same in all rows of a method in a cell."""
-
-
-class Network(NamedTuple):
-    """What ranking needs of an evaluation row."""
-
-    dataset: str
-    ipc: int
-    network_eval: str
-    protocol: str
-    label_regime: str
-    tuned: bool
-    method: str
-    benchmark: str
-    source: str
-    reconstruction: bool
-    network_distill: str
-    params: str
-    seed: int
-    eval_seed: int
-    accuracy: float | None
-    balanced_accuracy: float | None
-    status: str
-    distill_status: str
-    distill_seconds: float | None
-    validation_seconds: float | None
-    image_bytes: int | None
-    label_bytes: int | None
 
 
 class Cell(NamedTuple):
@@ -64,19 +38,17 @@ class Cell(NamedTuple):
     tuned: bool
 
 
-CELL = Cell._fields
+def cell_of(row: EvaluationRow | LeaderboardRow) -> Cell:
+    """The cell that a row stands in."""
+    return Cell(*(getattr(row, name) for name in Cell._fields))
 
 
-def rank(evaluations: pa.Table, min_seeds: int = 3) -> list[LeaderboardRow]:
-    """The leaderboard from a table of evaluations: one row a cell and method.
+def rank(evaluations: pa.Table) -> list[LeaderboardRow]:
+    """The leaderboard from a table of evaluations: one row a cell and method (SPEC, section 5).
 
-    A method's rank_low is 1 + the number of methods significantly better, its rank_high is n - the
-    number significantly worse (`statistics` says how that is decided, over all pairs of the cell).
     Nothing is dropped: a diverged network counts with the accuracy of chance; one without any
     accuracy counts in n_networks and n_failed and leaves its method unranked, because the mean of
-    the survivors would flatter it. Also unranked: fewer than `min_seeds` seeds (or than two), and
-    `whole`, repeated in every cell as the ceiling; its networks are independent, so each is a unit
-    of its interval. Times are means over seeds.
+    the survivors would flatter it. Times are means over seeds.
 
     Returns:
         Rows sorted by dataset, protocol, network_eval, label_regime, tuned, ipc; within a cell
@@ -86,14 +58,14 @@ def rank(evaluations: pa.Table, min_seeds: int = 3) -> list[LeaderboardRow]:
         ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
             was tested on two test sets.
     """
-    networks = list(_networks(evaluations))
+    networks = [EvaluationRow(**r) for r in evaluations.drop_columns("confusion").to_pylist()]
     tests = _test_counts(evaluations)
     rows: list[dict[str, Any]] = []
     for cell, methods in _cells(networks):
         counts = tests.get(cell.dataset)
         members = [_summary(cell, method, methods[method], counts) for method in sorted(methods)]
         if counts:
-            _add_ranks(members, methods, sum(counts), min_seeds)
+            _add_ranks(members, methods, sum(counts))
         rows += members
     _add_robust_scores(rows)
     return [LeaderboardRow(**row) for row in sorted(rows, key=_order)]
@@ -106,57 +78,42 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return *(row[name] for name in names), row["method"] == WHOLE, *ranks, -mean, row["method"]
 
 
-def _networks(evaluations: pa.Table) -> Iterator[Network]:
-    """The rows, text of one value being one object: a large table has millions of them."""
-    columns = []
-    for name in Network._fields:
-        column = evaluations[name]
-        if pa.types.is_string(column.type):
-            coded = column.combine_chunks().dictionary_encode()
-            values = coded.dictionary.to_pylist()
-            columns.append([values[k] for k in coded.indices.to_pylist()])
-        else:
-            columns.append(column.to_pylist())
-    return map(Network._make, zip(*columns, strict=True))
-
-
 def _test_counts(evaluations: pa.Table) -> dict[str, list[int]]:
     """Images of each class in each data set's test set, from the confusion matrices."""
     found: dict[str, list[int]] = {}
-    for batch in evaluations.select(["dataset", "confusion"]).to_batches():
-        for dataset, matrix in zip(batch["dataset"].to_pylist(), batch["confusion"], strict=True):
-            if not matrix.is_valid:
-                continue
-            cells = matrix.values.to_numpy(zero_copy_only=False)
-            classes = math.isqrt(len(cells))
-            if classes**2 != len(cells):
-                raise ValueError(f"{dataset}: confusion has {len(cells)} entries, no square number")
-            counts = cells.reshape(classes, classes).sum(axis=1).tolist()
-            if found.setdefault(dataset, counts) != counts:
-                raise ValueError(
-                    f"{dataset}: tested on {found[dataset]} and on {counts} images a class; "
-                    "one data set must have one test set"
-                )
+    datasets = evaluations["dataset"].to_pylist()
+    for dataset, matrix in zip(datasets, evaluations["confusion"], strict=True):
+        if not matrix.is_valid:
+            continue
+        cells = matrix.values.to_numpy(zero_copy_only=False)
+        classes = math.isqrt(len(cells))
+        if classes**2 != len(cells):
+            raise ValueError(f"{dataset}: confusion has {len(cells)} entries, no square number")
+        counts = cells.reshape(classes, classes).sum(axis=1).tolist()
+        if found.setdefault(dataset, counts) != counts:
+            raise ValueError(
+                f"{dataset}: tested on {found[dataset]} and on {counts} images a class; "
+                "one data set must have one test set"
+            )
     return found
 
 
-def _cells(networks: Iterable[Network]) -> Iterator[tuple[Cell, dict[str, list[Network]]]]:
+def _cells(networks: Iterable[EvaluationRow]) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Each cell and its networks by method, those that are compared with among them.
 
     `whole` stands in every cell of its data set, network and protocol. `random` has nothing to
     tune, so its default evaluations stand in a tuned cell too: without them a tuned cell would
     lack what its methods have to beat.
     """
-    found: dict[Cell, dict[str, list[Network]]] = defaultdict(lambda: defaultdict(list))
-    ceilings: dict[tuple[str, ...], list[Network]] = defaultdict(list)
+    found: dict[Cell, dict[str, list[EvaluationRow]]] = defaultdict(lambda: defaultdict(list))
+    ceilings: dict[tuple[str, ...], list[EvaluationRow]] = defaultdict(list)
     for row in networks:
         if row.method == WHOLE:
             ceilings[row.dataset, row.network_eval, row.protocol].append(row)
         else:
-            found[_cell(row)][row.method].append(row)
+            found[cell_of(row)][row.method].append(row)
     inhabited = {(cell.dataset, cell.network_eval, cell.protocol) for cell in found}
-    for place in ceilings.keys() - inhabited:
-        dataset, network, protocol = place
+    for dataset, network, protocol in ceilings.keys() - inhabited:
         found[Cell(dataset, 0, network, protocol, "hard", False)] = {}
     for cell in sorted(found):
         members = dict(found[cell])
@@ -168,12 +125,8 @@ def _cells(networks: Iterable[Network]) -> Iterator[tuple[Cell, dict[str, list[N
         yield cell, members
 
 
-def _cell(row: Network) -> Cell:
-    return Cell(*(getattr(row, name) for name in CELL))
-
-
 def _summary(
-    cell: Cell, method: str, networks: Sequence[Network], counts: Sequence[int] | None
+    cell: Cell, method: str, networks: Sequence[EvaluationRow], counts: Sequence[int] | None
 ) -> dict[str, Any]:
     """One leaderboard row, not ranked or scored yet."""
     _check(cell, method, networks)
@@ -187,10 +140,7 @@ def _summary(
         "reconstruction": networks[0].reconstruction,
         "n_seeds": len(runs),
         "n_networks": len(networks),
-        "accuracy_mean": accuracy.mean,
-        "accuracy_std": accuracy.std,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        **{f"accuracy_{name}": value for name, value in accuracy._asdict().items()},
         "balanced_accuracy_mean": balanced.mean,
         "balanced_accuracy_low": balanced.low,
         "balanced_accuracy_high": balanced.high,
@@ -211,42 +161,36 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-class _Unknown(NamedTuple):
-    mean: float | None = None
-    std: None = None
-    low: None = None
-    high: None = None
+def _estimate(networks: Sequence[EvaluationRow], score: str, test_images: float | None) -> Estimate:
+    """Mean and interval of a score, the units being seeds; of `whole`, whose networks are
+    independent, networks."""
+    means = list(_unit_means(networks, score).values())
+    if test_images is None or not means:  # every network diverged: the test set is not known
+        return Estimate(_mean(means))
+    return estimate(means, test_images)
 
 
-def _estimate(
-    networks: Sequence[Network], score: str, test_images: float | None
-) -> Estimate | _Unknown:
-    """Mean and interval of a score, the units being seeds, of `whole` networks."""
+def _unit_means(networks: Iterable[EvaluationRow], score: str) -> dict[Any, float]:
+    """Mean score of each unit's networks that have one."""
     units: dict[Any, list[float]] = defaultdict(list)
     for row in sorted(networks, key=_identity):
         if (value := getattr(row, score)) is not None:
             units[_identity(row) if row.method == WHOLE else row.seed].append(value)
-    if not units:
-        return _Unknown()
-    means = [float(np.mean(unit)) for unit in units.values()]
-    if test_images is None:  # every network diverged: the size of the test set is not known
-        return _Unknown(float(np.mean(means)))
-    return estimate(means, test_images)
+    return {unit: float(np.mean(values)) for unit, values in units.items()}
 
 
 def _add_ranks(
     members: Sequence[dict[str, Any]],
-    methods: Mapping[str, Sequence[Network]],
+    methods: Mapping[str, Sequence[EvaluationRow]],
     test_images: int,
-    min_seeds: int,
 ) -> None:
     """Fill rank_low and rank_high of those that can be ranked."""
     ranked = [
         row
         for row in members
-        if row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= max(2, min_seeds)
+        if row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= MIN_SEEDS
     ]
-    means = {row["method"]: seed_means(methods[row["method"]]) for row in ranked}
+    means = {row["method"]: _unit_means(methods[row["method"]], "accuracy") for row in ranked}
     pairs = significantly_better(means, test_images)
     above = Counter(worse for _, worse in pairs)
     below = Counter(better for better, _ in pairs)
@@ -255,20 +199,11 @@ def _add_ranks(
         row["rank_high"] = len(ranked) - below[row["method"]]
 
 
-def seed_means(networks: Iterable[Network]) -> dict[int, float]:
-    """Mean accuracy of each distillation seed's networks that have one."""
-    units: dict[int, list[float]] = defaultdict(list)
-    for row in networks:
-        if row.accuracy is not None:
-            units[row.seed].append(row.accuracy)
-    return {seed: float(np.mean(units[seed])) for seed in sorted(units)}
-
-
-def _identity(row: Network) -> tuple[int, int]:
+def _identity(row: EvaluationRow) -> tuple[int, int]:
     return row.seed, row.eval_seed
 
 
-def _check(cell: Cell, method: str, networks: Sequence[Network]) -> None:
+def _check(cell: Cell, method: str, networks: Sequence[EvaluationRow]) -> None:
     where = f"evaluations of {method} in {', '.join(map(str, cell))}"
     for name in ONE_SETTING:
         values = sorted({str(getattr(row, name)) for row in networks})
@@ -281,13 +216,17 @@ def _check(cell: Cell, method: str, networks: Sequence[Network]) -> None:
 
 def _add_robust_scores(rows: Sequence[dict[str, Any]]) -> None:
     """Fill lrs and ars where the cell has what they compare with; both are for hard labels."""
-    means = {(*(row[name] for name in CELL), row["method"]): row["accuracy_mean"] for row in rows}
+
+    def cell(row: Mapping[str, Any]) -> Cell:
+        return Cell(*(row[name] for name in Cell._fields))
+
+    means = {(*cell(row), row["method"]): row["accuracy_mean"] for row in rows}
     for row in rows:
         if row["method"] == WHOLE or row["label_regime"] != "hard":
             continue
-        cell = Cell(*(row[name] for name in CELL))
-        bare = cell._replace(protocol=f"{cell.protocol}-noaug")
-        synthetic, random, full = (means.get((*cell, m)) for m in (row["method"], RANDOM, WHOLE))
+        here = cell(row)
+        bare = here._replace(protocol=f"{here.protocol}-noaug")
+        synthetic, random, full = (means.get((*here, m)) for m in (row["method"], RANDOM, WHOLE))
         plain, plain_random = (means.get((*bare, m)) for m in (row["method"], RANDOM))
         if synthetic is None or random is None:
             continue

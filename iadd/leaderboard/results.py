@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,41 +20,10 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, first_difference
-from iadd.leaderboard.ranking import rank
-from iadd.leaderboard.rows import (
-    EVALUATIONS,
-    LEADERBOARD,
-    TRACES,
-    TRIALS,
-    EvaluationRow,
-    LeaderboardRow,
-    Row,
-    TraceRow,
-    TrialRow,
-)
+from iadd.leaderboard.rows import LeaderboardRow, Row, schema_of
 
 if TYPE_CHECKING:  # jobs write their rows without paying for pandas
     import pandas as pd
-
-__all__ = [
-    "EVALUATIONS",
-    "LEADERBOARD",
-    "SPEC_VERSION",
-    "TRACES",
-    "TRIALS",
-    "EvaluationRow",
-    "LeaderboardRow",
-    "TraceRow",
-    "TrialRow",
-    "collect",
-    "rank",
-    "read_metadata",
-    "read_rows",
-    "read_table",
-    "table_of",
-    "write_csv",
-    "write_table",
-]
 
 Records = Sequence[Row] | Sequence[Mapping[str, Any]]
 R = TypeVar("R", bound=Row)
@@ -62,18 +31,13 @@ COMPRESSED_ROWS = 1000
 """A job's few rows are as small without compression, and are read in a third of the time."""
 BATCH = 512
 """Files that are joined at once: thousands of small tables take several times their content."""
-PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "int64": (Integral,),
-    "double": (Real,),
-    "string": (str,),
-    "bool": (bool,),
-}
+PYTHON_TYPES: dict[str, type] = {"int64": Integral, "double": Real, "string": str, "bool": bool}
 
 
 def write_csv(rows: Sequence[LeaderboardRow], path: Path) -> None:
     """Write the leaderboard as CSV for spreadsheets, atomically: full precision, null is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, LEADERBOARD.names, lineterminator="\n")
+    writer = csv.DictWriter(text, schema_of(LeaderboardRow).names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     atomic_write(path, text.getvalue().encode())
@@ -88,7 +52,7 @@ def write_table(
     without leave, or an accuracy that is no fraction.
     """
     table = rows if isinstance(rows, pa.Table) else table_of(rows, schema, str(path))
-    name, _ = _identity(schema)
+    name = schema.metadata[b"table"].decode()
     footer = {"table": name, "spec_version": SPEC_VERSION, "metadata": dict(metadata)}
     plain = pa.schema([pa.field(f.name, f.type, f.nullable) for f in schema])
     described = plain.with_metadata({"iadd": canonical_json(footer)})
@@ -129,8 +93,8 @@ def _checked(value: Any, field: pa.Field, where: str) -> Any:
         if not field.nullable:
             raise ValueError(f"{where} must not be null")
         return None
-    kinds = PYTHON_TYPES.get(str(field.type))
-    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+    kind = PYTHON_TYPES.get(str(field.type))
+    if kind and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
         raise ValueError(f"{where} = {value!r} must be {field.type}")  # pyarrow would cut 1.5
     rules = field.metadata or {}
     if allowed := rules.get(b"allowed"):
@@ -152,9 +116,9 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(nullable, "Int64"))
 
 
-def read_rows(path: Path, row: type[R], schema: pa.Schema) -> list[R]:
+def read_rows(path: Path, row: type[R]) -> list[R]:
     """Read a table of `write_table`'s as typed rows; null is None."""
-    return [row(**values) for values in _read(path, schema)[0].to_pylist()]
+    return [row(**values) for values in _read(path, schema_of(row))[0].to_pylist()]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -165,9 +129,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     """A table and its metadata, after checking what table it is and by which rules it was made."""
     found, footer = _open(path)
-    name, _ = _identity(schema)
     sides = [
-        ("table", footer["table"], name),
+        ("table", footer["table"], schema.metadata[b"table"].decode()),
         ("spec version", footer["spec_version"], SPEC_VERSION),
     ]
     if not found.schema.equals(schema):
@@ -181,9 +144,8 @@ def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
 
 def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        with pq.ParquetFile(
-            path
-        ) as file:  # not read_table, which looks for data sets of many files
+        # Not read_table, which looks for data sets of many files.
+        with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if path.exists() else "no such file"
@@ -194,44 +156,35 @@ def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table.replace_schema_metadata(None), json.loads(text)
 
 
-def _identity(schema: pa.Schema) -> tuple[str, list[str]]:
-    return schema.metadata[b"table"].decode(), json.loads(schema.metadata[b"key"])
-
-
-def collect(
-    paths: Iterable[Path],
-    out: Path,
-    schema: pa.Schema,
-    expected: Mapping[Path, Mapping[str, Any]] | None = None,
-) -> pa.Table:
+def collect(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Schema) -> pa.Table:
     """Join one small file a job into one table sorted by the schema's key, and write it to `out`.
 
-    The order of `paths` does not show in the result; rows of one key keep their file's order (a
+    The order of the files does not show in the result; rows of one key keep their file's order (a
     trace is a history).
 
     Args:
-        expected: what each file's metadata must hold, e.g. {"spec": ...}; other keys of the
-            metadata are not looked at. None: no check.
+        expected: the files, and what each one's metadata must hold, e.g. {"spec": ...}; other keys
+            of the metadata are not looked at.
 
     Raises:
         ValueError: naming the file, for one that was made under another spec than expected (with
             the key that differs and both sides), and naming both when two hold the same thing.
     """
-    table, key = _identity(schema)
-    files = sorted(set(paths))
+    key = json.loads(schema.metadata[b"key"])
+    files = sorted(expected)
     if not files:
-        raise ValueError(f"{out}: no {table} files to collect")
-    parts: list[pa.Table] = []
-    blocks = []
-    for number, path in enumerate(files):
-        part, metadata = _read(path, schema)
-        if expected is not None:
-            _refuse_stale(path, metadata, expected[path])
-        owner = pa.array([number] * len(part), type=pa.int32())
-        parts.append(part.append_column("file", owner))
-        if len(parts) == BATCH or number == len(files) - 1:
-            blocks.append(pa.concat_tables(parts).combine_chunks())
-            parts.clear()
+        raise ValueError(f"{out}: no {schema.metadata[b'table'].decode()} files to collect")
+
+    def part(number: int) -> pa.Table:
+        found, metadata = _read(files[number], schema)
+        _refuse_stale(files[number], metadata, expected[files[number]])
+        return found.append_column("file", pa.array([number] * len(found), type=pa.int32()))
+
+    numbers = range(len(files))
+    blocks = [
+        pa.concat_tables(map(part, numbers[k : k + BATCH])).combine_chunks()
+        for k in numbers[::BATCH]
+    ]
     joined = pa.concat_tables(blocks)
     _refuse_twice(joined, key, files)
     joined = joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
@@ -241,10 +194,7 @@ def collect(
 
 def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for name, ours in expected.items():
-        wanted = json.loads(canonical_json(ours))
-        if (theirs := found.get(name)) == wanted:
-            continue
-        different = first_difference(wanted, theirs)
+        different = first_difference(json.loads(canonical_json(ours)), found.get(name))
         if different:
             key, right, wrong = different
             raise ValueError(

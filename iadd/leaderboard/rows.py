@@ -18,6 +18,14 @@ import pyarrow as pa
 Fraction = Annotated[float, "fraction"]
 LabelRegime = Literal["hard", "soft", "soft+teacher"]
 Source = Literal["measured", "submitted"]
+ARROW: dict[Any, pa.DataType] = {
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    bool: pa.bool_(),
+    list[int]: pa.list_(pa.int32()),
+    dict[str, float]: pa.map_(pa.string(), pa.float64()),
+}
 
 
 class Row:
@@ -44,31 +52,23 @@ class EvaluationRow(Row):
     dataset: str
     ipc: int
     method: str
-    source: Source
-    """Distilled by this benchmark, or a file that somebody submitted."""
-    tuned: bool
-    """Whether a search found the parameters."""
+    source: Source  # distilled by this benchmark, or a file that somebody submitted
+    tuned: bool  # whether a search found the parameters
     label_regime: LabelRegime
-    reconstruction: bool
-    """Whether the method is one without public code, rebuilt from its paper."""
+    reconstruction: bool  # whether the method is one without public code, rebuilt from its paper
     network_distill: str
     network_eval: str
-    seed: int
-    """Of the distillation."""
+    seed: int  # of the distillation
     eval_seed: int
     accuracy: Fraction | None
-    balanced_accuracy: Fraction | None = None
-    """Mean of the classes' recalls."""
+    balanced_accuracy: Fraction | None = None  # mean of the classes' recalls
     confusion: list[int] | None = None
     """Counts on the test set, K * K for K classes, row after row, a row being a true class."""
     train_accuracy: Fraction | None
-    status: Literal["ok", "diverged", "failed"]
-    """Of this network."""
-    distill_status: Literal["ok", "diverged"]
-    """Of the distillation that made the set."""
+    status: Literal["ok", "diverged", "failed"]  # of this network
+    distill_status: Literal["ok", "diverged"]  # of the distillation that made the set
     expert_seconds: float | None
-    distill_seconds: float | None
-    """Without the validation probes."""
+    distill_seconds: float | None  # without the validation probes
     validation_seconds: float | None
     evaluate_seconds: float | None
     host_peak_bytes: int | None
@@ -100,10 +100,8 @@ class TraceRow(Row):
     validation_accuracy: Fraction | None
     seconds: float
     event: Literal["", "skipped", "rollback", "diverged"]
-    path: str
-    """Which engine computed the gradient."""
-    extra: dict[str, float]
-    """The method's own columns (its `trace_columns`)."""
+    path: str  # which engine computed the gradient
+    extra: dict[str, float]  # the method's own columns (its `trace_columns`)
 
     @classmethod
     def of(cls, **values: Any) -> TraceRow:
@@ -158,8 +156,7 @@ class LeaderboardRow(Row):
     n_seeds: int
     n_networks: int
     accuracy_mean: Fraction | None
-    accuracy_std: float | None
-    """Of the seeds' means."""
+    accuracy_std: float | None  # of the seeds' means
     accuracy_low: Fraction | None
     accuracy_high: Fraction | None
     balanced_accuracy_mean: Fraction | None
@@ -172,12 +169,9 @@ class LeaderboardRow(Row):
     distill_seconds: float | None
     validation_seconds: float | None
     bytes: int | None
-    n_diverged: int
-    """Evaluation networks that diverged."""
-    n_failed: int
-    """Evaluation networks without any accuracy."""
-    n_diverged_runs: int
-    """Distillations that diverged."""
+    n_diverged: int  # evaluation networks that diverged
+    n_failed: int  # evaluation networks without any accuracy
+    n_diverged_runs: int  # distillations that diverged
     test_images: int | None
     test_imbalance: float | None
     """The most frequent class of the test set, as a multiple of the rarest."""
@@ -187,13 +181,10 @@ class LeaderboardRow(Row):
 
 def schema_of(row: type[Row]) -> pa.Schema:
     """The Parquet schema of a table; its metadata hold the table's name and key."""
-    fields = [_field(name, kind) for name, kind in _columns(row).items()]
+    kinds = get_type_hints(row, include_extras=True)
+    names = [field.name for field in dataclasses.fields(row)]  # type: ignore[arg-type]
+    fields = [_field(name, kinds[name]) for name in names]
     return pa.schema(fields, metadata={"table": row.table, "key": json.dumps(row.key)})
-
-
-def _columns(row: type[Row]) -> dict[str, Any]:
-    hints = get_type_hints(row, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(row)}  # type: ignore[arg-type]
 
 
 def _field(name: str, kind: Any) -> pa.Field:
@@ -207,18 +198,8 @@ def _field(name: str, kind: Any) -> pa.Field:
     if get_origin(kind) is Literal:
         rules["allowed"] = json.dumps(get_args(kind))
         kind = str
-    arrow = {
-        int: pa.int64(),
-        float: pa.float64(),
-        str: pa.string(),
-        bool: pa.bool_(),
-        list[int]: pa.list_(pa.int32()),
-        dict[str, float]: pa.map_(pa.string(), pa.float64()),
-    }[kind]
-    return pa.field(name, arrow, nullable=nullable, metadata=rules or None)
+    return pa.field(name, ARROW[kind], nullable=nullable, metadata=rules or None)
 
 
-EVALUATIONS = schema_of(EvaluationRow)
-TRACES = schema_of(TraceRow)
-TRIALS = schema_of(TrialRow)
-LEADERBOARD = schema_of(LeaderboardRow)
+EVALUATIONS, TRACES = schema_of(EvaluationRow), schema_of(TraceRow)
+TRIALS, LEADERBOARD = schema_of(TrialRow), schema_of(LeaderboardRow)

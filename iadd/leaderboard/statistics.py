@@ -1,36 +1,10 @@
-"""How good and how sure: t intervals over distillation seeds, paired comparisons, robust scores.
+"""How good and how sure: intervals and comparisons (SPEC.md, section 5), robust scores (section 4).
 
-Networks trained on one distilled set share its luck, so the unit is the distillation seed: each
-seed counts with the mean of its networks.
-
-*One method.* The 95 % interval of its mean m over n seeds has the half width
-
-    max(t(0.975, n - 1) * s / sqrt(n),  z(0.975) * b(m))
-
-with s the standard deviation of the seeds' means and b(m) the binomial error of a test set of N
-images, after Agresti and Coull (The American Statistician 52(2), 1998) so that it is never zero:
-
-    b(p) = sqrt(q * (1 - q) / (N + 4)),  q = (N * p + 2) / (N + 4).
-
-Few seeds agree by luck now and then; the floor keeps them from claiming more than N images tell.
-
-*Two methods.* Seed s means the same initial images, expert draws and evaluation networks for every
-method, so the seeds are paired: with d the mean of the differences over the common seeds and s
-their standard deviation, the p-value is
-
-    max(2 * T(-|d| * sqrt(n) / s; n - 1),  2 * Z(-|d| / b(|d|)))
-
-with T and Z the distribution functions of Student's t and of the normal. The second part is the
-floor: on the same N images the variance of a difference between two classifiers is
-(share - d^2) / N, where the share of images that only one of them gets right (McNemar's discordant
-ones) is at least |d|. So |d| * (1 - |d|) / N is the least that it can be, and equal differences do
-not give certainty: on 360 images a difference of six is the smallest that can be significant.
-
-*Many methods.* All pairs of a cell are corrected together by Holm's method: the chance of even one
-false difference in the cell stays below 5 %.
-
-Balanced accuracy goes by the same formulas; its N is the number of images with the same error if
-classes were equally frequent: K^2 / sum(1 / N_c) for K classes of N_c images.
+The unit is the distillation seed; it counts with the mean of its networks, which share its luck.
+The floors, after Agresti and Coull (The American Statistician 52(2), 1998), keep seeds that agree
+by luck from claiming more than N test images tell. For two methods the floor follows from
+McNemar's test: on the same N images the variance of a difference d between two classifiers is
+(share - d^2) / N, where the share of images that only one of them gets right is at least |d|.
 
 tests/test_statistics.py simulates coverage and false differences and works cases by hand.
 """
@@ -39,31 +13,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtr, stdtrit  # light; scipy.stats would take a second
 
-Array = NDArray[np.float64]
 LEVEL = 0.05
-SEEDS_LIMIT = 1000
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean accuracy over seeds: the mean, the seeds' standard deviation, the 95 % interval.
+class Estimate(NamedTuple):
+    """A mean accuracy over seeds, their standard deviation, the 95 % interval; None: unknown."""
 
-    std, low and high are None where there is one seed: it has no spread.
-    """
-
-    mean: float
-    std: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def estimate(means: Sequence[float], test_images: float) -> Estimate:
-    """Mean and 95 % interval of the seeds' means, clipped to [0, 1] (see this module's page).
+    """Mean and 95 % interval of the seeds' means, clipped to [0, 1]; one seed has no interval.
 
     Args:
         means: accuracy of each seed, a fraction.
@@ -72,17 +41,17 @@ def estimate(means: Sequence[float], test_images: float) -> Estimate:
     Raises:
         ValueError: no seed, or no test image.
     """
-    values = np.asarray(means, dtype=np.float64)
-    if not values.size or not test_images > 0:
+    n = len(means)
+    if not n or not test_images > 0:
         raise ValueError(
-            f"estimate: {values.size} seeds and {test_images} test images, at least one is needed"
+            f"estimate: {n} seeds and {test_images} test images, at least one is needed"
         )
-    mean, n = float(values.mean()), values.size
+    mean = float(np.mean(means))
     if n == 1:
-        return Estimate(mean, None, None, None)
-    std = float(values.std(ddof=1))
-    floor = _normal_quantile(1 - LEVEL / 2) * binomial_error(mean, test_images)
-    half = max(_t_quantile(1 - LEVEL / 2, n - 1) * std / math.sqrt(n), floor)
+        return Estimate(mean)
+    std = float(np.std(means, ddof=1))
+    floor = ndtri(1 - LEVEL / 2) * binomial_error(mean, test_images)
+    half = float(max(stdtrit(n - 1, 1 - LEVEL / 2) * std / math.sqrt(n), floor))
     return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -113,31 +82,21 @@ def paired_p_value(
     if len(common) < 2:
         return 1.0
     differences = np.array([one[seed] - other[seed] for seed in common])
-    return _p_value(
-        abs(float(differences.mean())), float(differences.std(ddof=1)), len(common), test_images
-    )
-
-
-def _p_value(difference: float, std: float, seeds: int, test_images: float) -> float:
-    from scipy.special import ndtr, stdtr  # light; scipy.stats would take a second
-
-    if difference == 0:
+    mean, std = abs(float(differences.mean())), float(differences.std(ddof=1))
+    if mean == 0:
         return 1.0
-    over_seeds = 0.0
-    if std > 0:
-        over_seeds = 2 * float(stdtr(seeds - 1, -difference * math.sqrt(seeds) / std))
-    floor = 2 * float(ndtr(-difference / binomial_error(difference, test_images)))
-    return max(over_seeds, floor)
+    n = len(common)
+    over_seeds = stdtr(n - 1, -mean * math.sqrt(n) / std) if std > 0 else 0.0
+    return 2 * float(max(over_seeds, ndtr(-mean / binomial_error(mean, test_images))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the given order: a family's error holds at any level."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
-    for rank, k in enumerate(order):
-        largest = max(largest, min(1.0, p_values[k] * (len(order) - rank)))
-        adjusted[k] = largest
-    return adjusted
+    raw = np.asarray(p_values, dtype=np.float64)
+    order, adjusted = np.argsort(raw, kind="stable"), np.empty_like(raw)
+    scaled = np.minimum(1, raw[order] * np.arange(len(raw), 0, -1))
+    adjusted[order] = np.maximum.accumulate(scaled)
+    return [float(p) for p in adjusted]
 
 
 def significantly_better(
@@ -147,8 +106,7 @@ def significantly_better(
 
     methods: name -> seed -> mean accuracy.
     """
-    names = list(methods)
-    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
+    pairs = list(combinations(methods, 2))
     raw = [paired_p_value(methods[a], methods[b], test_images) for a, b in pairs]
     found = set()
     for (a, b), p in zip(pairs, holm(raw), strict=True):
@@ -159,69 +117,26 @@ def significantly_better(
     return found
 
 
-def more_seeds(
-    one: Mapping[int, float], other: Mapping[int, float], test_images: float, pairs: int = 1
-) -> int | None:
-    """How many further seeds would settle which of two methods is better, as far as one can tell.
-
-    The estimate takes the present mean and spread of the differences as they are.
-
-    Args:
-        pairs: comparisons of the cell that the level is divided by (Holm's first step).
-
-    Returns 0 where the difference is significant already, None where no number of seeds would do:
-    the difference is too small for this test set, or fewer than two seeds are common.
-    """
-    common = sorted(one.keys() & other.keys())
-    if len(common) < 2:
-        return None
-    differences = np.array([one[seed] - other[seed] for seed in common])
-    mean, std = abs(float(differences.mean())), float(differences.std(ddof=1))
-    for seeds in range(len(common), SEEDS_LIMIT + 1):
-        if _p_value(mean, std, seeds, test_images) * pairs < LEVEL:
-            return seeds - len(common)
-    return None
-
-
-def _t_quantile(level: float, degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, level))
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(level))
-
-
-def label_robust_score(full: float, synthetic: float, random: float, weight: float = 0.5) -> float:
+def label_robust_score(full: float, synthetic: float, random: float) -> float:
     """DD-Ranking's label-robust score, in [0, 1] (arXiv 2505.13300).
 
-    alpha = weight * IOR - (1 - weight) * HLR with IOR = synthetic - random, HLR = full - synthetic:
-    accuracies with hard labels, as fractions, of the whole data, of the distilled set and of as
-    many random real images. ValueError for percent points.
+    From accuracies with hard labels, as fractions, of the whole data, of the distilled set and of
+    as many random real images. ValueError for percent points.
     """
-    _check_fractions(full=full, synthetic=synthetic, random=random, weight=weight)
-    return _normalised(weight * (synthetic - random) - (1 - weight) * (full - synthetic))
+    _check_fractions(full=full, synthetic=synthetic, random=random)
+    return _normalised(((synthetic - random) - (full - synthetic)) / 2)
 
 
 def augmentation_robust_score(
-    synthetic_aug: float,
-    random_aug: float,
-    synthetic_plain: float,
-    random_plain: float,
-    gamma: float = 0.5,
+    synthetic_aug: float, random_aug: float, synthetic_plain: float, random_plain: float
 ) -> float:
-    """DD-Ranking's augmentation-robust score, in [0, 1] (arXiv 2505.13300).
+    """DD-Ranking's augmentation-robust score, in [0, 1]: gains with and without augmentation.
 
-    beta = gamma * (gain over random, augmented) + (1 - gamma) * (gain over random, plain), from
-    accuracies as fractions. ValueError for percent points.
+    ValueError for percent points.
     """
-    _check_fractions(synthetic_aug=synthetic_aug, random_aug=random_aug, gamma=gamma)
+    _check_fractions(synthetic_aug=synthetic_aug, random_aug=random_aug)
     _check_fractions(synthetic_plain=synthetic_plain, random_plain=random_plain)
-    gain = gamma * (synthetic_aug - random_aug)
-    return _normalised(gain + (1 - gamma) * (synthetic_plain - random_plain))
+    return _normalised(((synthetic_aug - random_aug) + (synthetic_plain - random_plain)) / 2)
 
 
 def _normalised(score: float) -> float:

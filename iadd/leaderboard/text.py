@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from iadd.leaderboard.ranking import CELL, WHOLE
+from iadd.leaderboard.ranking import WHOLE, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
 
 MARK = "*"  # beside the name of a reconstruction
@@ -28,7 +27,11 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
     console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
     for _, members in groupby(leaderboard, key=cell_of):
         rows = list(members)
-        console.print(_title(rows[0]))
+        first = rows[0]
+        console.print(
+            f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
+            f"{first.network_eval}, protocol {first.protocol}"
+        )
         console.print(_table(rows))
     console.print(
         "Where rank ranges overlap, the difference may be chance: 95 % over seeds, all pairs of a "
@@ -41,28 +44,17 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
     return text.getvalue()
 
 
-def _title(first: LeaderboardRow) -> str:
-    return (
-        f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
-        f"{first.network_eval}, protocol {first.protocol}"
-    )
-
-
 def _table(rows: Sequence[LeaderboardRow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     words = [_words(row) for row in rows]
-    shown = [
-        name
-        for name in words[0]
-        if (name != "balanced %" or imbalanced(rows))
-        and (name not in ("LRS", "ARS") or any(row[name] != "-" for row in words))
-    ]
-    for name in shown:
-        if name == "remark":
-            table.add_column(name, overflow="fold", min_width=8)
-        else:
-            justify: Literal["left", "right"] = "left" if name in ("rank", "method") else "right"
-            table.add_column(name, justify=justify, no_wrap=True)
+    hidden = {name for name in ("LRS", "ARS") if all(row[name] == "-" for row in words)}
+    if not imbalanced(rows):
+        hidden.add("balanced %")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = [name for name in words[0] if name not in hidden]
+    for name in shown[:-1]:
+        left = name in ("rank", "method")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    table.add_column("remark", overflow="fold", min_width=8)
     for row in words:
         table.add_row(*(row[name] for name in shown))
     return table
@@ -87,11 +79,6 @@ def _words(row: LeaderboardRow) -> dict[str, str]:
         "seconds": show("{:.1f}", row.distill_seconds),
         "remark": remark(row),
     }
-
-
-def cell_of(row: LeaderboardRow) -> tuple[object, ...]:
-    """The cell that a row stands in, as `ranking.CELL` names it."""
-    return tuple(getattr(row, name) for name in CELL)
 
 
 def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:

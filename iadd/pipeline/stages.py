@@ -160,7 +160,8 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
 
 
 def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Distilled) -> None:
-    from iadd.leaderboard.results import TRACES, TraceRow, write_table
+    from iadd.leaderboard.results import write_table
+    from iadd.leaderboard.rows import TRACES, TraceRow
 
     same = {"dataset": run.dataset, "ipc": run.ipc, "method": run.method, "tuned": run.tuned}
     rows = [TraceRow.of(**same, **row, seed=run.seed) for row in result.trace]
@@ -170,7 +171,8 @@ def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Dis
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
     from iadd.evaluation import evaluate as judge
-    from iadd.leaderboard.results import EVALUATIONS, EvaluationRow, write_table
+    from iadd.leaderboard.results import write_table
+    from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow
 
     config = plan.config
     check_run(config, run)

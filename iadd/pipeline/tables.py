@@ -6,6 +6,8 @@ from pathlib import Path
 
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import results
+from iadd.leaderboard.ranking import rank
+from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES, TRIALS, LeaderboardRow
 from iadd.leaderboard.text import leaderboard_text
 from iadd.pipeline.plan import Plan
 
@@ -15,34 +17,22 @@ def collect(plan: Plan) -> None:
 
     Raises ValueError naming the file whose rows were made under another spec than the plan's.
     """
-    paths = {run: plan.paths(run) for run in plan.runs()}
-    specs = {run: plan.spec(run) for run in paths}
-    evaluations = results.collect(
-        [path.evaluation for path in paths.values()],
-        plan.table("evaluations"),
-        results.EVALUATIONS,
-        {
-            path.evaluation: {"spec": specs[run], "evaluation": plan.evaluation_spec(run.dataset)}
-            for run, path in paths.items()
-        },
-    )
-    results.collect(
-        [path.trace for path in paths.values()],
-        plan.table("traces"),
-        results.TRACES,
-        {path.trace: {"spec": specs[run]} for run, path in paths.items()},
-    )
-    searches = [plan.trials(*search) for search in plan.searches()]
+    runs = [(run, plan.paths(run), plan.spec(run)) for run in plan.runs()]
+    judged = {
+        paths.evaluation: {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)}
+        for run, paths, spec in runs
+    }
+    evaluations = results.collect(judged, plan.table("evaluations"), EVALUATIONS)
+    traces = {paths.trace: {"spec": spec} for _, paths, spec in runs}
+    results.collect(traces, plan.table("traces"), TRACES)
+    searches = {plan.trials(*s): {"spec": plan.search_spec(*s)} for s in plan.searches()}
     if searches:
-        found = {
-            plan.trials(*search): {"spec": plan.search_spec(*search)} for search in plan.searches()
-        }
-        results.collect(searches, plan.table("trials"), results.TRIALS, found)
+        results.collect(searches, plan.table("trials"), TRIALS)
     else:  # the workflow declares the table, searched or not
-        results.write_table([], plan.table("trials"), results.TRIALS, {"files": 0})
-    leaderboard = results.rank(evaluations)
+        results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
+    leaderboard = rank(evaluations)
     identity = {"configuration": configuration(plan)}
-    results.write_table(leaderboard, plan.table("leaderboard"), results.LEADERBOARD, identity)
+    results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
     print(leaderboard_text(leaderboard, plan.config.search.budget))
 
@@ -50,7 +40,7 @@ def collect(plan: Plan) -> None:
 def show(plan: Plan) -> None:
     """Print the leaderboard and where its files lie."""
     table = current(plan)
-    board = results.read_rows(table, results.LeaderboardRow, results.LEADERBOARD)
+    board = results.read_rows(table, LeaderboardRow)
     print(leaderboard_text(board, plan.config.search.budget))
     print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
     print(f"Page:   {plan.root / 'site' / 'index.html'}")

@@ -95,7 +95,8 @@ def verdict(task: Task, trials: list[Trial], finalists: list[list[Trial]]) -> di
 
 def write(task: Task, state: State, space: Space, finalists: list[list[Trial]]) -> Path:
     """Write the winner, then all trials, and last a picture, which may fail."""
-    from iadd.leaderboard.results import TRIALS, write_table
+    from iadd.leaderboard.results import write_table
+    from iadd.leaderboard.rows import TRIALS
     from iadd.search.figure import importance, picture
 
     plan, run = task.plan, (task.dataset, task.method, task.ipc)
@@ -134,7 +135,7 @@ def _tried(what: str, make: Callable[[], T], otherwise: T) -> T:
 
 def rows(task: Task, trials: list[Trial]) -> list[Any]:
     """Trials as rows of their table, one a rung; one without accuracy if it reached none."""
-    from iadd.leaderboard.results import TrialRow
+    from iadd.leaderboard.rows import TrialRow
 
     return [
         TrialRow(

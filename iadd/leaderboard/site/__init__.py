@@ -14,18 +14,12 @@ import pandas as pd
 
 from iadd.artifacts import atomic_write
 from iadd.leaderboard.ranking import WHOLE
-from iadd.leaderboard.results import (
-    EVALUATIONS,
-    LEADERBOARD,
-    TRACES,
-    TRIALS,
-    LeaderboardRow,
-    read_rows,
-    read_table,
-)
+from iadd.leaderboard.results import read_rows, read_table
+from iadd.leaderboard.rows import EVALUATIONS, TRACES, TRIALS, LeaderboardRow
 from iadd.leaderboard.site.plot import COLOURS, png
 from iadd.leaderboard.site.runs import describe_runs, describe_searches
 from iadd.leaderboard.site.tables import Record, describe_dataset
+from iadd.leaderboard.text import per_class, place_words, rank_range, remark
 
 
 def build_site(
@@ -49,7 +43,7 @@ def build_site(
 
     Same tables, same bytes. Raises ValueError naming the file that is missing or of the wrong kind.
     """
-    board = read_rows(leaderboard, LeaderboardRow, LEADERBOARD)
+    board = read_rows(leaderboard, LeaderboardRow)
     networks = read_table(evaluations, EVALUATIONS)
     history = read_table(traces, TRACES)
     if not board:
@@ -81,7 +75,10 @@ def _render(**context: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": _percent, "duration": _duration, "size": _size}
+    environment.filters |= {
+        **{"percent": _percent, "duration": _duration, "size": _size, "per_class": per_class},
+        **{"rank": rank_range, "remark": remark, "place": place_words},
+    }
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     return environment.from_string(template).render(context)
 

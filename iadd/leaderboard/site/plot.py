@@ -28,9 +28,8 @@ COLOURS = {
 MARKERS = "os^Dvp"
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif"}
 
-# title, main (a network), networks, reconstructions (names),
-# rows: (method, an entry a network: mean, low, high or None).
 Panel = dict[str, Any]
+"""title, main (a network), networks, rows: (method, its leaderboard row or None a network)."""
 
 
 def svg(panel: Panel) -> str:
@@ -75,36 +74,30 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for place, network in enumerate(panel["networks"]):
         colour, marker = COLOURS[f"s{place % 6}"], MARKERS[place % 6]
         offset = 0.7 * ((place + 0.5) / count - 0.5)
-        main = network == panel["main"]
+        width, size = (2.2, 6.5) if network == panel["main"] else (1.1, 4)
         for line, (_, cells) in enumerate(panel["rows"]):
-            row = cells[place]
-            if row is None or row["mean"] is None:
+            row, height = cells[place], line + offset
+            if row is None or row.accuracy_mean is None:
                 continue
-            if row["low"] is not None:
-                ends = [100 * row["low"], 100 * row["high"]]
-                axes.plot(ends, [line + offset] * 2, color=colour, lw=2.2 if main else 1.1)
-            axes.plot(
-                100 * row["mean"], line + offset, marker, color=colour, ms=6.5 if main else 4, mew=0
-            )
-        axes.plot([], [], marker, color=colour, ms=6 if main else 4, mew=0, label=network)
-    names = [method + MARK * (method in panel["reconstructions"]) for method, _ in panel["rows"]]
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(panel["rows"]) - 0.5, -0.5)
-    marked = f" ({MARK} a reconstruction)" if panel["reconstructions"] else ""
+            if row.accuracy_low is not None:
+                ends = [100 * row.accuracy_low, 100 * row.accuracy_high]
+                axes.plot(ends, [height] * 2, color=colour, lw=width)
+            axes.plot(100 * row.accuracy_mean, height, marker, color=colour, ms=size, mew=0)
+        axes.plot([], [], marker, color=colour, ms=size, mew=0, label=network)
+    names = [next(row for row in cells if row) for _, cells in panel["rows"]]
+    marks = [row.method + MARK * row.reconstruction for row in names]
+    axes.set_yticks(range(len(marks)), marks)
+    axes.set_ylim(len(marks) - 0.5, -0.5)
+    marked = f" ({MARK} a reconstruction)" if any(row.reconstruction for row in names) else ""
     axes.set_xlabel(f"test accuracy, %{marked}", color=COLOURS["muted"])
     axes.grid(axis="x", color=COLOURS["line"], lw=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=COLOURS["ink"])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
     if count > 1:
-        axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.42, 1.0),
-            ncols=min(count, 4),
-            frameon=False,
-            labelcolor=COLOURS["ink"],
-            handletextpad=0.1,
-            columnspacing=0.9,
-            fontsize=9,
-        )
+        above: dict[str, Any] = {
+            "loc": "lower center",
+            "bbox_to_anchor": (0.42, 1.0),
+            "ncols": min(count, 4),
+        }
+        axes.legend(**above, frameon=False, labelcolor=COLOURS["ink"], fontsize=9)

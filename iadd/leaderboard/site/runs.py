@@ -57,12 +57,10 @@ def describe_searches(
     for (dataset, method, ipc), picture in plots.items():
         if dataset != name:
             continue
-        rows = trials[
-            (trials["dataset"] == dataset) & (trials["method"] == method) & (trials["ipc"] == ipc)
-        ]
+        rows = trials.query("dataset == @dataset and method == @method and ipc == @ipc")
         searched = rows[rows["seed"] == 0].groupby("trial").last()
         judged = rows[rows["status"] == "confirmed"].groupby("config")["validation_accuracy"].mean()
-        first = rows.sort_values(["trial", "seed", "rung"])["config"].tolist()[:1]  # the default
+        default = rows.sort_values(["trial", "seed", "rung"])["config"].head(1)
         found.append(
             {
                 "method": method,
@@ -73,7 +71,7 @@ def describe_searches(
                 "failed": int((searched["status"] == "failed").sum()),
                 "iterations": int(searched["iteration"].sum()),
                 "seconds": float(searched["seconds"].sum()),
-                "default": _mean(judged[judged.index.isin(first)]),
+                "default": _mean(judged[judged.index.isin(default)]),
                 "best": float(judged.max()) if len(judged) else None,
             }
         )
