@@ -16,8 +16,6 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
-#include <cmath>
-
 #ifdef IADD_WITH_CUDA
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -175,34 +173,6 @@ Pair distance_autograd(const Tensor& student, const Tensor& start, const Tensor&
   return distance(student, start, target, weights, weighted_denominator);
 }
 
-void weights_step(const Tensor& v, const Tensor& weights, const Tensor& gradient,
-                  const Tensor& exp_avg, const Tensor& exp_avg_sq, int64_t step, double lr,
-                  double high, bool maximise) {
-  check_floating(v, "v");
-  check_written(v, "v", v);
-  check_written(weights, "weights", v);
-  check_like(gradient, "gradient", v);
-  check_written(exp_avg, "exp_avg", v);
-  check_written(exp_avg_sq, "exp_avg_sq", v);
-  TORCH_CHECK_VALUE(step >= 1, "step: ", step, ", allowed 1 or more");
-  TORCH_CHECK_VALUE(high > 0, "high: ", high, ", allowed above 0");
-  const Tensor g = gradient.contiguous();
-  // Written behind autograd's back: let it know that what it may have saved is gone.
-  for (const Tensor& x : {v, weights, exp_avg, exp_avg_sq})
-    if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
-  dispatch(Step{.size = v.numel(),
-                .type = type_of(v),
-                .v = v.mutable_data_ptr(),
-                .weights = weights.mutable_data_ptr(),
-                .exp_avg = exp_avg.mutable_data_ptr(),
-                .exp_avg_sq = exp_avg_sq.mutable_data_ptr(),
-                .gradient = g.const_data_ptr(),
-                .step_size = (maximise ? -lr : lr) / (1 - std::pow(kBeta1, step)),
-                .root = std::sqrt(1 - std::pow(kBeta2, step)),
-                .high = high},
-           v);
-}
-
 // What this file was built for and what it runs: "torch=2.15.0 cuda=1 cpu=avx512".
 std::string kernel_info() {
 #ifdef IADD_WITH_CUDA
@@ -223,29 +193,23 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
   m.def(
       "distance_adjoint(Tensor student, Tensor start, Tensor target, Tensor? weights, "
       "Tensor(a!) gradient) -> (Tensor loss, Tensor unweighted, Tensor scale)");
-  m.def(
-      "weights_step(Tensor(a!) v, Tensor(b!) weights, Tensor gradient, Tensor(c!) exp_avg, "
-      "Tensor(d!) exp_avg_sq, int step, float lr, float high, bool maximise) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(iadd, Autograd, m) {
   m.impl("distance", distance_autograd);
-  // They have no gradient of their own and say so by having none.
+  // It has no gradient of its own and says so by having none.
   m.impl("distance_adjoint", torch::CppFunction::makeFallthrough());
-  m.impl("weights_step", torch::CppFunction::makeFallthrough());
 }
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) {
   m.impl("distance", distance);
   m.impl("distance_adjoint", distance_adjoint);
-  m.impl("weights_step", weights_step);
 }
 
 #ifdef IADD_WITH_CUDA
 TORCH_LIBRARY_IMPL(iadd, CUDA, m) {
   m.impl("distance", distance);
   m.impl("distance_adjoint", distance_adjoint);
-  m.impl("weights_step", weights_step);
 }
 #endif
 

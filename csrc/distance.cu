@@ -1,4 +1,4 @@
-// The weighted parameter distance and the step on its weights on CUDA devices.
+// The weighted parameter distance on CUDA devices.
 //
 // Bytes a parameter (float32): 20 read and written for the student's gradient, 24 with the gradient
 // of scalar weights: each array once, 128 bits a load. Two launches: sums of blocks, then their
@@ -226,113 +226,9 @@ void launch_distance(const Distance& p, double* space, cudaStream_t stream) {
     weights_gradient_kernel<T><<<blocks, kThreads, 0, stream>>>(p, aligned, loss);
 }
 
-// ----------------------------------------------------------------------------------------- Step
-
-// The state of a step between its sweeps, at the head of the workspace.
-struct Means {
-  double mean, mean_gradient;
-};
-constexpr int64_t kMeans = sizeof(Means) / sizeof(double);
-
-// What reaches the normalised weight: the gradient, or nothing where the clamp holds it.
-template <class T>
-__device__ inline T unclamped(const Step& p, T gradient, T weight) {
-  return weight > T(0) && weight < T(p.high) ? gradient : T(0);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    moments_kernel(const Step p, bool aligned, double* partials) {
-  double sums[2] = {};
-  each_four(p.size, aligned, [&](int64_t i, auto how) {
-    constexpr bool whole = decltype(how)::value;
-    T v[kVector], w[kVector], g[kVector];
-    load<whole>(p.v, i, p.size, v);
-    load<whole>(p.weights, i, p.size, w);
-    load<whole>(p.gradient, i, p.size, g);
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) {
-      sums[0] += v[k];
-      sums[1] += double(unclamped(p, g[k], w[k]) * w[k]);
-    }
-  });
-  put_block_sums(sums, partials);
-}
-
-template <int n>
-__global__ void means_kernel(const double* partials, int64_t blocks, int64_t size, Means* means) {
-  double sums[n];
-  add_block_sums(partials, blocks, sums);
-  if (threadIdx.x != 0) return;
-  means->mean = sums[0] / size;
-  if constexpr (n == 2) means->mean_gradient = sums[1] / size;
-}
-
-template <class T>
-__device__ inline T clamped(const Step& p, T x) {
-  return x < T(0) ? T(0) : x > T(p.high) ? T(p.high) : x;  // not a number stays so
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    adam_kernel(const Step p, bool aligned, const Means* means, double* partials) {
-  const T mean = T(means->mean), mean_gradient = T(means->mean_gradient);
-  double sums[1] = {};
-  each_four(p.size, aligned, [&](int64_t i, auto how) {
-    constexpr bool whole = decltype(how)::value;
-    T v[kVector], w[kVector], g[kVector], m[kVector], s[kVector];
-    load<whole>(p.v, i, p.size, v);
-    load<whole>(p.weights, i, p.size, w);
-    load<whole>(p.gradient, i, p.size, g);
-    load<whole>(p.exp_avg, i, p.size, m);
-    load<whole>(p.exp_avg_sq, i, p.size, s);
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) {
-      const T gradient = (unclamped(p, g[k], w[k]) - mean_gradient) / mean;
-      m[k] = T(kBeta1) * m[k] + T(1 - kBeta1) * gradient;
-      s[k] = T(kBeta2) * s[k] + T(1 - kBeta2) * (gradient * gradient);
-      v[k] -= T(p.step_size) * m[k] / (sqrt(s[k]) / T(p.root) + T(kEpsilon));
-      sums[0] += i + k < p.size ? v[k] : T(0);
-    }
-    store<whole>(p.v, i, p.size, v);
-    store<whole>(p.exp_avg, i, p.size, m);
-    store<whole>(p.exp_avg_sq, i, p.size, s);
-  });
-  put_block_sums(sums, partials);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    clamp_kernel(const Step p, bool aligned, const Means* means) {
-  const T mean = T(means->mean);
-  each_four(p.size, aligned, [&](int64_t i, auto how) {
-    constexpr bool whole = decltype(how)::value;
-    T v[kVector];
-    load<whole>(p.v, i, p.size, v);
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) v[k] = clamped(p, v[k] / mean);
-    store<whole>(p.weights, i, p.size, v);
-  });
-}
-
-template <class T>
-void launch_step(const Step& p, double* space, cudaStream_t stream) {
-  const bool aligned = are_aligned(p.v, p.weights, p.gradient, p.exp_avg, p.exp_avg_sq);
-  const int64_t blocks = blocks_for(p.size);
-  Means* means = reinterpret_cast<Means*>(space);
-  double* partials = space + kMeans;
-  moments_kernel<T><<<blocks, kThreads, 0, stream>>>(p, aligned, partials);
-  means_kernel<2><<<1, kFinish, 0, stream>>>(partials, blocks, p.size, means);
-  adam_kernel<T><<<blocks, kThreads, 0, stream>>>(p, aligned, means, partials);
-  means_kernel<1><<<1, kFinish, 0, stream>>>(partials, blocks, p.size, means);
-  clamp_kernel<T><<<blocks, kThreads, 0, stream>>>(p, aligned, means);
-}
-
 }  // namespace
 
 int64_t workspace(const Distance& p) { return 1 + 4 * blocks_for(p.size); }
-
-int64_t workspace(const Step& p) { return kMeans + 2 * blocks_for(p.size); }
 
 int launch(const Distance& p, double* space, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
@@ -342,15 +238,6 @@ int launch(const Distance& p, double* space, void* stream) {
   else
     p.weights ? launch_distance<float, true>(p, space, on)
               : launch_distance<float, false>(p, space, on);
-  return cudaGetLastError();
-}
-
-int launch(const Step& p, double* space, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  if (p.type == Type::float64)
-    launch_step<double>(p, space, on);
-  else
-    launch_step<float>(p, space, on);
   return cudaGetLastError();
 }
 

@@ -21,32 +21,16 @@ struct Distance {
   void *loss, *unweighted, *scale;       // ()
 };
 
-constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;  // of Adam
-
-// One step of Adam on v through w = clamp(v / mean(v), 0, high); all arrays (P,).
-struct Step {
-  int64_t size;
-  Type type;
-  void *v, *weights, *exp_avg, *exp_avg_sq;
-  const void* gradient;
-  double step_size;  // lr / (1 - beta1^step), negative for ascent
-  double root;       // sqrt(1 - beta2^step)
-  double high;
-};
-
 // Compute on the CPU, by torch's threads.
 void compute(const Distance&);
-void compute(const Step&);
 // Which loops the processor got: avx512, avx2 or plain.
 std::string instruction_set();
 
 #ifdef IADD_WITH_CUDA
 // Doubles of device memory that the kernels want beside their arguments.
 int64_t workspace(const Distance&);
-int64_t workspace(const Step&);
 // Launch on `stream` (a cudaStream_t); the cudaError_t of the launches, 0 for none.
 int launch(const Distance&, double* workspace, void* stream);
-int launch(const Step&, double* workspace, void* stream);
 #endif
 
 }  // namespace iadd

@@ -1,4 +1,4 @@
-// The weighted parameter distance and the step on its weights on the CPU.
+// The weighted parameter distance on the CPU.
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -48,14 +48,14 @@ constexpr int64_t kStream = int64_t{1} << 20;
 // Below this many elements waking a second thread costs more than it saves.
 constexpr int64_t kSerial = int64_t{1} << 15;
 
-template <class T>
-const Loops<T>& loops() {
-  static const Loops<T>& chosen = [&]() -> const Loops<T>& {
+template <class T, bool weighted>
+DistanceLoop<T>& loop() {
+  static DistanceLoop<T>& chosen = [&]() -> DistanceLoop<T>& {
 #ifdef IADD_X86
-    if (instruction_set() == "avx512") return avx512::kLoops<T>;
-    if (instruction_set() == "avx2") return avx2::kLoops<T>;
+    if (instruction_set() == "avx512") return avx512::distance_chunk<T, weighted>;
+    if (instruction_set() == "avx2") return avx2::distance_chunk<T, weighted>;
 #endif
-    return plain::kLoops<T>;
+    return plain::distance_chunk<T, weighted>;
   }();
   return chosen;
 }
@@ -108,7 +108,7 @@ void run(const Distance& p) {
     prefer_huge_pages(p.student_gradient, p.size * sizeof(T));
     prefer_huge_pages(p.weights_gradient, p.size * sizeof(T));
   }
-  const auto& loop = w ? *loops<T>().weighted : *loops<T>().plain;
+  const auto& sum_up = w ? loop<T, true>() : loop<T, false>();
   const bool stream = p.size >= kStream &&
                       reinterpret_cast<uintptr_t>(p.student_gradient) % 64 == 0 &&
                       reinterpret_cast<uintptr_t>(p.weights_gradient) % 64 == 0;
@@ -117,8 +117,8 @@ void run(const Distance& p) {
   std::vector<Sums> sums(count_chunks(p.size));
   each_chunk(p.size, [&](int64_t k, int64_t begin, int64_t end) {
     T* gw = second_pass ? nullptr : at_element<T>(p.weights_gradient, begin);
-    sums[k] = loop(s + begin, o + begin, t + begin, w ? w + begin : w, end - begin,
-                   p.weighted_denominator, at_element<T>(p.student_gradient, begin), gw, stream);
+    sums[k] = sum_up(s + begin, o + begin, t + begin, w ? w + begin : w, end - begin,
+                     p.weighted_denominator, at_element<T>(p.student_gradient, begin), gw, stream);
   });
   Sums all{};
   for (const Sums& part : sums) {
@@ -136,50 +136,6 @@ void run(const Distance& p) {
   });
 }
 
-double total(const std::vector<double>& sums) {
-  double sum = 0;
-  for (const double s : sums) sum += s;
-  return sum;
-}
-
-// Three sweeps, one for each number that the next one cannot do without: the mean of v and of the
-// gradient it takes back; then, after Adam has moved v, the mean of the new v.
-template <class T>
-void run(const Step& p) {
-  T *v = static_cast<T*>(p.v), *w = static_cast<T*>(p.weights);
-  T *m = static_cast<T*>(p.exp_avg), *s = static_cast<T*>(p.exp_avg_sq);
-  const T* g = static_cast<const T*>(p.gradient);
-  Coefficients<T> c{
-      .mean = 1,
-      .mean_gradient = 0,
-      .beta1 = static_cast<T>(kBeta1),
-      .rest1 = static_cast<T>(1 - kBeta1),
-      .beta2 = static_cast<T>(kBeta2),
-      .rest2 = static_cast<T>(1 - kBeta2),
-      .step_size = static_cast<T>(p.step_size),
-      .root = static_cast<T>(p.root),
-      .epsilon = static_cast<T>(kEpsilon),
-      .high = static_cast<T>(p.high),
-  };
-  const Loops<T>& loop = loops<T>();
-  std::vector<double> sums(count_chunks(p.size)), inner(sums);
-  each_chunk(p.size, [&](int64_t k, int64_t begin, int64_t end) {
-    sums[k] = loop.sum(v + begin, end - begin);
-    inner[k] = loop.inner(w + begin, g + begin, end - begin, c);
-  });
-  c.mean = static_cast<T>(total(sums) / p.size);
-  c.mean_gradient = static_cast<T>(total(inner) / p.size);
-  each_chunk(p.size, [&](int64_t k, int64_t begin, int64_t end) {
-    const int64_t n = end - begin;
-    loop.adam(v + begin, w + begin, g + begin, m + begin, s + begin, n, c);
-    sums[k] = loop.sum(v + begin, n);
-  });
-  c.mean = static_cast<T>(total(sums) / p.size);
-  each_chunk(p.size, [&](int64_t, int64_t begin, int64_t end) {
-    loop.clamp(v + begin, w + begin, end - begin, c);
-  });
-}
-
 }  // namespace
 
 std::string instruction_set() {
@@ -192,7 +148,5 @@ std::string instruction_set() {
 }
 
 void compute(const Distance& p) { p.type == Type::float64 ? run<double>(p) : run<float>(p); }
-
-void compute(const Step& p) { p.type == Type::float64 ? run<double>(p) : run<float>(p); }
 
 }  // namespace iadd

@@ -2,7 +2,6 @@
 // instruction set.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #ifdef __x86_64__
@@ -22,19 +21,7 @@ struct Sums {
 };
 
 template <class T>
-struct Coefficients {
-  T mean, mean_gradient, beta1, rest1, beta2, rest2, step_size, root, epsilon, high;
-};
-
-template <class T>
-struct Loops {
-  using DistanceLoop = Sums(const T* s, const T* o, const T* t, const T* w, int64_t n,
-                            bool weigh_start, T* gs, T* gw, bool stream);
-  DistanceLoop *plain, *weighted;
-  double (*sum)(const T* v, int64_t n);
-  double (*inner)(const T* w, const T* g, int64_t n, Coefficients<T> c);
-  void (*adam)(T* v, const T* w, const T* g, T* m, T* s, int64_t n, Coefficients<T> c);
-  void (*clamp)(const T* v, T* w, int64_t n, Coefficients<T> c);
-};
+using DistanceLoop = Sums(const T* s, const T* o, const T* t, const T* w, int64_t n,
+                          bool weigh_start, T* gs, T* gw, bool stream);
 
 }  // namespace iadd

@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,11 @@ from torch.autograd import gradcheck
 
 from iadd import extension
 from iadd.engine.distance import (
-    WeightsRule,
     distance,
     distance_adjoint,
     distance_adjoint_reference,
     distance_reference,
     weighted_distance,
-    weights_step,
-    weights_step_reference,
 )
 
 
@@ -187,14 +183,6 @@ def digest(tensors):
     return hashlib.sha256(data).hexdigest()
 
 
-def stepped():
-    state = [torch.ones(100_003), torch.ones(100_003), torch.zeros(100_003), torch.zeros(100_003)]
-    for step in (1, 2, 3):
-        gradient = torch.randn(100_003, generator=torch.Generator().manual_seed(step))
-        weights_step(state[0], state[1], gradient, *state[2:], step, WeightsRule(lr=0.3))
-    return state
-
-
 @pytest.mark.skipif(not FUSED, reason="no kernel")
 def test_same_bits_for_any_number_of_threads():
     before = torch.get_num_threads()
@@ -202,7 +190,7 @@ def test_same_bits_for_any_number_of_threads():
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            found.add((digest(results()), digest(stepped())))
+            found.add(digest(results()))
     finally:
         torch.set_num_threads(before)
     assert len(found) == 1
@@ -376,111 +364,6 @@ def test_indices_beyond_31_bits():
     weights = base[:-1]  # ..., 0, 1, 2 there
     weighted = weighted_distance(base[1:], base[1:], base[:-1], weights)
     assert float(weighted) == pytest.approx((0 * 1 + 1 * 1 + 4 * 9) / 11)
-
-
-# ------------------------------------------------------------------------- The step on the weights
-
-
-def state(size, dtype=torch.float32, device="cpu", seed=0):
-    """v, weights and Adam's averages after some steps, a few weights at either clamp."""
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.rand(size, generator=generator, dtype=torch.float64) * 2
-    v[::5] = -0.1
-    weights = (v / v.mean()).clamp(0, 1.5)
-    averages = [torch.rand(size, generator=generator, dtype=torch.float64) for _ in range(2)]
-    return [x.to(device, dtype) for x in (v, weights, *averages)]
-
-
-@pytest.mark.parametrize("size", [1, 17, 5000, 100_003])
-@pytest.mark.parametrize("maximise", [True, False])
-def test_step_agrees_with_the_specification(size, maximise, device):
-    rule = WeightsRule(0.05, 1.5, maximise)
-    gradient = torch.randn(size, generator=torch.Generator().manual_seed(1))
-    found, expected = state(size, torch.float32, device), state(size, torch.float32)
-    expected = [x.double() for x in expected]
-    v, weights, *averages = found
-    weights_step(v, weights, gradient.to(device), *averages, 3, rule)
-    v, weights, *averages = expected
-    weights_step_reference(v, weights, gradient.double(), *averages, 3, *rule)
-    for x, y in zip(found, expected, strict=True):
-        assert error(x.double().cpu(), y) < 2e-6
-
-
-def by_reference(v, weights, gradient, exp_avg, exp_avg_sq, step, rule=WeightsRule()):  # noqa: B008
-    weights_step_reference(v, weights, gradient, exp_avg, exp_avg_sq, step, *rule)
-
-
-@pytest.mark.parametrize("step", [weights_step, by_reference])
-@pytest.mark.parametrize("maximise", [True, False])
-def test_step_is_adam_through_the_normalisation(step, maximise):
-    """Against autograd through w = clamp(v / mean(v)) and torch's own Adam, over several steps."""
-    rule = WeightsRule(lr=0.3, high=1.3, maximise=maximise)
-    generator = torch.Generator().manual_seed(2)
-    parameter = torch.ones(500, dtype=torch.float64, requires_grad=True)
-    adam = torch.optim.Adam([parameter], lr=rule.lr, maximize=maximise)
-    v, weights = torch.ones(500, dtype=torch.float64), torch.ones(500, dtype=torch.float64)
-    averages = torch.zeros(2, 500, dtype=torch.float64)
-    for count in range(1, 12):
-        gradient = torch.randn(500, generator=generator, dtype=torch.float64)
-        adam.zero_grad()
-        (parameter / parameter.mean()).clamp(0.0, rule.high).backward(gradient)
-        adam.step()
-        step(v, weights, gradient, *averages, count, rule)
-        assert error(v, parameter.detach()) < 1e-12
-        normal = (parameter / parameter.mean()).clamp(0.0, rule.high).detach()
-        assert error(weights, normal) < 1e-12
-    assert ((weights == 0).sum() > 0) and ((weights == rule.high).sum() > 0)
-
-
-def test_step_descends_the_distance():
-    """Joint use: the gradient by the weights, as it is, lowers the loss."""
-    student, start, target, _ = problem(2000, 16)
-    v, weights, averages = torch.ones(2000), torch.ones(2000), torch.zeros(2, 2000)
-    losses = []
-    for count in range(1, 30):
-        leaf = weights.clone().requires_grad_()
-        loss = weighted_distance(student, start, target, leaf)
-        losses.append(float(loss.detach()))
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        weights_step(v, weights, gradient, *averages, count, WeightsRule(lr=0.01))
-        assert float(weights.mean()) == pytest.approx(1, abs=1e-6)
-    assert all(later < earlier for earlier, later in pairwise(losses))
-
-
-def test_step_with_no_rate_leaves_every_bit_of_the_weights():
-    v, weights, averages = torch.ones(5000), torch.ones(5000), torch.zeros(2, 5000)
-    weights_step(v, weights, torch.randn(5000), *averages, 1, WeightsRule(lr=0.0))
-    assert torch.equal(v, torch.ones(5000)) and torch.equal(weights, torch.ones(5000))
-
-
-def test_step_tells_autograd_that_the_weights_are_new():
-    student, start, target, weights = problem(50, 17)
-    loss = weighted_distance(student.requires_grad_(), start, target, weights)
-    weights_step(torch.ones(50), weights, torch.ones(50), *torch.zeros(2, 50), 1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-@pytest.mark.parametrize("step", [weights_step, by_reference])
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"v": torch.ones(2, 3)}, "v: shape"),
-        ({"v": torch.ones(6, dtype=torch.float16)}, "v: dtype"),
-        ({"weights": torch.ones(5)}, "weights: shape"),
-        ({"weights": torch.ones(12)[::2]}, "weights: strides"),
-        ({"gradient": torch.ones(6, dtype=torch.float64)}, "gradient: dtype"),
-        ({"exp_avg": torch.ones(7)}, "exp_avg: shape"),
-        ({"step": 0}, "step: 0"),
-        ({"rule": WeightsRule(high=0.0)}, "high: 0"),
-    ],
-)
-def test_step_refuses(step, change, named):
-    names = ("v", "weights", "gradient", "exp_avg", "exp_avg_sq")
-    arguments = {name: torch.ones(6) for name in names} | {"step": 1}
-    with pytest.raises(ValueError, match=named):
-        step(**(arguments | change))
-    assert all(torch.equal(arguments[name], torch.ones(6)) for name in names)
 
 
 # ------------------------------------------------------------------------------- Which one it was

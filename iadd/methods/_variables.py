@@ -76,7 +76,7 @@ class Adam:
 class MeanOneAdam:
     """Adam on v where the variable is w = clamp(v / mean(v), 0, high); takes the gradient by w.
 
-    One fused step (`engine.distance.weights_step`) goes back through clamp and mean.
+    One step (`engine.distance.weights_step`) goes back through clamp and mean.
     """
 
     lr: float

@@ -130,17 +130,9 @@ def from_module(
             f"network {name!r}: logits {tuple(seen.logits.shape)} of 2 images; "
             f"allowed are (2, {classes})"
         )
-    return ModuleNetwork(
-        name,
-        channels,
-        resolution,
-        classes,
-        shapes,
-        seen.features.shape[1],
-        precision,
-        module=own,
-        build=build,
-    )
+    features = seen.features.shape[1]
+    size = (channels, resolution, classes)
+    return ModuleNetwork(name, *size, shapes, features, precision, module=own, build=build)
 
 
 def torchvision_network(

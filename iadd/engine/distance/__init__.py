@@ -7,9 +7,9 @@ With w = 1 it is MTT's loss (Cazenavette et al., CVPR 2022, arXiv 2203.11932); w
 (Li et al., Neural Networks 172, 2024, arXiv 2401.15863, reconstructed); with weights of 0 and 1 in
 the denominator too, DDPP's (Li et al., IEICE E107-A(6), 2024, arXiv 2209.14609, reconstructed).
 
-Each function has a fused kernel (csrc/distance*: one pass over memory) and beside it a
-`_reference` in plain PyTorch (`distance.reference`), which is the specification and what runs where
-the kernel is not built. IADD_KERNELS=reference asks for that.
+The distance has a fused kernel (csrc/distance*: one pass over memory) and beside it a `_reference`
+in plain PyTorch (`distance.reference`), which is the specification and what runs where the kernel
+is not built. IADD_KERNELS=reference asks for that.
 
 Outcomes. A wrong shape, dtype or device, a start or target that requires a gradient, an empty
 vector: ValueError. Not contiguous: copied first. Zero denominator (start equals target): division
@@ -27,11 +27,10 @@ from iadd import extension
 from iadd.engine.distance.reference import (
     Adjoint,
     Distance,
-    WeightsRule,
     distance_adjoint_reference,
     distance_reference,
-    weights_step_reference,
 )
+from iadd.engine.distance.weights import WeightsRule, weights_step
 
 __all__ = [
     "Adjoint",
@@ -43,7 +42,6 @@ __all__ = [
     "distance_reference",
     "weighted_distance",
     "weights_step",
-    "weights_step_reference",
 ]
 
 
@@ -100,27 +98,3 @@ def distance_adjoint(
     if not extension.has_kernel(student):
         return distance_adjoint_reference(student, start, target, weights, gradient)
     return Adjoint(*torch.ops.iadd.distance_adjoint(student, start, target, weights, gradient))
-
-
-def weights_step(
-    v: Tensor,
-    weights: Tensor,
-    gradient: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: int,
-    rule: WeightsRule = WeightsRule(),  # noqa: B008 (immutable)
-) -> None:
-    """One step of Adam on v, in place, and w anew from it; nothing of it is recorded by autograd.
-
-    Args:
-        v, weights, exp_avg, exp_avg_sq: (P,) float32 or float64, contiguous, all written; weights
-            as the last step left them (v = weights = 1 and averages 0 before the first).
-        gradient: (P,), that of the loss by the weights. It goes back through the clamp (none from a
-            weight at 0 or at `rule.high`) and the mean: dL/dv = (h - mean(h w)) / mean(v), h that
-            of the weights inside.
-        step: 1 at first.
-        rule: how the weights move.
-    """
-    run = torch.ops.iadd.weights_step if extension.has_kernel(v) else weights_step_reference
-    run(v, weights, gradient, exp_avg, exp_avg_sq, step, *rule)
