@@ -58,7 +58,6 @@ def import_torch(
     *,
     labels: str | Path | None = None,
     step_size: float | None = None,
-    normalised: bool = True,
 ) -> SyntheticSet:
     """Read a foreign distilled set from a `.pt` file, by `torch.load(weights_only=True)` alone.
 
@@ -66,11 +65,11 @@ def import_torch(
     a mapping whose `data` is a list of such pairs (the last one is taken), as DC, DSA and DM save.
 
     Args:
-        transform: that of the images; the literature's values are often not those of our split.
+        transform: that by which the images are normalised; the literature's values are often not
+            those of our split.
         labels: a `.pt` file of labels, hard (N,) or soft (N, K). Without labels anywhere, images
             are taken to be sorted by class, equally many each, as MTT saves them.
         step_size: the learned learning rate; None: the mapping's `step_size` or `syn_lr`, if any.
-        normalised: whether images are stored normalised, or as pixels in [0, 1].
 
     Raises:
         ValueError: one line for a file that is unreadable, would run code, or holds no such set.
@@ -94,7 +93,7 @@ def import_torch(
         raise ValueError(f"{path}: images have NaN or infinite values")
     found = _foreign(Path(labels)) if labels is not None else found
     return SyntheticSet(
-        images=images if normalised else transform.apply(images),
+        images=images,
         labels=_labels(found, len(images), len(class_names), path),
         transform=transform,
         class_names=tuple(class_names),

@@ -137,7 +137,6 @@ class SyntheticSet:
         for name, tensor in (("images", self.images), ("labels", self.labels)):
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{path}: not written, {name} have NaN or infinite values")
-        fitted = {f"transform.{name}": value for name, value in self.transform.tensors().items()}
         attributes = {
             "class_names": list(self.class_names),
             "status": self.status,
@@ -146,7 +145,7 @@ class SyntheticSet:
             "run": self.run,
             "fingerprint": self.fingerprint,
         }
-        tensors = {"images": self.images, "labels": self.labels, **fitted}
+        tensors = {"images": self.images, "labels": self.labels, **self.transform.tensors()}
         if self.rows is not None:
             tensors["rows"] = self.rows
         save_tensors(path, tensors, self.spec, attributes)
@@ -164,13 +163,11 @@ class SyntheticSet:
         """
         stored = load_tensors(path, expect)
         tensors, attributes = stored.tensors, stored.attributes
-        prefix = "transform."
-        fitted = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         try:
             return cls(
                 images=tensors["images"],
                 labels=tensors["labels"],
-                transform=Transform.from_tensors(attributes["transform"], fitted),
+                transform=Transform.from_tensors(attributes["transform"], tensors),
                 class_names=tuple(attributes["class_names"]),
                 step_size=attributes["step_size"],
                 spec=stored.spec,

@@ -63,12 +63,6 @@ def test_the_learned_rate_is_taken_along_and_may_be_overruled(tmp_path: Path) ->
     assert import_torch(path, STANDARD, NAMES, step_size=0.5).step_size == 0.5
 
 
-def test_pixels_are_normalised_on_request(tmp_path: Path) -> None:
-    path = kept(tmp_path / "x.pt", IMAGES.sigmoid())
-    found = import_torch(path, STANDARD, NAMES, normalised=False)
-    assert torch.allclose(found.pixels(), IMAGES.sigmoid(), atol=1e-6)
-
-
 class Trap:
     """Unpickling it would write a file."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,15 +15,12 @@ from torch import Tensor
 from iadd.data.about import About
 from iadd.data.cuts import cut, fingerprint, ordered
 from iadd.data.dataset import Split
-from iadd.data.raw import ALLOWED, RESOLUTIONS, Labels, Raw, Source
+from iadd.data.raw import ALLOWED, RESOLUTIONS, Labels, Progress, Raw, Source
 from iadd.data.sources import read
 from iadd.data.transform import Transform, check_features
 
 PIECE = 1 << 25  # bytes of float32 pixels worked on at once
 UNEVEN = 1.5  # The largest class over the smallest, from which accuracy alone misleads.
-
-
-Progress = Callable[[int, int, str], None]
 
 
 class Pixels:

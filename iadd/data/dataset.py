@@ -76,14 +76,6 @@ class Dataset:
         """The dataset with its images and labels on a device; its transform stays on the CPU."""
         return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
-    def under(self, transform: Transform) -> Dataset:
-        """Return the dataset under another transform, e.g. that of a foreign distilled set."""
-        train, validation = (
-            Split(transform.apply(self.transform.invert(split.images)), split.labels)
-            for split in (self.train, self.validation)
-        )
-        return replace(self, train=train, validation=validation, transform=transform)
-
 
 def open_test(dataset: Dataset, transform: Transform | None = None) -> Split:
     """Open a dataset's test split: for the evaluation alone, once the choice is made.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iadd.data.images import SUFFIXES, Look, Progress, decode
-from iadd.data.raw import Labels, Part, Raw, Source
+from iadd.data.images import SUFFIXES, Look, decode
+from iadd.data.raw import Labels, Part, Progress, Raw, Source
 
 TRAIN = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "dev")

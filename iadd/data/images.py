@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iadd.data.cuts import digest
-from iadd.data.raw import RESOLUTIONS
+from iadd.data.raw import RESOLUTIONS, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,6 @@ LARGEST = RESOLUTIONS[1]
 BLANK = 2.5  # Standard deviation, of 255, below which an image shows nothing.
 TOGETHER = 256  # files handed to the threads at once
 
-Progress = Callable[[int, int, str], None]
 Item = TypeVar("Item")
 
 

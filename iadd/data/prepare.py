@@ -17,10 +17,10 @@ from torch import Tensor
 from iadd.artifacts import TensorFile, writing_tensors
 from iadd.augment import Augmentation
 from iadd.data.about import ABOUT, About, read_about
-from iadd.data.assemble import Pixels, Progress, assemble
+from iadd.data.assemble import Pixels, assemble
 from iadd.data.dataset import Dataset, Split
-from iadd.data.raw import Source
-from iadd.data.transform import Transform, fit
+from iadd.data.raw import Progress, Source
+from iadd.data.transform import PREFIX, Transform, fit
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
 
@@ -42,8 +42,7 @@ def prepare(source: Source, folder: str | Path, progress: Progress | None = None
     transform = fit(made.about.transform, made.parts["train"])
     (folder / ABOUT).unlink(missing_ok=True)
     trained = {part: made.parts[part] for part in ("train", "validation")}
-    fitted = {f"transform.{name}": tensor for name, tensor in transform.tensors().items()}
-    _write(folder / TRAIN, made.about, trained, transform, fitted, progress)
+    _write(folder / TRAIN, made.about, trained, transform, transform.tensors(), progress)
     _write(folder / TEST, made.about, {"test": made.parts["test"]}, transform, {}, progress)
     made.about.write(folder)
     return made.about
@@ -116,9 +115,7 @@ def _mapped(file: TensorFile, part: str) -> Split:
 
 
 def _stored_transform(file: TensorFile, about: About) -> Transform:
-    prefix = "transform."
-    names = [name for name in file.names if name.startswith(prefix)]
-    fitted = {name.removeprefix(prefix): file.get_slice(name) for name in names}
+    fitted = {name: file.get_slice(name) for name in file.names if name.startswith(PREFIX)}
     return Transform.from_tensors(about.transform, fitted)
 
 
@@ -138,13 +135,6 @@ def _dataset(
     transform: Transform,
     held_out: Callable[[Transform], Split],
 ) -> Dataset:
-    return Dataset(
-        name=about.name,
-        class_names=about.class_names,
-        train=train,
-        validation=validation,
-        transform=transform,
-        augmentation=Augmentation(about.augmentation),
-        fingerprint=about.fingerprint,
-        held_out=held_out,
-    )
+    families, identity = Augmentation(about.augmentation), about.fingerprint
+    named = about.name, about.class_names
+    return Dataset(*named, train, validation, transform, families, identity, held_out)

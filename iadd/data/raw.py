@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from iadd.augment import FAMILIES, Augmentation
 
 Part = Literal["train", "test"]
+Progress = Callable[[int, int, str], None]
 Labels = NDArray[np.int64]
 
 RESOLUTIONS = (8, 256)  # pixels a side

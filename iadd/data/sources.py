@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from iadd.data import builtin, folder, torchvision_sets
-from iadd.data.raw import Part, Raw, Source
+from iadd.data.raw import Part, Progress, Raw, Source
 
 DEEPEST = 16  # folders below each other under `root`
 
@@ -21,23 +21,12 @@ READERS: dict[str, Callable[..., Raw | None]] = {
 
 
 def read(
-    source: Source,
-    part: Part,
-    *,
-    like: Raw | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    source: Source, part: Part, *, like: Raw | None = None, progress: Progress | None = None
 ) -> Raw | None:
-    """Read one part of a dataset.
+    """Read one part; None for a test part that must be cut from the training part.
 
-    Args:
-        like: what was read of the training part: test images are brought to its form.
-
-    Returns:
-        The part; None for a test part that the data do not have, so that it must be cut from the
-        training part.
-
-    Raises:
-        ValueError: one line for missing or unreadable files, or images that do not fit.
+    Test images are brought to the form of the training images, `like`. ValueError, in one line, for
+    missing or unreadable files, or images that do not fit.
     """
     return READERS[source.name](source, part, like=like, progress=progress)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 KINDS = ("standard", "zca", "none")
+PREFIX = "transform."  # of the tensors' names in files
 ZCA_EPS = 0.1  # In squared pixel units, pixels in [0, 1]; the literature's value.
 ZCA_FEATURES = 4096  # The eigenvectors of more (64x64 grey) take minutes and gigabytes a job.
 
@@ -38,11 +39,10 @@ class Transform:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"transform: unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
-        needed = {"standard": {"mean", "std"}, "zca": {"mean", "matrix"}, "none": set()}[self.kind]
-        if set(self.tensors()) != needed:
-            raise ValueError(
-                f"transform: {self.kind!r} needs {sorted(needed)}, not {sorted(self.tensors())}"
-            )
+        needed = {"standard": ["mean", "std"], "zca": ["matrix", "mean"], "none": []}[self.kind]
+        given = sorted(name.removeprefix(PREFIX) for name in self.tensors())
+        if given != needed:
+            raise ValueError(f"transform: {self.kind!r} needs {needed}, not {given}")
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Return pixels (N, C, H, W) normalised; same shape, dtype and device, differentiable."""
@@ -74,21 +74,18 @@ class Transform:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fitted tensors by name, to be stored; `from_tensors` is the way back."""
-        fitted = {"mean": self.mean, "std": self.std, "matrix": self.matrix}
+        """Return the fitted tensors, named as they are stored; `from_tensors` is the way back."""
+        fitted = {PREFIX + name: getattr(self, name) for name in ("mean", "std", "matrix")}
         return {name: tensor for name, tensor in fitted.items() if tensor is not None}
 
     @classmethod
     def from_tensors(cls, kind: str, tensors: Mapping[str, Tensor]) -> Transform:
-        """Return the transform that `tensors` came from.
+        """Return the transform whose tensors are among those of a file.
 
         Raises:
             ValueError: an unknown kind, or tensors that do not belong to it.
         """
-        unknown = set(tensors) - {"mean", "std", "matrix"}
-        if unknown:
-            raise ValueError(f"transform: unknown tensor {min(unknown)!r}")
-        return cls(kind, tensors.get("mean"), tensors.get("std"), tensors.get("matrix"))
+        return cls(kind, *(tensors.get(PREFIX + name) for name in ("mean", "std", "matrix")))
 
     @cached_property
     def _inverse(self) -> Tensor:

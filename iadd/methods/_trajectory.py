@@ -8,7 +8,6 @@ soft learns the labels too, as logits.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -74,15 +73,15 @@ class Trajectory(Iterative):
                 f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
             )
 
-    @abstractmethod
     def loss(
         self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
     ) -> Tensor | Distance:
         """How far the student's end point (P,) is from the target (P,): differentiable, ().
 
-        `own` are the method's own variables (`own_variables`); each must be used. A method whose
-        kernel gives the unweighted distance along returns both.
+        By default MTT's (equation 2). `own` are the method's own variables (`own_variables`); each
+        must be used. A method whose kernel gives the unweighted distance along returns both.
         """
+        return distance(student, start, target)
 
     def own_variables(self) -> dict[str, Variable]:
         """What the method learns beside images, step size and labels."""

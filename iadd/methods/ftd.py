@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pydantic import Field
-from torch import Tensor
 
-from iadd.engine.distance import Distance, distance
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 
 
@@ -27,8 +23,3 @@ class FTD(Trajectory):
 
     Params = FTDParams
     experts = "flat"
-
-    def loss(
-        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
-    ) -> Distance:
-        return distance(student, start, target)

@@ -115,7 +115,7 @@ class IADD(Trajectory):
         self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
     ) -> Tensor | Distance:
         if self.frozen:
-            return distance(student, start, target)
+            return super().loss(student, start, target, own)
         weights, weighted = self.weights(own), self.params.denominator == "weighted"
         if self.offsets is None:
             return distance(student, start, target, weights, weighted_denominator=weighted)

@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from iadd.engine.distance import Distance, distance
 from iadd.methods._trajectory import Trajectory
 
 
@@ -15,8 +10,3 @@ class MTT(Trajectory):
     Differs: the step size is positive by construction (its logarithm is learned), and the
     checkpoint is chosen on validation data.
     """
-
-    def loss(
-        self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
-    ) -> Distance:
-        return distance(student, start, target)
