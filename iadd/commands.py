@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,18 @@ Device = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="With the parameters that a search found.")]
+
+
+@app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder for the configuration.")],
+    data: Annotated[Path, typer.Option(help="Your images: one subfolder a class.")],
+) -> None:
+    """Write a benchmark's configuration for your own images, with what was found in them."""
+    from iadd.pipeline.new import new
+
+    file = new(folder, data)
+    print(f"{file}: written; next: iadd plan {shlex.quote(str(file))}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from iadd.artifacts import load_tensors
 from iadd.commands import main
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD
+from iadd.pipeline.config import load_config
 
 TINY: dict[str, Any] = {
     "benchmark": "tiny",
@@ -244,3 +245,36 @@ def test_a_results_folder_that_is_a_file(iadd: Iadd) -> None:
 def test_doctor(iadd: Iadd) -> None:
     status, out, _ = iadd("doctor")
     assert status == 0 and "torch" in out and "kernels" in out and "native passes" in out
+
+
+def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
+    for name, count in (("cat", 12), ("dog", 30)):
+        Path("my pics", name).mkdir(parents=True)
+        for k in range(count):
+            pixels = np.random.default_rng(k).integers(0, 255, (20, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path("my pics", name, f"{k}.png"))
+    status, out, _ = iadd("new", "pets", "--data", "my pics")
+    assert status == 0 and out.endswith("next: iadd plan pets/benchmark.yaml\n")
+    text = Path("pets/benchmark.yaml").read_text()
+    assert "#   cat" in text and "imbalanced" in text and "# the images are 24x20" in text
+    config = load_config("pets/benchmark.yaml")
+    assert config.datasets[0].resolution == 16 and config.ipc == (1,)
+    assert iadd("plan", "pets/benchmark.yaml")[0] == 0
+    status, _, error = iadd("new", "pets", "--data", "my pics")
+    assert status == 2 and "is there already" in error and error.count("\n") == 1
+    status, _, error = iadd("new", "other", "--data", "none")
+    assert status == 2 and error.count("\n") == 1 and not Path("other").exists()
+
+
+def test_tables_of_other_settings_are_not_shown(iadd: Iadd) -> None:
+    config = write(TINY | {"methods": {"random": None}, "seeds": 1})
+    run = ("--method", "random", "--ipc", "1")
+    for words in (("distill", *run), ("evaluate", *run), ("collect",), ("show",)):
+        assert iadd(words[0], config, *words[1:])[0] == 0
+    judged = [TINY["evaluations"][0] | {"epochs": 50}]
+    edited = write(
+        TINY | {"methods": {"random": None}, "seeds": 1, "evaluations": judged}, "e.yaml"
+    )
+    for command in ("collect", "show", "site"):
+        status, _, error = iadd(command, edited)
+        assert status == 2 and error.count("\n") == 1 and "made under" in error, error

@@ -1,17 +1,22 @@
 """The whole pipeline under Snakemake, on made-up data: complete, repeatable, killable, minimal."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from iadd.artifacts import open_tensors
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 
@@ -100,6 +105,20 @@ def test_an_evaluation_lost_is_made_again(finished: Path) -> None:
     assert "Nothing to be done" in run(finished)
 
 
+def test_every_output_of_the_last_stages_comes_back(finished: Path) -> None:
+    """Rule: what a failed `collect` or a hand took is made again, whatever the page says."""
+    results = finished / "results/smoke"
+    for lost, rules in (
+        ("leaderboard.csv", {"collect", "site"}),
+        ("traces.parquet", {"collect", "site"}),
+        ("site/accuracy.png", {"site"}),
+        ("distilled/blobs/mtt/ipc1/seed1.png", {"distill"}),
+    ):
+        kept = (results / lost).rename(results / "kept")
+        assert planned(finished) >= rules, lost
+        kept.rename(results / lost)
+
+
 def test_a_changed_parameter_reruns_only_what_depends_on_it(finished: Path) -> None:
     changed = yaml.safe_load((finished / "config.yaml").read_text())
     changed["methods"]["mtt"]["params"]["lr_img"] = 20
@@ -127,6 +146,113 @@ def test_two_clones_give_the_same_bits_and_a_kill_changes_nothing(
         runner.wait()
     run(folder)
     assert accuracies(folder).equals(accuracies(finished))
+
+
+def images(folder: Path, seed: int = 0, **classes: int) -> None:
+    generator = np.random.default_rng(seed)
+    for k, (name, count) in enumerate(classes.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = generator.integers(0, 200, (8, 8)) + 40 * k
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+
+
+def test_ones_own_images_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    """Rules: an ipc that does not fit is left out with a word and status 1; new images are seen,
+    equal ones retrain nothing; paths are quoted."""
+    folder = tmp_path / "my project (2)"
+    images(folder / "pics", rare=7, common=30)
+    source = {"name": "folder", "label": "pics", "root": "pics", "resolution": 8}
+    place(folder, datasets=[source], ipc=[1, 6], seeds=1, methods={"random": None})
+    status, out = ended(folder)
+    assert status == 1
+    assert "left out: data set pics: ipc 6 is larger than class 'rare'" in out
+    assert set(accuracies(folder)["method"]) == {"random"}
+    first = facts(folder)
+    for path in (folder / "pics").rglob("*.png"):
+        path.touch()
+    status, out = ended(folder)
+    assert "data: 1 jobs done" in out and "Nothing to be done" in out
+    assert facts(folder) == first
+    images(folder / "pics", seed=1, rare=9, common=40)
+    status, out = ended(folder)
+    assert "Nothing to be done" not in out and facts(folder)["data"] != first["data"]
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """The spec of the set distilled at ipc 1."""
+    (path,) = (folder / "results/smoke/distilled").rglob("ipc1/seed0.safetensors")
+    return open_tensors(path).spec
+
+
+def ended(folder: Path) -> tuple[int, str]:
+    done = subprocess.run(
+        command(), cwd=folder, env=environment(), text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_a_failed_job_tells_its_reason_last(tmp_path: Path) -> None:
+    experts = CONFIG["experts"] | {"recipe": {"step_size": 1e20}}
+    status, out = ended(place(tmp_path, experts=experts))
+    assert status == 1
+    *_, where, why = out.splitlines()
+    assert where.startswith("experts blobs-convnet") and why.startswith("  iadd: results/smoke")
+    assert "expert" in why and "diverged" in why and "CalledProcessError" not in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks through /proc")
+def test_a_signal_ends_the_run_and_its_jobs(tmp_path: Path) -> None:
+    params = CONFIG["methods"]["mtt"]["params"] | {"iterations": 10**6}
+    place(tmp_path, methods={"mtt": {"params": params}}, seeds=1)
+    runner = subprocess.Popen(
+        command(), cwd=tmp_path, env=environment(), text=True, stderr=subprocess.PIPE
+    )
+    log = tmp_path / "results/smoke/logs/distill/blobs/mtt/ipc1/seed0.log"
+    deadline = time.monotonic() + 120
+    while not log.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    runner.send_signal(signal.SIGTERM)
+    assert runner.stderr
+    assert runner.stderr.read().endswith("iadd: interrupted; the same command goes on from here\n")
+    assert runner.wait(30) == 128 + signal.SIGTERM
+    time.sleep(1)
+    here = [path for path in Path("/proc").glob("[0-9]*/cwd") if resolved(path) == tmp_path]
+    assert not here
+
+
+def resolved(link: Path) -> Path | None:
+    try:
+        return link.resolve()
+    except OSError:
+        return None
+
+
+def test_it_runs_from_a_wheel_in_an_empty_folder(tmp_path: Path) -> None:
+    """Rule: Snakefile, rules and profiles travel in the package."""
+    checkout, installed, folder = tmp_path / "checkout", tmp_path / "site", tmp_path / "empty"
+    checkout.mkdir()
+    for name in ("iadd", "workflow", "csrc"):
+        ignored = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    without = environment() | {"IADD_EXTENSION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run([*build, "-w", tmp_path, checkout], check=True, env=without)
+    (wheel,) = tmp_path.glob("iadd-*.whl")
+    zipfile.ZipFile(wheel).extractall(installed)
+    place(folder, seeds=1)
+    done = subprocess.run(
+        command(), cwd=folder, env=environment() | {"PYTHONPATH": str(installed)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert (folder / "results/smoke/site/index.html").exists()
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "results", ".snakemake"}
 
 
 def test_only_one_runs_a_benchmark_at_a_time(finished: Path) -> None:

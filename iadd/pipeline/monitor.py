@@ -49,14 +49,13 @@ class Monitor:
     elsewhere. `cost` forecasts a job's seconds; the sum of all is `work`. Both may come later.
     """
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, cores: int = 1) -> None:
+        self.title, self.cores = title, cores
         self.done = self.total = 0
         self.running: dict[int, Job] = {}
         self.failed: list[Job] = []
         self.errors: list[str] = []
         self.cost: Cost | None = None
-        self.cores = 1
         self.spent = 0.0
         self.work = 0.0
         self.began = self.last = time.monotonic()
@@ -79,6 +78,7 @@ class Monitor:
         kind = event["event"]
         if kind == "jobs":
             self.total = event["total"]
+            self.say(f"{self.title}: {self.total} jobs. Provided cores: {self.cores}")
         elif kind == "done":
             self.done = min(event["done"], self.total)
         elif kind == "started":

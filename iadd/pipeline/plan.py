@@ -230,10 +230,7 @@ class Plan(Layout):
         if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")
         if kind.experts:
-            spec["experts"] = {
-                **self._experts(kind.experts),
-                "count": config.experts.count,
-            }
+            spec["experts"] = self._experts(kind.experts) | {"count": config.experts.count}
         return spec
 
     def search_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:

@@ -26,11 +26,12 @@ def usable_cores() -> int:
     return max(1, int(min(allowed or 1, _quota())))
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+def _quota(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> float:
     """Cores by the quotas of this process's control groups (version 2), infinite if none."""
     least = float("inf")
     with contextlib.suppress(OSError, ValueError, IndexError):
-        own = Path("/proc/self/cgroup").read_text().split("::", 1)[1].split("\n")[0].strip("/")
+        if own is None:
+            own = Path("/proc/self/cgroup").read_text().split("::", 1)[1].split("\n")[0].strip("/")
         for folder in (root / own, *(root / own).parents):
             if not folder.is_relative_to(root):
                 break

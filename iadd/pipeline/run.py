@@ -104,7 +104,7 @@ class Child:
         """Show what happens until it ends; its status, or 128 and the signal that ended it."""
         before = {sign: signal.signal(sign, self._forward) for sign in FORWARDED}
         try:
-            with Monitor(self.title) as monitor:
+            with Monitor(self.title, self.cores) as monitor:
                 if self.title != "data":
                     threading.Thread(target=self._forecast, args=[monitor], daemon=True).start()
                 for line in self._lines(monitor):
@@ -141,7 +141,7 @@ class Child:
 
         with contextlib.suppress(ValueError):  # then there is no estimate of the time left
             forecast = Forecast(self.plan)
-            monitor.cores, monitor.cost = self.cores, forecast.seconds_of
+            monitor.cost = forecast.seconds_of
             monitor.work = sum(row.seconds for row in forecast.rows)
 
     def _finish(self, monitor: Monitor, status: int) -> int:

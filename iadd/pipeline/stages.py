@@ -196,16 +196,31 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
                     progress=progress,
                 )
             ]
-    constant: dict[str, Any] = {
+    constant = _constant(plan, run, synthetic, spec, device)
+    write_table(
+        [EvaluationRow(**constant, **row) for row in rows],
+        paths.evaluation,
+        EVALUATIONS,
+        {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)},
+    )
+    first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
+    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
+
+
+def _constant(
+    plan: Plan, run: Run, synthetic: SyntheticSet, spec: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """What all rows of a run's evaluation share."""
+    return {
         "spec_version": SPEC_VERSION,
-        "benchmark": config.benchmark,
+        "benchmark": plan.config.benchmark,
         "dataset": run.dataset,
         "ipc": run.ipc,
         "method": run.method,
         "source": "measured",
         "tuned": run.tuned,
         "reconstruction": methods.find(run.method).reconstruction,
-        "network_distill": config.network,
+        "network_distill": plan.config.network,
         "seed": run.seed,
         "label_regime": synthetic.label_kind,
         "distill_status": synthetic.status,
@@ -222,14 +237,6 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "torch_version": torch.__version__,
         "device": describe(device),
     }
-    write_table(
-        [EvaluationRow(**constant, **row) for row in rows],
-        paths.evaluation,
-        EVALUATIONS,
-        {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)},
-    )
-    first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
-    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
 
 
 def import_set(

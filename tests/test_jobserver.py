@@ -1,6 +1,8 @@
 """Warm jobs: the same work, status and streams as cold ones, and they die with their client."""
 
 import os
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -82,6 +84,46 @@ def test_a_killed_client_takes_its_job_along(address: str, tmp_path: Path) -> No
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_half_a_message_is_ignored(address: str) -> None:
+    for words in (b"", struct.pack("!Q", 100) + b"{"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as half:
+            half.connect(address)
+            if words:
+                socket.send_fds(half, [words[:8]], [0, 1, 2])
+                half.sendall(words[8:])
+    assert client(address, "fail").wait(60) == 3
+
+
+def test_a_temporary_folder_too_long_for_a_socket(tmp_path: Path) -> None:
+    """Rule: batch systems set long ones; the socket lies elsewhere."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(long)},
+    )  # fmt: skip
+    assert holder.stdout and holder.stdin
+    assert holder.stdout.readline().startswith("/tmp/iadd-")
+    holder.stdin.close()
+    assert holder.wait(60) == 0 and not list(long.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's end")
+def test_a_killed_owner_takes_server_and_jobs_along(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout
+    job = client(holder.stdout.readline().strip(), "sleep", cwd=tmp_path)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    holder.kill()
+    assert job.wait(10) == jobserver.CUT_OFF
 
 
 def test_without_a_server_the_command_works_itself(tmp_path: Path) -> None:

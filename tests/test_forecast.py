@@ -1,0 +1,84 @@
+"""Forecast: complete, for any precision, the same number of jobs as the graph has."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_plan import plain, plan
+
+from iadd.pipeline.config import parse_config
+from iadd.pipeline.forecast import Forecast, print_plan
+from iadd.pipeline.plan import Plan
+
+GRADIENT = {"iterations": 10, "batch_real": 8, "outer_steps": 3}
+
+
+def rows(p: Plan) -> dict[str, Any]:
+    return {row.stage: row for row in Forecast(p).rows}
+
+
+def test_searches_and_tuned_runs_are_in_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = rows(plan(search={"methods": ["mtt"], "trials": 9}))
+    assert found["search mtt"].jobs == 2 and found["distill mtt, tuned"].jobs == 2 * 3
+    assert found["evaluate mtt, tuned"].jobs == 2 * 3 and found["data"].jobs == 1
+    assert found["search mtt"].seconds > found["distill mtt"].seconds > 0
+    more = rows(plan(search={"methods": ["mtt"], "trials": 90, "scheduler": "none"}))
+    assert more["search mtt"].seconds > 2 * found["search mtt"].seconds
+    assert not Path("results").exists()
+
+
+def test_validations_and_inner_epochs_cost_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seconds = []
+    for changes in ({}, {"validations": 50}, {"inner_epochs": 500}):
+        base = {"validations": 1, "inner_epochs": 0} | GRADIENT | changes
+        seconds.append(Forecast(plan(methods={"dc": {"params": base}})))
+    forecasts = seconds
+    first = forecasts[0]
+    for other in forecasts[1:]:
+        other._rates = first._rates  # the same measurement
+        assert other.distill_seconds("blobs", "dc", 1) > 1.5 * first.distill_seconds(
+            "blobs", "dc", 1
+        )
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_plan_for_a_card_needs_none(
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    print_plan(plan(precision=precision))
+    assert f"core hours on this machine's CPU (not {precision})" in capsys.readouterr().out
+
+
+def test_data_are_checked_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="data set blobs: ipc 500 is larger than class"):
+        print_plan(plan(ipc=[500]))
+    Path("x").mkdir()
+    missing = plain(datasets=[{"name": "folder", "root": "x", "resolution": 8}])
+    with pytest.raises(ValueError, match="x"):
+        print_plan(Plan(parse_config(missing, "c")))
+
+
+def test_a_jobs_cost_is_found_by_rule_and_wildcards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    p = plan()
+    forecast = Forecast(p)
+    shard = {"folder": p.experts_folder("blobs").name, "shard": "0"}
+    run = {"dataset": "blobs", "method": "mtt", "ipc": "1", "seed": "0", "tuned": ""}
+    for rule, wildcards in (("experts", shard), ("distill", run), ("evaluate", run)):
+        assert forecast.seconds_of(rule, wildcards) > 0
+    assert forecast.seconds_of("collect", {}) == 0

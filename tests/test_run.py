@@ -1,0 +1,123 @@
+"""`iadd run`: what it refuses, what it shows, which cores and whose lock."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from test_plan import plan
+
+from iadd.pipeline import processes
+from iadd.pipeline.monitor import Monitor, job_name, reason
+from iadd.pipeline.run import locked, refuse_overrides
+
+
+@pytest.mark.parametrize(
+    "word", ["--config", "-C", "--configfile=x.yaml", "--configfiles", "--conf"]
+)
+def test_what_would_change_the_graph_and_not_the_jobs_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="jobs read the benchmark's file"):
+        refuse_overrides(["--keep-going", word, "seed=7"])
+    refuse_overrides(["--cores", "2", "--conda-prefix", "x", "-n"])
+
+
+def event(kind: str, job: int, seed: int, log: str = "") -> dict[str, Any]:
+    wildcards = {"dataset": "digits", "method": "mtt", "ipc": "1", "seed": str(seed), "tuned": ""}
+    return {"event": kind, "job": job, "rule": "distill", "wildcards": wildcards, "log": [log]}
+
+
+def test_the_line_tells_jobs_names_and_the_time_left() -> None:
+    with Monitor("digits", cores=2) as monitor:
+        monitor.handle({"event": "jobs", "total": 4})
+        monitor.handle(event("started", 1, 0))
+        monitor.handle(event("started", 2, 1))
+        assert monitor.line() == (
+            "digits: 0 of 4 jobs done; running: "
+            "distill mtt digits ipc1 seed0, distill mtt digits ipc1 seed1"
+        )
+        monitor.cost, monitor.work = (lambda rule, wildcards: 10.0), 40.0
+        assert monitor.line().startswith("digits: 0 of 4 jobs done, about 0:20 left")
+        monitor.began = time.monotonic() - 30  # one job of four took half a minute
+        monitor.handle(event("finished", 1, 0))
+        monitor.handle({"event": "done", "done": 1})
+        assert monitor.line() == (
+            "digits: 1 of 4 jobs done, about 1:30 left; running: distill mtt digits ipc1 seed1"
+        )
+    assert job_name("distill", {"method": "mtt", "tuned": "-tuned"}) == "distill mtt tuned"
+
+
+def test_without_a_terminal_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with Monitor("digits") as monitor:
+        monitor.handle({"event": "jobs", "total": 600})
+        for k in range(600):
+            monitor.handle({"event": "done", "done": k})
+            monitor.handle({"event": "text", "level": 20, "text": "Execute 1 jobs..."})
+    assert capsys.readouterr().err == "digits: 600 jobs. Provided cores: 1\n"
+
+
+def test_the_jobs_own_reasons_come_last(tmp_path: Path) -> None:
+    """Rule: not Snakemake's CalledProcessError, and a reason that many jobs share only once."""
+    monitor = Monitor("digits")
+    for k, text in enumerate(["a\niadd: too few\n\n", "iadd: too few", ""]):
+        (tmp_path / f"{k}.log").write_text(text)
+        monitor.handle(event("failed", k, k, str(tmp_path / f"{k}.log")))
+    assert monitor.reasons() == [
+        "digits: 3 jobs failed",
+        f"distill mtt digits ipc1 seed0 and 1 more ({tmp_path}/0.log):",
+        "  iadd: too few",
+        f"distill mtt digits ipc1 seed2 ({tmp_path}/2.log):",
+        "  ended without a word: killed, perhaps for want of memory",
+    ]
+    assert reason([str(tmp_path / "none")]).startswith("ended without a word")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    code += "from iadd.pipeline.processes import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_a_containers_quota_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = tmp_path / "a" / "b"
+    group.mkdir(parents=True)
+    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
+    (group / "cpu.max").write_text("max 100000\n")
+    assert processes._quota(tmp_path, own="a/b") == 1.5
+    assert processes._quota(tmp_path, own="c") == float("inf")
+    monkeypatch.setattr(processes, "_quota", lambda: 0.5)
+    assert processes.usable_cores() == 1
+
+
+def refused(message: str) -> None:
+    with pytest.raises(ValueError, match=message), locked(plan()):
+        pass
+
+
+def test_a_benchmark_is_run_once_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("iadd.pipeline.run.PATIENCE", 0.2)
+    with locked(plan()):
+        refused("benchmark 'b' is being run by another process")
+    with locked(plan()):
+        pass
+
+
+def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule: no traceback of flock where there is none; a file with the holder's number does."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr("iadd.pipeline.run.PATIENCE", 0.2)
+    with locked(plan()):
+        assert Path("results/.b.pid").exists()
+        refused("being run by another process")
+    assert not Path("results/.b.pid").exists()
