@@ -215,9 +215,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ValueError as error:
-        print(f"iadd: {_one_line(error)}", file=sys.stderr)
+        print("iadd:", *str(error).split(), file=sys.stderr)
         sys.exit(2)
-
-
-def _one_line(error: ValueError) -> str:
-    return " ".join(str(error).split())

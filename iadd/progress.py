@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,12 +45,7 @@ class Progress:
             self.task = self.bar.add_task(self.title, total=None, rate="", note="")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar:
             self.bar.stop()
 
@@ -67,8 +61,5 @@ class Progress:
         elif now - self.last > SECONDS:
             self.last = now
             left = (total - done) / rate
-            print(
-                f"{self.title}: {done}/{total} {rate:.2f}/s, {left:.0f} s left, {note}",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"{self.title}: {done}/{total} {rate:.2f}/s, {left:.0f} s left, {note}"
+            print(told, file=sys.stderr, flush=True)

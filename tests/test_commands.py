@@ -1,5 +1,6 @@
 """The command line: bad input ends in one line and status 2, and leaves nothing half-written."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,16 @@ def folder(classes: dict[str, int]) -> dict[str, Any]:
 def test_a_folder_of_images_is_distilled(iadd: Iadd) -> None:
     config = write(folder({"a": 20, "b": 20}))
     assert iadd("distill", config, "--method", "random", "--ipc", "1")[0] == 0
+
+
+def test_data_are_prepared_by_hand_where_a_file_system_has_no_locks(
+    iadd: Iadd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    assert iadd("distill", write(TINY), "--method", "random", "--ipc", "1")[0] == 0
 
 
 def test_an_empty_class_and_an_unreadable_image(iadd: Iadd) -> None:

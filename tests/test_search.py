@@ -30,7 +30,7 @@ pytest.importorskip("optuna")
 
 
 from iadd.search import figure, search
-from iadd.search.proposals import propose, with_grid
+from iadd.search.proposals import propose
 from iadd.search.storage import State, Trial, trial_of
 from iadd.search.trial import measure
 from iadd.search.tune import _CardHours, _Past, _Proposals, _Recorder, scheduler_of
@@ -60,18 +60,14 @@ SPACE: Any = {
 }
 
 
-def test_the_default_is_the_first_point_then_the_recipes_then_the_grid() -> None:
+def test_the_default_is_the_first_point_then_the_recipes() -> None:
     keep: Any = dict.fromkeys(("lr_lr", "step_size", "expert_epochs", "max_start"))
     space = {"mtt": keep | {"unrolled_steps": [2, 3], "lr_img": {"log": [1, 100]}}}
-    config = plan_of(searcher="grid", space=space, points={"mtt": [{"lr_img": 7.0}]}).config
-    points = with_grid(config.points("mtt", 1), "mtt", config.space("mtt", 1), config.search)
-    assert points[0] == {"unrolled_steps": 3, "lr_img": 30}
-    assert points[1] == {"unrolled_steps": 3, "lr_img": 7.0}
-    grid = {(p["unrolled_steps"], round(p["lr_img"], 6)) for p in points[2:]}
-    assert grid == {(j, lr) for j in (2, 3) for lr in (1.0, 10.0, 100.0)}
-    few = config.search.model_copy(update={"trials": 5})
-    with pytest.raises(ValueError, match="grid of mtt has 6 points, 5 trials are allowed"):
-        with_grid([], "mtt", config.space("mtt", 1), few)
+    config = plan_of(space=space, points={"mtt": [{"lr_img": 7.0}]}).config
+    assert config.points("mtt", 1) == [
+        {"unrolled_steps": 3, "lr_img": 30},
+        {"unrolled_steps": 3, "lr_img": 7.0},
+    ]
 
 
 def searched(state: State, upto: int) -> None:
@@ -402,9 +398,11 @@ def test_cards_are_shared_and_a_figure_that_fails_does_not_cost_the_winner(
     monkeypatch.setattr(figure, "importance", fail)
     monkeypatch.setattr(figure, "picture", fail)
     plan = plan_of(gpus=0.5, trials=4, scheduler="none", memory_mb=100)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ValueError, match=r"trial asks for .* gpu, Ray has 0"):
-        search(plan, "blobs", "mtt", 1, cards=0)
-    out = search(plan, "blobs", "mtt", 1, workers=4, cpus=4, cards=1)
+        search(plan, "blobs", "mtt", 1)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    out = search(plan, "blobs", "mtt", 1, workers=4)
     assert json.loads(out.read_text())["importance"] == {}
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().err

@@ -15,7 +15,7 @@ from iadd.pipeline.search_space import points_of, space_of
         ({"methods": ["random"]}, "method random has nothing to tune"),
         ({"methods": ["mtx"]}, "unknown method 'mtx'"),
         ({"methods": ["dm"], "space": {}}, "dm is not in methods"),
-        ({"searcher": "bohb"}, "search.searcher: .*'tpe', 'random' or 'grid'"),
+        ({"searcher": "bohb"}, "search.searcher: .*'tpe' or 'random'"),
         ({"scheduler": "pbt"}, "search.scheduler: .*'asha', 'median' or 'none'"),
         ({"trials": 0}, "search.trials: .*greater than or equal to 1"),
         ({"rung": 3}, "unknown key"),

@@ -13,7 +13,7 @@ from iadd.artifacts.identity import (
     spec_hash,
 )
 from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors
-from iadd.artifacts.writing import atomic_write, replacing
+from iadd.artifacts.writing import atomic_write, locked, replacing
 
 __all__ = [
     "SPEC_VERSION",
@@ -23,6 +23,7 @@ __all__ = [
     "canonical_json",
     "first_difference",
     "load_tensors",
+    "locked",
     "replacing",
     "save_tensors",
     "source_hash",

@@ -65,3 +65,36 @@ def atomic_write(path: str | Path, content: bytes) -> None:
     """Write bytes to a file, whole or not at all (see `replacing`)."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def locked(path: Path, refused: str = "", patience: float = -1) -> Iterator[None]:
+    """Hold a lock file, which the kernel takes back from a killed process and its children.
+
+    On file systems without locks a file with the process's number does it.
+
+    Args:
+        path: the lock file; its folder is made.
+        refused: what is said where another process holds it.
+        patience: seconds to wait for that process; -1: for ever.
+
+    Raises:
+        ValueError: `refused`, or a folder that cannot be written.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(path).acquire(timeout=patience)
+        except OSError as error:
+            if isinstance(error, Timeout):
+                raise
+            held = SoftFileLock(path.with_suffix(".pid")).acquire(timeout=patience)
+    except Timeout:
+        raise ValueError(refused) from None
+    except OSError as error:
+        where = path.parent.absolute()
+        raise ValueError(f"{where}: cannot be written ({error.strerror})") from None
+    with held:
+        yield

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from iadd.artifacts import locked
 from iadd.pipeline import jobserver
 from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
@@ -54,7 +55,8 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     cores = cores or usable_cores()
     arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
     arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
-    with locked(plan):
+    refused = f"benchmark {plan.root.name!r} is being run by another process"
+    with locked(plan.root.with_name(f".{plan.root.name}.lock"), refused, PATIENCE):
         _environment()
         if not {"--executor", "-e"} & set(options) and "--profile" not in options:
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
@@ -187,40 +189,6 @@ def _profile(options: Sequence[str]) -> list[str]:
         if name or option == "--executor":
             return []
     return ["--profile", str(WORKFLOW / "profiles" / "default")]
-
-
-@contextlib.contextmanager
-def locked(plan: Plan) -> Iterator[None]:
-    """Hold a benchmark's lock, which the kernel takes back from a killed process and its children.
-
-    On file systems without locks a file with the process's number does it.
-    """
-    from filelock import FileLock, SoftFileLock, Timeout
-
-    path, benchmark = (
-        plan.root.parent / f".{plan.root.name}.lock",
-        plan.root.name,
-    )
-    refused = f"benchmark {benchmark!r} is being run by another process"
-    try:
-        plan.root.parent.mkdir(exist_ok=True)
-        path.touch()
-    except OSError as error:
-        where = plan.root.parent.absolute()
-        raise ValueError(f"{where}: cannot be written ({error.strerror})") from None
-    lock: FileLock | SoftFileLock = FileLock(path)
-    try:
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except OSError as error:
-            if isinstance(error, Timeout):
-                raise
-            lock = SoftFileLock(path.with_suffix(".pid"))
-            lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        raise ValueError(refused) from None
-    with lock:
-        yield
 
 
 def _environment() -> None:

@@ -21,7 +21,7 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     methods: tuple[str, ...] = Field((), description="Methods that are tuned.")
-    searcher: Literal["tpe", "random", "grid"] = Field("tpe", description="Who proposes settings.")
+    searcher: Literal["tpe", "random"] = Field("tpe", description="Who proposes settings.")
     scheduler: Literal["asha", "median", "none"] = Field(
         "asha", description="Ray's scheduler that stops trials early."
     )
@@ -46,7 +46,6 @@ class SearchConfig(BaseModel):
     finalists: int = Field(3, ge=1, description="Best trials judged again, beside the default.")
     confirm_seeds: int = Field(3, ge=1, description="Fresh distillations of each finalist.")
     confirm_networks: int = Field(5, ge=1, description="Validation networks of each of them.")
-    grid: int = Field(3, ge=2, description="Values of a range, where the searcher is `grid`.")
     points: dict[str, list[dict[str, Any]]] = Field(
         default_factory=dict, description="Further recipes tried right after the default."
     )

@@ -12,7 +12,7 @@ import torch
 
 from iadd import data, methods
 from iadd.api import Validation, run_distillation, synthetic_set
-from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked
 from iadd.devices import describe, peak_bytes
 from iadd.experts import Experts, expert_spec, record_shard
 from iadd.networks import Network, build_network
@@ -46,17 +46,11 @@ def prepare(plan: Plan, key: str) -> None:
 
 def open_data(plan: Plan, key: str, device: torch.device = CPU) -> data.Dataset:
     """One prepared data set on a device; by hand it is prepared when it is first asked for."""
-    from filelock import FileLock
-
     paths = plan.data(key)
     if not paths.about.exists():
-        try:
-            paths.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(paths.folder.with_name(f".{key}.lock")):
-                if not paths.about.exists():
-                    prepare(plan, key)
-        except OSError as error:
-            raise ValueError(f"{paths.folder}: cannot be written ({error.strerror})") from None
+        with locked(paths.folder.with_name(f".{key}.lock")):
+            if not paths.about.exists():
+                prepare(plan, key)
     return data.open_dataset(paths.folder, device)
 
 

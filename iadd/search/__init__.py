@@ -26,7 +26,6 @@ from iadd.pipeline import stages
 from iadd.pipeline.config import Config
 from iadd.pipeline.plan import Plan, Run
 from iadd.search.cluster import cluster
-from iadd.search.proposals import with_grid
 from iadd.search.trial import Task
 from iadd.search.winner import judge, write
 
@@ -44,8 +43,6 @@ def search(
     *,
     workers: int | None = None,
     address: str | None = None,
-    cards: int | None = None,
-    cpus: float | None = None,
 ) -> Path:
     """Find a method's parameters; writes the winner (JSON), its trials (Parquet) and a picture.
 
@@ -53,7 +50,6 @@ def search(
         plan: of a benchmark whose `search.methods` names the method.
         workers: trials side by side; default: the benchmark's. On a cluster this may be all nodes.
         address: a Ray cluster, host:port or `auto`; None: a runtime of our own.
-        cards, cpus: what our own runtime may count on; default: all cards, what the workers ask.
 
     Raises:
         ValueError: the method is not tuned here; no experts; the address does not answer; the
@@ -66,7 +62,7 @@ def search(
     text = canonical_json(config.model_dump(mode="json"))
     task = Task(text, str(Path.cwd()), dataset, method, ipc)
     state, space = task.state, config.space(method, ipc)
-    points = with_grid(config.points(method, ipc), method, space, wanted)
+    points = config.points(method, ipc)
     plain = config.model_copy(update={"precision": Config.model_fields["precision"].default})
     problem = stages.problem(Plan(plain), dataset, method, ipc)  # what is missing shows in one line
     methods.find(method)(config.params(method, ipc), problem)
@@ -74,9 +70,8 @@ def search(
     with state.lock():
         spec = plan.search_spec(dataset, method, ipc)
         state.claim({key: value for key, value in spec.items() if key != "budget"})
-        devices = torch.cuda.device_count() if cards is None else cards
-        own = cpus or workers * wanted.cpus
-        with cluster(state.folder, own, devices, address) as there:
+        share = workers * wanted.cpus, torch.cuda.device_count()
+        with cluster(state.folder, *share, address) as there:
             from iadd.search.tune import run_trials
 
             _check_room(resources, there)
@@ -86,7 +81,7 @@ def search(
 
 
 def _check_installed() -> None:
-    for needed in ("ray", "optuna", "filelock"):
+    for needed in ("ray", "optuna"):
         if importlib.util.find_spec(needed) is None:
             raise ValueError(f"{needed} is not installed here: pip install 'iadd[search]'")
 
@@ -94,7 +89,7 @@ def _check_installed() -> None:
 def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
     """What Ray counts a trial as; memory keeps trials from being packed until they run out."""
     wanted = plan.config.search
-    peak = (wanted.memory_mb or 0) * 2**20 or trial_bytes(problem)
+    peak = (wanted.memory_mb or 0) * 2**20 or _trial_bytes(problem)
     resources = {"cpu": wanted.cpus, "memory": float(peak)}
     if wanted.gpus:
         share = wanted.gpus
@@ -105,11 +100,11 @@ def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
     return resources
 
 
-def trial_bytes(problem: methods.Problem, steps: int = 100) -> int:
-    """An estimate of a trial's peak memory: the program, the data, O(steps * P) of unrolling."""
+def _trial_bytes(problem: methods.Problem) -> int:
+    """An estimate of a trial's peak memory: the program, the data, O(J P) of 100 unrolled steps."""
     images = problem.dataset.train.images
     data = images.numel() * images.element_size()
-    return BASE_BYTES + 2 * data + 4 * problem.network.num_parameters * (steps + 16)
+    return BASE_BYTES + 2 * data + 4 * problem.network.num_parameters * (100 + 16)
 
 
 def _check_room(resources: dict[str, float], there: dict[str, Any]) -> None:

@@ -50,24 +50,21 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     told = address is not None and _has_token() and "RAY_AUTH_MODE" not in os.environ
     if told:
         os.environ["RAY_AUTH_MODE"] = "token"
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise ValueError("ray is not installed here: pip install 'iadd[search]'") from None
+    ray: Any = importlib.import_module("ray")
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # we tell what failed and why
     temporary = temporary_root(state)
-    common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
             # Ray counts the machine's cores, not the job's share; without "local" it would join
             # whatever cluster it finds, and without the loopback address listen on the network.
             own = {"num_cpus": cpus, "num_gpus": cards, "object_store_memory": OBJECT_STORE}
             where = {"_temp_dir": str(temporary / "r"), "_node_ip_address": "127.0.0.1"}
-            ray.init(address="local", **where, **own, **common)
+            ray.init(address="local", include_dashboard=False, **where, **own, **quiet)
         else:
             _check_answers(address)
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"Ray address {address!r}: no cluster there ({reason})") from None

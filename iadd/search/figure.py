@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iadd.methods import Space
-from iadd.search.proposals import suggest
+from iadd.search.proposals import distributions
 from iadd.search.storage import Trial
 
 if TYPE_CHECKING:
@@ -23,15 +23,14 @@ FEWEST = 8
 def _study(trials: Sequence[Trial], space: Space) -> Study:
     """The trials for a figure: one that was stopped counts with what it had reached."""
     import optuna
+    from optuna.trial import create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")
+    study, over = optuna.create_study(direction="maximize"), distributions(space)
     for trial in trials:
         if trial.rungs:
-            study.enqueue_trial(trial.settings)
-            asked = study.ask()
-            suggest(asked, space)
-            study.tell(asked, trial.best)
+            params = trial.settings
+            study.add_trial(create_trial(params=params, distributions=over, value=trial.best))
     return study
 
 

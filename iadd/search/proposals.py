@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iadd.methods import Space
-from iadd.pipeline.search_space import SearchConfig
 from iadd.seeds import seed_for
 
 if TYPE_CHECKING:
-    from optuna.trial import BaseTrial, FrozenTrial
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 STARTUP = 8
 """Trials before TPE has seen enough to propose; until then settings are drawn at random."""
@@ -21,39 +19,26 @@ DIGITS = 4
 """Significant digits of a proposed float: more would say nothing, and read badly."""
 
 
-def with_grid(
-    points: list[dict[str, Any]], method: str, space: Space, search: SearchConfig
-) -> list[dict[str, Any]]:
-    """The first points, and those of the grid where one is asked for; ValueError if too many."""
-    if search.searcher != "grid":
-        return points
-    axes = [_grid(over, search.grid) for over in space.values()]
-    count = math.prod(map(len, axes))
-    if count > search.trials:
-        raise ValueError(
-            f"search.trials: the grid of {method} has {count} points, "
-            f"{search.trials} trials are allowed; fewer parameters, choices or more trials"
-        )
-    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
-    return points + [point for point in grid if point not in points]
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """A search space in Optuna's terms."""
+    from optuna import distributions as optuna
 
+    def one(over: Any) -> BaseDistribution:
+        if isinstance(over, list):
+            return optuna.CategoricalDistribution(over)
+        kind, low, high = over
+        if kind == "int":
+            return optuna.IntDistribution(low, high)
+        return optuna.FloatDistribution(low, high, log=kind == "log")
 
-def _grid(over: Any, count: int) -> list[Any]:
-    if isinstance(over, list):
-        return over
-    kind, low, high = over
-    if kind == "log":
-        ratio = math.log(high / low) / (count - 1)
-        return [low, *(low * math.exp(ratio * k) for k in range(1, count - 1)), high]
-    values = [low + (high - low) * k / (count - 1) for k in range(count)]
-    return sorted({round(v) for v in values}) if kind == "int" else values
+    return {name: one(over) for name, over in space.items()}
 
 
 def propose(
     names: tuple[object, ...],
     searcher: str,
     space: Space,
-    points: Sequence[dict[str, Any]],
+    points: Sequence[Mapping[str, Any]],
     trials: Sequence[FrozenTrial],
 ) -> FrozenTrial:
     """The next trial, ready to be added to a study as running.
@@ -68,37 +53,24 @@ def propose(
     """
     import optuna
 
-    number = len(trials)
-    seed = seed_for(*names, "propose", number) % 2**32
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of features that Optuna calls experimental
-        sampler: Any = optuna.samplers.RandomSampler(seed=seed)
-        if searcher == "tpe":  # running trials count as bad, or all workers would try the same
-            sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=STARTUP, constant_liar=True
-            )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials(trials)
-        if number < len(points):
-            study.enqueue_trial(points[number])
-        trial = study.ask()
-        suggest(trial, space)
-    params, over = trial.params, trial.distributions
-    if number >= len(points):
+    number, over = len(trials), distributions(space)
+    if number < len(points):
+        params = dict(points[number])
+    else:
+        seed = seed_for(*names, "propose", number) % 2**32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of features that Optuna calls experimental
+            sampler: Any = optuna.samplers.RandomSampler(seed=seed)
+            if searcher == "tpe":  # running trials count as bad, or all workers would try the same
+                sampler = optuna.samplers.TPESampler(
+                    seed=seed, n_startup_trials=STARTUP, constant_liar=True
+                )
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            study.add_trials(trials)
+            params = study.ask(over).params
         params = {name: _cut(value, over[name]) for name, value in params.items()}
     running = optuna.trial.TrialState.RUNNING
     return optuna.trial.create_trial(state=running, params=params, distributions=over)
-
-
-def suggest(trial: BaseTrial, space: Space) -> None:
-    """Have a trial draw a value of every parameter."""
-    for name, over in space.items():
-        if isinstance(over, list):
-            trial.suggest_categorical(name, over)
-        elif over[0] == "int":
-            trial.suggest_int(name, *over[1:])
-        else:
-            trial.suggest_float(name, *over[1:], log=over[0] == "log")
 
 
 def _cut(value: Any, over: Any) -> Any:

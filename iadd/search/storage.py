@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iadd.artifacts import atomic_write, canonical_json, spec_hash
+from iadd.artifacts import atomic_write, canonical_json, locked, spec_hash
 
 if TYPE_CHECKING:
+    import optuna
     from optuna import Study
     from optuna.trial import FrozenTrial
 
@@ -41,23 +41,20 @@ class Trial:
     node: str = ""
     seed: int = 0
 
-    def _highest(self, column: int) -> Any:
-        return max((rung[column] for rung in self.rungs), default=0)
-
     @property
     def iteration(self) -> int:
         """How far it came."""
-        return int(self._highest(0))
+        return int(max((rung[0] for rung in self.rungs), default=0))
 
     @property
     def best(self) -> float:
         """The best accuracy so far: that of the images that the run would keep."""
-        return float(self._highest(1))
+        return float(max((rung[1] for rung in self.rungs), default=0))
 
     @property
     def seconds(self) -> float:
         """What it cost."""
-        return float(self._highest(2))
+        return float(max((rung[2] for rung in self.rungs), default=0))
 
     @property
     def key(self) -> str:
@@ -72,29 +69,11 @@ class State:
         self.folder = folder
         self.journal = folder / "trials.log"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for one process; it is free again when that process dies."""
-        from filelock import FileLock, SoftFileLock, Timeout
-
-        lock: FileLock | SoftFileLock = FileLock(self.folder / ".lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except OSError as error:  # a file system without locks
-                if isinstance(error, Timeout):
-                    raise
-                lock = SoftFileLock(self.folder / ".pid")
-                lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{self.folder}: another process is searching there") from None
-        except OSError as error:
-            raise ValueError(f"{self.folder}: cannot be written ({error.strerror})") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return locked(
+            self.folder / ".lock", f"{self.folder}: another process is searching there", 0
+        )
 
     def claim(self, spec: dict[str, Any]) -> None:
         """Take the folder for a search; trials that another spec left there are removed."""
@@ -145,32 +124,31 @@ class State:
 
     def note(self, number: int, result: dict[str, Any]) -> None:
         """Note a rung that a trial reported; what a resumed trial tells again is noted once."""
-        from optuna.trial import Trial as Handle
-
-        frozen, iteration = self.study.get_trials(deepcopy=False)[number], result["iteration"]
-        rungs = frozen.user_attrs.get("rungs", [])
+        frozen, handle = self._trial(number)
+        rungs, iteration = frozen.user_attrs.get("rungs", []), result["iteration"]
         if result["measured"] is None or any(rung[0] == iteration for rung in rungs):
             return
-        handle = Handle(self.study, frozen._trial_id)
         if iteration not in frozen.intermediate_values:
             handle.report(result["accuracy"], iteration)
-        place = {"device": result["device"], "node": result["node"]}
-        if frozen.user_attrs.get("place") != place:
-            handle.set_user_attr("place", place)
+        handle.set_user_attr("place", {"device": result["device"], "node": result["node"]})
         handle.set_user_attr("rungs", [*rungs, [iteration, result["measured"], result["seconds"]]])
 
-    def end(self, number: int, status: str, reason: str = "") -> None:
+    def end(self, number: int, status: str) -> None:
         """Note that a trial has ended, and how; one that was stopped has its last rung's value."""
-        from optuna.trial import Trial as Handle
         from optuna.trial import TrialState
 
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        handle = Handle(self.study, frozen._trial_id)
-        handle.set_user_attr("reason", reason)
+        frozen, handle = self._trial(number)
         handle.set_user_attr("status", status)
         how = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status)
         self.study.tell(number, None if how else trial_of(frozen).best, state=how)
         self.checkpoint(number).unlink(missing_ok=True)
+
+    def _trial(self, number: int) -> tuple[FrozenTrial, optuna.Trial]:
+        """A trial as it was noted, and what takes further notes."""
+        import optuna
+
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        return frozen, optuna.Trial(self.study, frozen._trial_id)
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:

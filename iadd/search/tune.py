@@ -32,19 +32,18 @@ def run_trials(
     """Run all trials of a search that have not ended; those that were cut off go on first."""
     search, known = task.plan.config.search, state.trials()
     ended = [trial for trial in known if trial.status != RUNNING]
-    count = len(points) if search.searcher == "grid" else search.trials
     spent = sum(trial.seconds for trial in known) / workers
-    if len(ended) >= count or (search.seconds is not None and spent >= search.seconds):
+    if len(ended) >= search.trials or (search.seconds is not None and spent >= search.seconds):
         return
     storage = state.folder / "ray"  # never read again: what counts is in Optuna's storage
-    shutil.rmtree(storage, ignore_errors=True)
+    shutil.rmtree(storage, ignore_errors=True)  # a killed search left it
     with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}") as progress:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, task=task), resources),
             tune_config=tune.TuneConfig(
                 search_alg=_Proposals(task, state, space, points),
                 scheduler=scheduler_of(task, ended),
-                num_samples=count - len(ended),
+                num_samples=search.trials - len(ended),
                 max_concurrent_trials=workers,
                 reuse_actors=True,  # a worker imports torch and opens the data once
                 time_budget_s=search.seconds and max(1.0, search.seconds - spent),
@@ -54,7 +53,7 @@ def run_trials(
                 storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=search.retries),
                 stop=_CardHours(search.gpu_hours, resources.get("gpu", 0.0), known),
-                callbacks=[_Recorder(state, count, progress)],
+                callbacks=[_Recorder(state, search.trials, progress)],
                 verbose=0,
             ),
         )
@@ -110,10 +109,10 @@ class _Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         reason = (str(trial.get_error() or "").strip().splitlines() or ["lost"])[-1]
         print(f"trial {trial.config['number']} failed: {reason}", file=sys.stderr)
-        self.end(trial, "failed", reason)
+        self.end(trial, "failed")
 
-    def end(self, trial: Any, status: str, reason: str = "") -> None:
-        self.state.end(trial.config["number"], status, reason)
+    def end(self, trial: Any, status: str) -> None:
+        self.state.end(trial.config["number"], status)
         trials = self.state.trials()
         done, best = sum(t.status != RUNNING for t in trials), max(t.best for t in trials)
         self.progress(done, self.count, f"best {100 * best:.1f} % on validation")
@@ -126,23 +125,21 @@ def scheduler_of(task: Task, ended: list[Trial]) -> Any:
     first ones pass for want of peers and equal accuracies all pass: more go on than that share.
     """
     search, end = task.plan.config.search, task.params({}).updates
+    scheduler: Any
     if search.scheduler == "none":
-        plain: Any = FIFOScheduler
-        return plain()
+        scheduler = FIFOScheduler
+        return scheduler()
     first_rung = max(1, end // search.rungs)
     common = {"time_attr": "iteration", "metric": METRIC, "mode": "max", "grace_period": first_rung}
-    scheduler: Any
     if search.scheduler == "asha":  # max_t beyond the end: a trial that comes there is not stopped
         scheduler = ASHAScheduler(**common, max_t=end + 1, reduction_factor=search.reduction)
     else:
         scheduler = MedianStoppingRule(**common, min_samples_required=3)
     for trial in ended:
-        past, best = _Past(trial.number), 0.0
-        result: dict[str, Any] = {}
+        past, result = _Past(trial.number), {METRIC: 0.0}
         scheduler.on_trial_add(past, past)
         for iteration, accuracy, _ in trial.rungs:
-            best = max(best, accuracy)
-            result = {"iteration": iteration, METRIC: best}
+            result = {"iteration": iteration, METRIC: max(result[METRIC], accuracy)}
             scheduler.on_trial_result(past, past, result)
         if trial.rungs and trial.status != "stopped":  # Ray tells the last once more at the end
             scheduler.on_trial_result(past, past, result)

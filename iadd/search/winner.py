@@ -6,11 +6,12 @@ import base64
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, source_hash
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
 from iadd.methods import Space
 from iadd.progress import Progress
 from iadd.search.storage import RUNNING, State, Trial
@@ -73,8 +74,7 @@ def verdict(task: Task, trials: list[Trial], finalists: list[list[Trial]]) -> di
         )
     best: dict[str, Any] = max(judged, key=lambda finalist: finalist["mean"])
     params = task.params(best["settings"])
-    spent, full = sum(t.iteration for t in trials), len(trials) * params.updates
-    statuses = [t.status for t in trials]
+    spent = sum(t.iteration for t in trials)
     return {
         "trial": best["trial"],
         "settings": best["settings"],
@@ -82,13 +82,11 @@ def verdict(task: Task, trials: list[Trial], finalists: list[list[Trial]]) -> di
         "validation": {"winner": best, "default": judged[0], "finalists": judged},
         "evidence": {
             "trials": len(trials),
-            "statuses": {status: statuses.count(status) for status in sorted({*statuses})},
+            "statuses": dict(sorted(Counter(t.status for t in trials).items())),
             "iterations": spent,
-            "iterations_full": full,
-            "iterations_share": spent / max(1, full),
+            "iterations_share": spent / max(1, len(trials) * params.updates),
             "seconds": sum(t.seconds for t in trials),
             "confirm_seconds": sum(t.seconds for again in finalists for t in again),
-            "source": source_hash(sorted(Path(__file__).parent.glob("*.py")))[:16],
         },
     }
 
