@@ -62,14 +62,16 @@ def run_distillation(
     Args:
         params: the method's, as its `Params` or as plain data.
         seeds: the run's, named without its method.
-        validation: the probe; None: the images after the last update are kept, unmeasured.
+        validation: the probe; without it, or without validation images, the last sound images are
+            kept, unmeasured.
         spec: all that the result depends on: a checkpoint of any other spec is ignored.
         progress: hears (updates done, in all, a note); report: (updates, validation accuracy).
     """
     kind = methods.find(method_name)
     settings = params if isinstance(params, MethodParams) else kind.Params(**params)
+    measuring = validation if len(problem.dataset.validation) else None
     hooks = Hooks(
-        validate=None if validation is None else probe(problem, validation, seeds),
+        validate=probe(problem, measuring, seeds) if measuring else None,
         progress=progress,
         report=report,
         checkpoint=checkpoint,

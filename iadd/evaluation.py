@@ -121,6 +121,12 @@ def evaluate(
         network, `ok` or `diverged`; that of the distillation is the set's.
     """
     rules = find_protocol(protocol)
+    own_names, names = synthetic.class_names, dataset.class_names
+    if len(own_names) != len(names) or (own_names != names and {*own_names} == {*names}):
+        raise ValueError(
+            f"synthetic set: its classes {', '.join(own_names)} are not those of {dataset.name} in "
+            f"their order: {', '.join(names)}"
+        )
     synthetic = synthetic.resolve(dataset)
     device = dataset.train.images.device
     test = open_test(dataset, synthetic.transform).to(device)

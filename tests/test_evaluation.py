@@ -143,6 +143,15 @@ def test_rows_of_the_data_are_judged_like_their_images(blobs: Dataset) -> None:
         replace(stored, fingerprint="other").resolve(blobs)
 
 
+def test_a_set_whose_classes_are_others_or_in_another_order_is_refused(blobs: Dataset) -> None:
+    """Rule: labels are positions; a folder's classes, sorted by name, may stand in other ones."""
+    for names in (blobs.class_names[::-1], (*blobs.class_names, "more")):
+        with pytest.raises(ValueError, match="are not those of blobs in their order"):
+            judge(blobs, replace(real_set(blobs), class_names=names))
+    renamed = replace(real_set(blobs), class_names=("0_a", "1_b", "2_c", "3_d"))
+    assert judge(blobs, renamed, networks={"mlp-w16": 1})[0]["status"] == "ok"
+
+
 def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> None:
         raise AssertionError("test data opened")

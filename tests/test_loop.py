@@ -12,10 +12,13 @@ from method_cases import SEEDS, make, small_problem
 from torch import Tensor
 
 from iadd import methods
+from iadd.api import Validation, run_distillation
 from iadd.artifacts import load_tensors, save_tensors
+from iadd.data import load_dataset
 from iadd.methods import Gradients, Hooks, Skip, Variable
 from iadd.methods._loop import EXPLOSION_FACTOR, MAX_ROLLBACKS, SOUND_ITERATIONS
 from iadd.methods._variables import LARGEST_STEP_SIZE_MOVE, PositiveSGD
+from iadd.networks import build_network
 from iadd.seeds import Seeds
 
 
@@ -348,6 +351,17 @@ def test_a_malformed_checkpoint_is_ignored(task: methods.Problem, tmp_path: Path
         assert beginning(task, path, spec) == 0
     save_tensors(path, tensors, spec, told)
     assert beginning(task, path, spec) == 3
+
+
+def test_without_validation_images_nothing_is_measured(tmp_path: Path) -> None:
+    """Rule: the last sound images are kept; a checkpoint never holds an accuracy of no images."""
+    data = load_dataset("blobs", validation_fraction=0)
+    task = methods.Problem(data, build_network("mlp-w8", 1, 8, data.classes), 1)
+    spec, path = {"run": 1}, tmp_path / "c.safetensors"
+    params = {"iterations": 3, "validations": 3, "batch_real": 8}
+    result = run_distillation(task, "dm", params, SEEDS, Validation(), spec=spec, checkpoint=path)
+    assert result.status == "ok" and result.iteration == 3
+    assert all(row["validation_accuracy"] is None for row in result.trace)
 
 
 def test_a_checkpoint_needs_an_identity(tmp_path: Path) -> None:

@@ -14,19 +14,3 @@ from iadd.artifacts.identity import (
 )
 from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors
 from iadd.artifacts.writing import atomic_write, locked, replacing
-
-__all__ = [
-    "SPEC_VERSION",
-    "Stored",
-    "TensorFile",
-    "atomic_write",
-    "canonical_json",
-    "first_difference",
-    "load_tensors",
-    "locked",
-    "replacing",
-    "save_tensors",
-    "source_hash",
-    "spec_hash",
-    "writing_tensors",
-]

@@ -11,20 +11,3 @@ from iadd.data.prepare import load_dataset, open_dataset, prepare
 from iadd.data.raw import AUGMENTATIONS, DATASETS, Source
 from iadd.data.sources import stamp
 from iadd.data.transform import Transform
-
-__all__ = [
-    "AUGMENTATIONS",
-    "DATASETS",
-    "About",
-    "Dataset",
-    "Source",
-    "Split",
-    "Transform",
-    "inspect",
-    "load_dataset",
-    "open_dataset",
-    "open_test",
-    "prepare",
-    "read_about",
-    "stamp",
-]

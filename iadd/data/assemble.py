@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,9 +16,8 @@ from iadd.data.cuts import cut, fingerprint, ordered
 from iadd.data.dataset import Split
 from iadd.data.raw import ALLOWED, RESOLUTIONS, Labels, Progress, Raw, Source
 from iadd.data.sources import read
-from iadd.data.transform import Transform, check_features
+from iadd.data.transform import Transform, check_features, pieces
 
-PIECE = 1 << 25  # bytes of float32 pixels worked on at once
 UNEVEN = 1.5  # The largest class over the smallest, from which accuracy alone misleads.
 
 
@@ -51,9 +49,7 @@ class Pixels:
 
     def pieces(self, transform: Transform) -> Iterator[Tensor]:
         """Normalised images, a few at a time."""
-        step = max(1, PIECE // (4 * self.shape[1] * self.resolution**2))
-        for start in range(0, len(self), step):
-            yield transform.apply(self[start : start + step])
+        return map(transform.apply, pieces(self))
 
     def split(self, transform: Transform) -> Split:
         """All of them in memory."""
@@ -65,25 +61,17 @@ class Pixels:
         return Split(images, self.labels)
 
 
-@dataclass(frozen=True)
-class Assembled:
-    """Data that were read, checked and cut, before they are normalised."""
-
-    about: About
-    parts: dict[str, Pixels]
-
-
 def inspect(source: Source, progress: Progress | None = None) -> About:
     """Read and check both parts as `prepare` does, and write nothing: for plans.
 
     Raises:
         ValueError: one line naming what is wrong and where.
     """
-    return assemble(source, progress).about
+    return assemble(source, progress)[0]
 
 
-def assemble(source: Source, progress: Progress | None = None) -> Assembled:
-    """Read and check both parts of a source, and cut them."""
+def assemble(source: Source, progress: Progress | None = None) -> tuple[About, dict[str, Pixels]]:
+    """Read and check both parts of a source, and cut them; nothing is normalised yet."""
     train = read(source, "train", progress=progress)
     if train is None:
         raise ValueError(f"{source.name}: has no training images")
@@ -104,7 +92,7 @@ def assemble(source: Source, progress: Progress | None = None) -> Assembled:
         "validation": Pixels(train, rows[held], side),
         **parts,
     }
-    return Assembled(_about(source, parts), parts)
+    return _about(source, parts), parts
 
 
 def _resolution(source: Source, images: NDArray[Any]) -> int:

@@ -38,14 +38,14 @@ def prepare(source: Source, folder: str | Path, progress: Progress | None = None
         ValueError: one line naming what is wrong and where; nothing is half-written.
     """
     folder = Path(folder)
-    made = assemble(source, progress)
-    transform = fit(made.about.transform, made.parts["train"])
+    about, parts = assemble(source, progress)
+    transform = fit(about.transform, parts["train"])
     (folder / ABOUT).unlink(missing_ok=True)
-    trained = {part: made.parts[part] for part in ("train", "validation")}
-    _write(folder / TRAIN, made.about, trained, transform, transform.tensors(), progress)
-    _write(folder / TEST, made.about, {"test": made.parts["test"]}, transform, {}, progress)
-    made.about.write(folder)
-    return made.about
+    tested = {"test": parts.pop("test")}
+    _write(folder / TRAIN, about, parts, transform, transform.tensors(), progress)
+    _write(folder / TEST, about, tested, transform, {}, progress)
+    about.write(folder)
+    return about
 
 
 def load_dataset(name: str, **fields: Any) -> Dataset:
@@ -59,11 +59,10 @@ def load_dataset(name: str, **fields: Any) -> Dataset:
     Raises:
         ValueError: one line naming the argument or file, its value and what is allowed.
     """
-    made = assemble(Source(name, **fields))
-    parts = made.parts
-    transform = fit(made.about.transform, parts["train"])
+    about, parts = assemble(Source(name, **fields))
+    transform = fit(about.transform, parts["train"])
     splits = parts["train"].split(transform), parts["validation"].split(transform)
-    return _dataset(made.about, *splits, transform, parts["test"].split)
+    return _dataset(about, *splits, transform, parts["test"].split)
 
 
 def open_dataset(folder: str | Path, device: torch.device = torch.device("cpu")) -> Dataset:  # noqa: B008

@@ -13,6 +13,7 @@ from torch import Tensor
 
 KINDS = ("standard", "zca", "none")
 PREFIX = "transform."  # of the tensors' names in files
+PIECE = 1 << 22  # values worked on at once
 ZCA_EPS = 0.1  # In squared pixel units, pixels in [0, 1]; the literature's value.
 ZCA_FEATURES = 4096  # The eigenvectors of more (64x64 grey) take minutes and gigabytes a job.
 
@@ -146,9 +147,10 @@ def fit(kind: str, pixels: Images) -> Transform:
     if kind == "zca":
         return _fit_zca(pixels)
     count = len(pixels) * pixels.shape[2] * pixels.shape[3]
-    mean = _total(piece.sum((0, 2, 3)) for piece in _pieces(pixels)) / count  # (C,) float64
+    sums = _total(piece.double().sum((0, 2, 3)) for piece in pieces(pixels))
+    mean = sums / count  # (C,) float64
     centre = mean[:, None, None]
-    squares = _total((piece - centre).square_().sum((0, 2, 3)) for piece in _pieces(pixels))
+    squares = _total((piece - centre).square_().sum((0, 2, 3)) for piece in pieces(pixels))
     spread = (squares / count).sqrt()
     # Rounding leaves a spread of about 1e-17 on a constant channel.
     std = torch.where(spread > 1e-8, spread, torch.ones_like(spread))
@@ -159,11 +161,10 @@ def _total(terms: Iterator[Tensor]) -> Tensor:
     return reduce(torch.add, terms)
 
 
-def _pieces(pixels: Images) -> Iterator[Tensor]:
-    """Pixels in float64, 32 MiB at a time: copies of a whole set are large."""
-    step = max(1, (1 << 22) // prod(pixels.shape[1:]))
-    for start in range(0, len(pixels), step):
-        yield pixels[start : start + step].double()
+def pieces(pixels: Images) -> Iterator[Tensor]:
+    """Rows of pixels, a few MiB at a time: copies of a whole set are large."""
+    step = max(1, PIECE // prod(pixels.shape[1:]))
+    return (pixels[start : start + step] for start in range(0, len(pixels), step))
 
 
 def _fit_zca(pixels: Images) -> Transform:
@@ -171,9 +172,10 @@ def _fit_zca(pixels: Images) -> Transform:
     check_features("zca", features)
     if len(pixels) < 2:
         raise ValueError("zca: needs at least 2 images")
-    mean = _total(piece.flatten(1).sum(0) for piece in _pieces(pixels)) / len(pixels)  # (D,)
+    sums = _total(piece.double().sum(0) for piece in pieces(pixels))
+    mean = sums.flatten() / len(pixels)  # (D,)
     covariance = torch.zeros(features, features, dtype=torch.float64)
-    for piece in _pieces(pixels):
+    for piece in pieces(pixels):
         centred = piece.flatten(1) - mean
         covariance.addmm_(centred.T, centred)
     values, vectors = torch.linalg.eigh(covariance / (len(pixels) - 1))

@@ -26,27 +26,6 @@ from iadd.methods._base import (
 from iadd.methods._loop import Distilled, Hooks, distill
 from iadd.methods._variables import SGD, Adam, Variable
 
-__all__ = [
-    "SGD",
-    "Adam",
-    "Distilled",
-    "Gradients",
-    "Hooks",
-    "Iterative",
-    "IterativeParams",
-    "Method",
-    "MethodParams",
-    "Problem",
-    "Selection",
-    "Skip",
-    "Space",
-    "Variable",
-    "Workload",
-    "distill",
-    "find",
-    "names",
-]
-
 
 def names() -> list[str]:
     """All methods, by looking into the folder."""

@@ -8,16 +8,3 @@ from iadd.networks.base import Network
 from iadd.networks.layers import Layers, Options, Statistics
 from iadd.networks.modules import ModuleNetwork, from_module
 from iadd.networks.network import LayeredNetwork, build_network
-
-__all__ = [
-    "ARCHITECTURES",
-    "LayeredNetwork",
-    "Layers",
-    "ModuleNetwork",
-    "Network",
-    "Options",
-    "Statistics",
-    "build_network",
-    "from_module",
-    "parse_name",
-]
