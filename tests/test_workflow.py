@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from iadd.artifacts import open_tensors
+from iadd.artifacts import load_tensors
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 
@@ -182,7 +182,7 @@ def test_ones_own_images_in_a_folder_with_spaces(tmp_path: Path) -> None:
 def facts(folder: Path) -> dict[str, Any]:
     """The spec of the set distilled at ipc 1."""
     (path,) = (folder / "results/smoke/distilled").rglob("ipc1/seed0.safetensors")
-    return open_tensors(path).spec
+    return load_tensors(path).spec
 
 
 def ended(folder: Path) -> tuple[int, str]:

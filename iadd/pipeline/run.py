@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from iadd.artifacts import locked
+from iadd import artifacts
 from iadd.pipeline import jobserver
 from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
@@ -55,8 +55,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     cores = cores or usable_cores()
     arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
     arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
-    refused = f"benchmark {plan.root.name!r} is being run by another process"
-    with locked(plan.root.with_name(f".{plan.root.name}.lock"), refused, PATIENCE):
+    with locked(plan):
         _environment()
         if not {"--executor", "-e"} & set(options) and "--profile" not in options:
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
@@ -189,6 +188,13 @@ def _profile(options: Sequence[str]) -> list[str]:
         if name or option == "--executor":
             return []
     return ["--profile", str(WORKFLOW / "profiles" / "default")]
+
+
+def locked(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """Hold a benchmark's lock; one process runs it at a time."""
+    name = plan.root.name
+    refused = f"benchmark {name!r} is being run by another process"
+    return artifacts.locked(plan.root.with_name(f".{name}.lock"), refused, PATIENCE)
 
 
 def _environment() -> None:
