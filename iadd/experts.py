@@ -126,8 +126,8 @@ def record_shard(
         for expert, trajectory in zip(group, found, strict=True):
             if not bool(torch.isfinite(trajectory).all()):
                 raise ValueError(
-                    f"{path}: expert {expert} diverged (not finite); lower experts.recipe.step_size "
-                    f"({recipe.step_size})"
+                    f"{path}: expert {expert} diverged (not finite); lower "
+                    f"experts.recipe.step_size ({recipe.step_size})"
                 )
             accuracy = _validation_accuracy(dataset, network, trajectory[-1])
             costs = {"seconds": seconds, "validation_accuracy": accuracy}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -16,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iadd.artifacts import atomic_write, load_tensors, save_tensors
+from iadd.artifacts import atomic_write, load_tensors, replacing, save_tensors
 from iadd.data import Dataset, Transform
 
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
@@ -200,15 +198,9 @@ class SyntheticSet:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: exists and is not an empty folder; choose another")
-        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            draft.mkdir(parents=True)
+        with replacing(folder) as draft:
+            draft.mkdir()
             self._write_folder(draft)
-            draft.replace(folder)
-        except OSError as error:
-            raise ValueError(f"{folder}: cannot be written ({error.strerror or error})") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _write_folder(self, folder: Path) -> None:
         width = len(str(max(len(self.class_names) - 1, 1)))

@@ -378,7 +378,7 @@ def test_readings_fill_what_is_not_given() -> None:
 def test_relative_residuals_do_not_depend_on_a_segments_size() -> None:
     student, start, target = torch.ones(10), torch.zeros(10), torch.full((10,), 2.0)
     offsets = torch.tensor([0, 1, 10])
-    even = relative_distance(student, start, target, torch.ones(2), offsets, False)
+    even = relative_distance(student, start, target, torch.ones(2), offsets)
     assert float(even) == pytest.approx(0.25)  # each segment: 1 / 4
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name; what is written there takes the place of `path` at the end.
+    """Yield a temporary name; the file or folder written there replaces `path` at the end.
 
     The bytes are on the disk before the name appears, so a reader sees the old file, the new file
     or none. On any error the draft is removed and `path` is left as it was; what a killed process
@@ -33,9 +33,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             if not _alive(other.suffixes[-3]):
                 shutil.rmtree(other, ignore_errors=True)
         yield draft / path.name
-        _flush(draft / path.name, os.O_RDWR)
+        _flush(draft / path.name)
         (draft / path.name).replace(path)
-        _flush(path.parent, os.O_RDONLY)
+        _flush(path.parent)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -53,8 +53,8 @@ def _alive(suffix: str) -> bool:
     return True
 
 
-def _flush(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

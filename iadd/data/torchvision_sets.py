@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from iadd.artifacts import locked
 from iadd.data.cuts import digests_of
 from iadd.data.raw import Part, Raw, Source
 
@@ -24,7 +24,10 @@ class Reader:
     where: str
 
     def __call__(self, source: Source, part: Part, **_: object) -> Raw:
-        with _downloading(source):
+        with ExitStack() as stack:
+            if source.download:  # One process looks for the files and fetches them.
+                with suppress(ValueError):  # A folder that nobody can write is only read.
+                    stack.enter_context(locked(source.folder / ".download.lock"))
             loaded = self._load(source, part)
         images = np.asarray(loaded.data)
         if images.ndim == 3:
@@ -56,26 +59,6 @@ class Reader:
                 f"{place} cannot be read (missing or damaged); put torchvision's {kind} files "
                 "there, or set download: true to fetch them"
             ) from error
-
-
-@contextmanager
-def _downloading(source: Source) -> Iterator[None]:
-    """Let one process at a time look for the files and download them; the others wait."""
-    if not source.download:
-        yield
-        return
-    from filelock import FileLock
-
-    lock = FileLock(source.folder / ".download.lock")
-    try:
-        source.folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError):
-        pass  # A folder that nobody can write, or no locks there: what lies there is read.
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 READERS = {

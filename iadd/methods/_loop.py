@@ -122,7 +122,7 @@ class _Loop:
         self.updates, self.rungs = int(method.params.updates), set(method.params.rungs)
         self.iteration, self.status = 0, "ok"
         self.rollbacks, self.sound = 0, 0
-        self.safe_iteration, self.best_iteration, self.best_accuracy = 0, 0, -1.0
+        self.best_accuracy = -1.0
         self.trace: list[dict[str, Any]] = []
         self.seconds, self.validation_seconds = 0.0, 0.0
         self.saved_at = self.clock = time.perf_counter()
@@ -169,7 +169,8 @@ class _Loop:
 
     def _accept(self) -> None:
         """The present state's own loss was seen and is sound: keep it as it is."""
-        self.safe, self.safe_iteration = self.state.copy(), self.iteration
+        self.state.iteration = self.iteration
+        self.safe = self.state.copy()
         self.sound += 1
         if self.sound >= SOUND_ITERATIONS:
             self.rollbacks = 0
@@ -214,8 +215,7 @@ class _Loop:
         state = self.safe
         accuracy = self.hooks.validate(state.images, self._labels(state), state.step_size)
         if accuracy >= self.best_accuracy:
-            self.best, self.best_iteration = state.copy(), self.safe_iteration
-            self.best_accuracy = accuracy
+            self.best, self.best_accuracy = state.copy(), accuracy
         self.validation_seconds += self._tick()
         return accuracy
 
@@ -235,16 +235,14 @@ class _Loop:
 
     def finish(self) -> Distilled:
         """The best on validation; where nothing was validated, the last sound state."""
-        state, iteration = self.best, self.best_iteration
-        if self.best_accuracy < 0:
-            state, iteration = self.safe, self.safe_iteration
+        state = self.safe if self.best_accuracy < 0 else self.best
         return Distilled(
             state.images,
             self._labels(state),
             state.step_size,
             self.status,
             self.trace,
-            iteration,
+            state.iteration,
             self.seconds,
             self.validation_seconds,
         )
@@ -279,9 +277,8 @@ class _Loop:
 
 _STATES = ("state", "safe", "best")
 _PROGRESS: dict[str, Callable[[Any], Any]] = {
-    **{"iteration": int, "status": str, "rollbacks": int, "sound": int},
-    **{"safe_iteration": int, "best_iteration": int, "best_accuracy": float},
-    **{"seconds": float, "validation_seconds": float, "trace": list},
+    **{"iteration": int, "status": str, "rollbacks": int, "sound": int, "trace": list},
+    **{"best_accuracy": float, "seconds": float, "validation_seconds": float},
 }
 
 

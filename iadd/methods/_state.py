@@ -18,6 +18,8 @@ class State:
     values: dict[str, Tensor]
     memories: dict[str, Memory]
     average: Tensor | None = None
+    iteration: int = 0
+    """The updates after which it was seen to be sound."""
 
     @classmethod
     def start(cls, variables: Mapping[str, Variable], averaged: bool) -> State:
@@ -30,6 +32,7 @@ class State:
             {name: value.clone() for name, value in self.values.items()},
             {name: {k: v.clone() for k, v in m.items()} for name, m in self.memories.items()},
             None if self.average is None else self.average.clone(),
+            self.iteration,
         )
 
     @property
@@ -43,6 +46,7 @@ class State:
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         found = {f"{prefix}.value.{name}": value for name, value in self.values.items()}
+        found[f"{prefix}.iteration"] = torch.tensor(self.iteration)
         for name, memory in self.memories.items():
             found |= {f"{prefix}.memory.{name}.{key}": value for key, value in memory.items()}
         return found if self.average is None else found | {f"{prefix}.average": self.average}
@@ -64,9 +68,7 @@ class State:
                 # Counters stay on the CPU, as their optimiser made them.
                 device = values[name].device if tensor.dim() else torch.device("cpu")
                 memory[key.removeprefix(start)] = tensor.to(device).clone()
-        average = self.average
-        return State(
-            values,
-            memories,
-            None if average is None else like(tensors[f"{prefix}.average"], average),
-        )
+        average, iteration = self.average, int(tensors[f"{prefix}.iteration"])
+        if average is not None:
+            average = like(tensors[f"{prefix}.average"], average)
+        return State(values, memories, average, iteration)
