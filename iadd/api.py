@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from iadd import methods
+from iadd.artifacts import source_hash
 from iadd.data import Dataset
 from iadd.evaluation import Validation, validation_accuracy
 from iadd.evaluation import evaluate as judge
@@ -146,6 +147,7 @@ def distill(
     settings = methods.find(method).Params(**params)
     spec = {
         "kind": "distilled",
+        "source": source_hash(sorted(Path(__file__).parent.rglob("*.py")))[:16],
         "fingerprint": dataset.fingerprint,
         "method": method,
         "params": settings.model_dump(mode="json"),

@@ -121,7 +121,7 @@ def evaluate(
         network, `ok` or `diverged`; that of the distillation is the set's.
     """
     rules = find_protocol(protocol)
-    own_names, names = synthetic.class_names, dataset.class_names
+    own_names, names = tuple(synthetic.class_names), dataset.class_names
     if len(own_names) != len(names) or (own_names != names and {*own_names} == {*names}):
         raise ValueError(
             f"synthetic set: its classes {', '.join(own_names)} are not those of {dataset.name} in "

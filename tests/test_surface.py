@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import iadd
+from iadd import api
 from iadd.synthetic import SyntheticSet
 
 README = Path(__file__).parent.parent / "README.md"
@@ -32,6 +34,34 @@ def test_experts_are_opened_again_and_other_ones_refused(tmp_path: Path) -> None
     assert bool((first.snapshot(0, 2) == again.snapshot(0, 2)).all())
     with pytest.raises(ValueError, match="another spec"):
         iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=2, step_size=0.06)
+
+
+def test_a_checkpoint_of_other_code_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: the Python surface, too, goes on only with the code that began."""
+    blobs, path = iadd.load_dataset("blobs"), tmp_path / "c.safetensors"
+    quick: dict[str, Any] = {"iterations": 6, "validations": 3, "batch_real": 8}
+    probe = api.Validation(networks=1, epochs=1)
+
+    def beginning(code: str) -> int:
+        monkeypatch.setattr(api, "source_hash", lambda paths: code)
+        heard: list[int] = []
+
+        def stop(done: int, total: int, note: str) -> None:
+            heard.append(done)
+            if done == 6:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            iadd.distill(
+                "dm", blobs, "mlp-w8", 1, validation=probe, checkpoint=path, progress=stop, **quick
+            )
+        return heard[0]
+
+    assert beginning("old") == 1
+    assert beginning("old") == 6
+    assert beginning("new") == 1
 
 
 def test_unknown_name() -> None:

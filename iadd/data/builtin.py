@@ -50,10 +50,15 @@ def _part(
 
 def digits(source: Source, part: Part, **_: object) -> Raw:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, values 0..16; 1,347 train and 450 test."""
-    # Reading the bundled table spares a second of imports.
-    package = Path(str(getattr(importlib.util.find_spec("sklearn"), "origin", ""))).parent
-    table = np.loadtxt(package / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
-    pixels, labels = table[:, :-1], table[:, -1].astype(np.int64)
+    package = importlib.util.find_spec("sklearn")
+    path = Path(str(package and package.origin)).parent / "datasets/data/digits.csv.gz"
+    if path.exists():  # Reading the bundled table spares a second of imports.
+        values = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    else:
+        from sklearn.datasets import load_digits
+
+        values = np.column_stack(load_digits(return_X_y=True)).astype(np.uint8)
+    pixels, labels = values[:, :-1], values[:, -1].astype(np.int64)
     names = tuple(str(digit) for digit in range(10))
     return _part(pixels.reshape(-1, 1, 8, 8), labels, names, 16.0, part, DIGITS_TEST)
 
