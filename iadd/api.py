@@ -22,16 +22,6 @@ from iadd.networks import Network, build_network
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
 
-__all__ = [
-    "Validation",
-    "distill",
-    "evaluate",
-    "network_for",
-    "probe",
-    "record_experts",
-    "run_distillation",
-]
-
 
 def probe(
     problem: Problem, validation: Validation, seeds: Seeds

@@ -187,3 +187,16 @@ def test_the_stamp_sees_files_come_go_and_change(tmp_path: Path) -> None:
     save(tmp_path / "a" / "new.png", random_bytes(10, 10, seed=1))
     stamps.append(stamp(source))
     assert len(set(stamps)) == 4
+
+
+def test_grey_test_images_of_a_coloured_set_keep_its_channels(tmp_path: Path) -> None:
+    """Rule: test images take the form of the training images, also where they need less."""
+    for part in ("train", "test"):
+        for name, seed in (("a", 0), ("b", 40)):
+            for k in range(6):
+                pixels = random_bytes(10, 10, 3, seed=seed + k + 20 * (part == "test"))
+                if part == "test":
+                    pixels = np.repeat(pixels[..., :1], 3, axis=2)
+                save(tmp_path / part / name / f"{k}.png", pixels)
+    dataset = load_dataset("folder", root=tmp_path)
+    assert dataset.channels == open_test(dataset).images.shape[1] == 3

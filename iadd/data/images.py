@@ -105,6 +105,7 @@ def decode(
                 yield from pool.map(work, chosen[start : start + TOGETHER])
 
         headers = list(each(_header, files))
+        channels = like.channels if like else channels
         look = like or _look(files, headers, channels, resolution)
         _fit_together(files, headers, look, resolution)
         transparent = [f for f, header in zip(files, headers, strict=True) if header.transparent]
