@@ -234,12 +234,13 @@ def test_iadd_starts_as_mtt_and_learns_weights(task: methods.Problem) -> None:
     assert last["weight_effective"] < 1 and last["loss"] != last["loss_unweighted"]
 
 
+@pytest.mark.parametrize("denominator", ["plain", "weighted"])
 @pytest.mark.parametrize("reading", ["R1", "R2", "R3"])
 @pytest.mark.parametrize("granularity", ["scalar", "filter", "tensor"])
 def test_iadd_weight_gradient_equals_float64_autograd(
-    reading: str, granularity: str, task: methods.Problem
+    reading: str, granularity: str, denominator: str, task: methods.Problem
 ) -> None:
-    method = make("iadd", task, reading=reading, granularity=granularity)
+    method = make("iadd", task, reading=reading, granularity=granularity, denominator=denominator)
     size = task.network.num_parameters
     student, start, target = three(size=size)
     given = method.own_variables()["weights"].value
@@ -256,12 +257,14 @@ def test_iadd_weight_gradient_equals_float64_autograd(
     w = v if reading == "R1" else (raw / raw.mean()).clamp(0, 10)
     mismatch, movement = (s - target.double()).square(), (start - target).double().square()
     if granularity == "scalar":
-        expected = (w.square() * mismatch).sum() / movement.sum()
+        below = w.square() * movement if denominator == "weighted" else movement
+        expected = (w.square() * mismatch).sum() / below.sum()
     else:
         bounds = task.network.offsets(granularity).tolist()
         pieces = [slice(a, b) for a, b in pairwise(bounds)]
         ratios = torch.stack([mismatch[p].sum() / movement[p].sum() for p in pieces])
-        expected = (w.square() * ratios).mean()
+        total = w.square().sum() if denominator == "weighted" else len(ratios)
+        expected = (w.square() * ratios).sum() / total
     # R2 hands the gradient by w to the fused step, which knows the derivative of w by v.
     e_student, e_own = torch.autograd.grad(expected, [s, w if reading == "R2" else v])
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -378,7 +381,7 @@ def test_readings_fill_what_is_not_given() -> None:
 def test_relative_residuals_do_not_depend_on_a_segments_size() -> None:
     student, start, target = torch.ones(10), torch.zeros(10), torch.full((10,), 2.0)
     offsets = torch.tensor([0, 1, 10])
-    even = relative_distance(student, start, target, torch.ones(2), offsets)
+    even = relative_distance(student, start, target, torch.ones(2), offsets, False)
     assert float(even) == pytest.approx(0.25)  # each segment: 1 / 4
 
 

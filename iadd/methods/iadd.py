@@ -36,6 +36,9 @@ class IADDParams(TrajectoryParams):
     normalisation: Literal["none", "mean1", "softmax"] = Field(
         "mean1", description="w = v, w = v / mean(v), or w = exp(v) / mean(exp(v))."
     )
+    denominator: Literal["plain", "weighted"] = Field(
+        "plain", description="Whether the weights enter the denominator too."
+    )
     optimiser: Literal["adam", "sgd"] = Field("adam", description="Optimiser of the weights.")
     lr_w: Rate = Field(1e-3, ge=0, description="Learning rate of the weights.")
     lr_w_factor: Rate = Field(
@@ -113,10 +116,10 @@ class IADD(Trajectory):
     ) -> Tensor | Distance:
         if self.frozen:
             return super().loss(student, start, target, own)
-        weights = self.weights(own)
+        weights, weighted = self.weights(own), self.params.denominator == "weighted"
         if self.offsets is None:
-            return distance(student, start, target, weights)
-        return relative_distance(student, start, target, weights, self.offsets)
+            return distance(student, start, target, weights, weighted_denominator=weighted)
+        return relative_distance(student, start, target, weights, self.offsets, weighted)
 
     def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
         if self.frozen:
@@ -132,12 +135,14 @@ class IADD(Trajectory):
 
 
 def relative_distance(
-    student: Tensor, start: Tensor, target: Tensor, weights: Tensor, offsets: Tensor
+    student: Tensor, start: Tensor, target: Tensor, weights: Tensor, offsets: Tensor, weighted: bool
 ) -> Tensor:
-    """`sum_g w_g^2 r_g / G`, r_g the segment's mismatch over its movement."""
+    """`sum_g w_g^2 r_g / G` (or `/ sum_g w_g^2`), r_g the segment's mismatch over its movement."""
     lengths = offsets.diff()
     segment = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     zeros = student.new_zeros(len(lengths))
     mismatch = zeros.index_add(0, segment, (student - target).square())
     movement = zeros.index_add(0, segment, (start - target).square())
-    return (weights.square() * mismatch / (movement + 1e-12)).mean()
+    squares = weights.square()
+    total = squares.sum() if weighted else float(len(lengths))
+    return (squares * mismatch / (movement + 1e-12)).sum() / total
