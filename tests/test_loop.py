@@ -111,7 +111,10 @@ def test_a_run_that_cannot_hold_ends_as_diverged_with_its_last_sound_images(
     assert result.status == "diverged" and bool(torch.isfinite(result.images).all())
     assert events(result) == ["rollback"] * MAX_ROLLBACKS + ["diverged"]
     assert result.trace[-1]["loss"] is None
-    assert result.step_size == pytest.approx(0.05 / 2**MAX_ROLLBACKS)
+    # Each try halves the step size anew; what is kept is the state as it was seen.
+    tried = [row["step_size"] for row in result.trace]
+    assert tried == pytest.approx([0.05 / 2**k for k in range(MAX_ROLLBACKS + 1)])
+    assert result.step_size == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(("sound_between", "status"), [(49, "diverged"), (50, "ok")])

@@ -121,7 +121,7 @@ class _Loop:
         self.safe, self.best = self.state.copy(), self.state.copy()
         self.updates, self.rungs = int(method.params.updates), set(method.params.rungs)
         self.iteration, self.status = 0, "ok"
-        self.rollbacks, self.sound = 0, 0
+        self.rollbacks, self.in_a_row, self.sound = 0, 0, 0
         self.best_accuracy = -1.0
         self.trace: list[dict[str, Any]] = []
         self.seconds, self.validation_seconds = 0.0, 0.0
@@ -171,21 +171,21 @@ class _Loop:
         """The present state's own loss was seen and is sound: keep it as it is."""
         self.state.iteration = self.iteration
         self.safe = self.state.copy()
-        self.sound += 1
+        self.sound, self.in_a_row = self.sound + 1, 0
         if self.sound >= SOUND_ITERATIONS:
             self.rollbacks = 0
 
     def _roll_back(self) -> str:
         """Back to the last sound state with a lower step; give up after MAX_ROLLBACKS."""
-        self.rollbacks, self.sound = self.rollbacks + 1, 0
+        self.rollbacks, self.in_a_row, self.sound = self.rollbacks + 1, self.in_a_row + 1, 0
         if self.rollbacks > MAX_ROLLBACKS:
             self.status = "diverged"
             return "diverged"
-        for memory in self.safe.memories.values():
-            memory.clear()
-        if "step_size" in self.safe.values:
-            self.safe.values["step_size"].mul_(ROLLBACK_STEP_SIZE)
         self.state = self.safe.copy()
+        for memory in self.state.memories.values():
+            memory.clear()
+        if "step_size" in self.state.values:
+            self.state.values["step_size"].mul_(ROLLBACK_STEP_SIZE**self.in_a_row)
         return "rollback"
 
     def _update(self, found: Gradients) -> None:
@@ -277,7 +277,8 @@ class _Loop:
 
 _STATES = ("state", "safe", "best")
 _PROGRESS: dict[str, Callable[[Any], Any]] = {
-    **{"iteration": int, "status": str, "rollbacks": int, "sound": int, "trace": list},
+    **{"iteration": int, "status": str, "rollbacks": int, "in_a_row": int, "sound": int},
+    **{"trace": list},
     **{"best_accuracy": float, "seconds": float, "validation_seconds": float},
 }
 
