@@ -32,14 +32,14 @@ def event(kind: str, job: int, seed: int, log: str = "") -> dict[str, Any]:
 
 def test_the_line_tells_jobs_names_and_the_time_left() -> None:
     with Monitor("digits", cores=2) as monitor:
-        monitor.handle({"event": "jobs", "total": 4})
+        monitor.handle({"event": "jobs", "counts": {"distill": 4}})
         monitor.handle(event("started", 1, 0))
         monitor.handle(event("started", 2, 1))
         assert monitor.line() == (
             "digits: 0 of 4 jobs done; running: "
             "distill mtt digits ipc1 seed0, distill mtt digits ipc1 seed1"
         )
-        monitor.cost, monitor.work = (lambda rule, wildcards: 10.0), 40.0
+        monitor.expect(lambda rule, wildcards: 9.0, {"distill": 9.0})
         assert monitor.line().startswith("digits: 0 of 4 jobs done, about 0:20 left")
         monitor.began = time.monotonic() - 30  # one job of four took half a minute
         monitor.handle(event("finished", 1, 0))
@@ -52,7 +52,7 @@ def test_the_line_tells_jobs_names_and_the_time_left() -> None:
 
 def test_without_a_terminal_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     with Monitor("digits") as monitor:
-        monitor.handle({"event": "jobs", "total": 600})
+        monitor.handle({"event": "jobs", "counts": {"distill": 600}})
         for k in range(600):
             monitor.handle({"event": "done", "done": k})
             monitor.handle({"event": "text", "level": 20, "text": "Execute 1 jobs..."})

@@ -26,8 +26,8 @@ def event_of(record: Any) -> dict[str, Any] | None:
     if event == LogEvent.PROGRESS:
         return {"event": "done", "done": record.done}
     if event == LogEvent.RUN_INFO:
-        jobs = record.stats.get("total", 0) - record.stats.get("all", 0)  # `all` is no job
-        return {"event": "jobs", "total": jobs}
+        counts = {k: int(n) for k, n in record.stats.items() if k not in ("total", "all")}
+        return {"event": "jobs", "counts": counts}  # by rule; `all` is no job
     if event in (LogEvent.JOB_INFO, LogEvent.JOB_ERROR):
         return {
             "event": "started" if event == LogEvent.JOB_INFO else "failed",

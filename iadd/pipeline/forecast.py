@@ -71,7 +71,7 @@ class Forecast:
     def rows(self) -> list[Row]:
         """All stages, a data set after another, and the two jobs that make tables and page."""
         rows = [row for d in self.plan.config.datasets for row in self._dataset_rows(d.key)]
-        return [*rows, Row("all", "collect and site", 2, 0, 10.0)]
+        return [*rows, Row("all", "collect and site", 2, 0, 0.0)]
 
     def _dataset_rows(self, key: str) -> list[Row]:
         plan, about = self.plan, self._abouts[key]
@@ -100,6 +100,16 @@ class Forecast:
             disk = len(runs) * EVALUATION_BYTES
             rows.append(Row(key, f"evaluate {name}", len(runs), disk, seconds))
         return rows
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Seconds of a job of each rule, on average."""
+        found: dict[str, tuple[int, float]] = {}
+        for row in self.rows:
+            rule = row.stage.split()[0]
+            jobs, seconds = found.get(rule, (0, 0.0))
+            found[rule] = jobs + row.jobs, seconds + row.seconds
+        return {rule: seconds / max(jobs, 1) for rule, (jobs, seconds) in found.items()}
 
     def seconds_of(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Forecast of one job by its rule and wildcards; 0 for what is not known."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 """Between two lines where there is no terminal."""
+START = 1.0
+"""Seconds that every job takes besides."""
 SHOWN = 5
 """Different reasons of failures that are told."""
 
@@ -46,7 +48,7 @@ class Monitor:
     """Follows the events of a Snakemake process (`iadd.pipeline.events`).
 
     A context manager that shows one live line on a terminal, and a plain line now and then
-    elsewhere. `cost` forecasts a job's seconds; the sum of all is `work`. Both may come later.
+    elsewhere. There is no estimate of the time left before `expect` was called.
     """
 
     def __init__(self, title: str, cores: int = 1) -> None:
@@ -55,9 +57,10 @@ class Monitor:
         self.running: dict[int, Job] = {}
         self.failed: list[Job] = []
         self.errors: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.finished: list[Job] = []
         self.cost: Cost | None = None
-        self.spent = 0.0
-        self.work = 0.0
+        self.spent = self.work = 0.0
         self.began = self.last = time.monotonic()
         self.status: Status | None = None
 
@@ -77,7 +80,8 @@ class Monitor:
         """Take in one event and show the state."""
         kind = event["event"]
         if kind == "jobs":
-            self.total = event["total"]
+            self.counts = event["counts"]
+            self.total = sum(self.counts.values())
             self.say(f"{self.title}: {self.total} jobs. Provided cores: {self.cores}")
         elif kind == "done":
             self.done = min(event["done"], self.total)
@@ -86,8 +90,9 @@ class Monitor:
             self.running[event["job"]] = Job(name, event["rule"], event["wildcards"], event["log"])
         elif kind == "finished":
             job = self.running.pop(event["job"], None)
-            if job and self.cost:
-                self.spent += self.cost(job.rule, job.wildcards)
+            if job:
+                self.finished.append(job)
+                self.spent += self._seconds(job)
         elif kind == "failed":
             job = self.running.pop(event["job"], None)
             name = job_name(event["rule"], event["wildcards"])
@@ -95,6 +100,15 @@ class Monitor:
         elif kind == "text":
             self._text(event["level"], event["text"])
         self.show()
+
+    def expect(self, cost: Cost, means: Mapping[str, float]) -> None:
+        """Take in a forecast: of a job, and of a rule's jobs on average (seconds)."""
+        self.cost = cost
+        self.work = sum(n * (START + means.get(rule, 0.0)) for rule, n in self.counts.items())
+        self.spent = sum(map(self._seconds, self.finished))
+
+    def _seconds(self, job: Job) -> float:
+        return START + self.cost(job.rule, job.wildcards) if self.cost else 0.0
 
     def _text(self, level: int, text: str) -> None:
         if level >= logging.ERROR:
@@ -116,7 +130,9 @@ class Monitor:
         if self.status:
             from rich.text import Text
 
-            self.status.update(Text(self.line(), no_wrap=True, overflow="ellipsis"))
+            line = Text(self.line())
+            line.truncate(self.status.console.width - 3, overflow="ellipsis")
+            self.status.update(line)
         elif time.monotonic() - self.last > SECONDS:
             self.last = time.monotonic()
             print(self.line(), file=sys.stderr, flush=True)

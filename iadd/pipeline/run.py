@@ -57,7 +57,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
     with locked(plan):
         _environment()
-        if not {"--executor", "-e"} & set(options) and "--profile" not in options:
+        if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
             if address:
                 os.environ[jobserver.VARIABLE] = address
@@ -142,8 +142,9 @@ class Child:
 
         with contextlib.suppress(ValueError):  # then there is no estimate of the time left
             forecast = Forecast(self.plan)
-            monitor.cost = forecast.seconds_of
-            monitor.work = sum(row.seconds for row in forecast.rows)
+            while not monitor.counts and self.process.poll() is None:
+                time.sleep(0.2)
+            monitor.expect(forecast.seconds_of, forecast.means)
 
     def _finish(self, monitor: Monitor, status: int) -> int:
         if self.signal:
