@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from test_plan import plan
 
+from iadd.artifacts import locked
 from iadd.pipeline import processes
 from iadd.pipeline.monitor import Monitor, job_name, reason
-from iadd.pipeline.run import locked, refuse_overrides
+from iadd.pipeline.run import refuse_overrides
 
 
 @pytest.mark.parametrize(
@@ -94,30 +94,19 @@ def test_a_containers_quota_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert processes.usable_cores() == 1
 
 
-def refused(message: str) -> None:
-    with pytest.raises(ValueError, match=message), locked(plan()):
-        pass
-
-
-def test_a_benchmark_is_run_once_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iadd.pipeline.run.PATIENCE", 0.2)
-    with locked(plan()):
-        refused("benchmark 'b' is being run by another process")
-    with locked(plan()):
-        pass
-
-
 def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule: no traceback of flock where there is none; a file with the holder's number does."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    monkeypatch.setattr("iadd.pipeline.run.PATIENCE", 0.2)
-    with locked(plan()):
-        assert Path("results/.b.pid").exists()
-        refused("being run by another process")
-    assert not Path("results/.b.pid").exists()
+    path = tmp_path / ".b.lock"
+    with locked(path, "it is being run", 0.2):
+        assert path.with_suffix(".pid").exists()
+        with (
+            pytest.raises(ValueError, match="it is being run"),
+            locked(path, "it is being run", 0.2),
+        ):
+            pass
+    assert not path.with_suffix(".pid").exists()
