@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,12 +54,12 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     cores = cores or usable_cores()
     arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
     arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
-    with locked(plan):
-        _environment()
-        if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
-            address = jobserver.start(command)  # local jobs only: a cluster counts its own
-            if address:
-                os.environ[jobserver.VARIABLE] = address
+    _environment()
+    if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
+        address = jobserver.start(command)  # local jobs only: a cluster counts its own
+        if address:
+            os.environ[jobserver.VARIABLE] = address
+    with locked(plan):  # after the server was forked, which would hold the lock a little longer
         if LOOKS & set(options):
             asked = [sys.executable, "-m", "snakemake", *arguments, *options]
             return subprocess.run(asked, check=False).returncode
@@ -106,10 +105,11 @@ class Child:
         before = {sign: signal.signal(sign, self._forward) for sign in FORWARDED}
         try:
             with Monitor(self.title, self.cores) as monitor:
-                if self.title != "data":
-                    threading.Thread(target=self._forecast, args=[monitor], daemon=True).start()
                 for line in self._lines(monitor):
-                    monitor.handle(json.loads(line))
+                    event = json.loads(line)
+                    monitor.handle(event)
+                    if event["event"] == "jobs" and self.title != "data":
+                        self._forecast(monitor)
                 status = self.process.wait()
         finally:
             for sign, handler in before.items():
@@ -142,8 +142,6 @@ class Child:
 
         with contextlib.suppress(ValueError):  # then there is no estimate of the time left
             forecast = Forecast(self.plan)
-            while not monitor.counts and self.process.poll() is None:
-                time.sleep(0.2)
             monitor.expect(forecast.seconds_of, forecast.means)
 
     def _finish(self, monitor: Monitor, status: int) -> int:
