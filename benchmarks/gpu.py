@@ -375,36 +375,16 @@ def kernels() -> None:
 
             x, by_y = normal(2, 3, 5, side, side), normal(2, 3, 5, pooled, pooled)
             affine, along = Affine(normal(5), normal(5)), Affine(normal(5), normal(5))
-            pairs = zip(
-                _block(cuda_block.forward, cuda_block.backward, x[0], (affine,), by_y[0], form)
-                + _block(
-                    cuda_block.dual_forward,
-                    cuda_block.dual_backward,
-                    x,
-                    (affine, along),
-                    by_y,
-                    form,
-                ),
-                _block(
-                    cuda_block.forward_reference,
-                    cuda_block.backward_reference,
-                    x[0],
-                    (affine,),
-                    by_y[0],
-                    form,
-                )
-                + _block(
-                    cuda_block.dual_forward_reference,
-                    cuda_block.dual_backward_reference,
-                    x,
-                    (affine, along),
-                    by_y,
-                    form,
-                ),
-                strict=True,
+            kernels = (cuda_block.forward, cuda_block.backward)
+            plain = (cuda_block.forward_reference, cuda_block.backward_reference)
+            got, wanted = (
+                _block(*passes, x[0], affine, by_y[0], form)
+                + _block(*passes, x, affine, by_y, form, along)
+                for passes in (kernels, plain)
             )
-            for got, wanted in pairs:
-                worst = max(worst, float((got - wanted).abs().max() / (1 + wanted.abs().max())))
+            pairs = zip(got, wanted, strict=True)
+            for a, b in pairs:
+                worst = max(worst, float((a - b).abs().max() / (1 + b.abs().max())))
     say(
         setting="kernels",
         max_relative_error=worst,
@@ -418,12 +398,13 @@ def _block(
     forward: Callable[..., tuple[Tensor, Tensor]],
     backward: Callable[..., tuple[Tensor, Tensor]],
     x: Tensor,
-    affines: tuple[Affine, ...],
+    affine: Affine,
     by_y: Tensor,
     form: Form,
+    along: Affine | None = None,
 ) -> list[Tensor]:
-    y, stats = forward(x, *affines, form)
-    return [y, stats, *backward(x, stats, *affines, by_y, form)]
+    y, stats = forward(x, affine, form, along)
+    return [y, stats, *backward(x, stats, affine, by_y, form, along)]
 
 
 def main() -> None:

@@ -91,9 +91,9 @@ struct Call {
   }
 };
 
-// The gradient; with a rate, the parameters after a step of it. Returns the loss.
-Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                     at::IntArrayRef config, std::optional<double> rate, Tensor& out) {
+// The gradient in `out`; with a rate, the parameters after a step of it. Returns the loss.
+Tensor gradient(const Tensor& parameters, const Tensor& images, const Tensor& targets,
+                std::optional<double> rate, at::IntArrayRef config, Tensor out) {
   const Call c(parameters, images, targets, targets.size(-1), config);
   c.check_written("out", out);
   double loss = 0;
@@ -107,25 +107,16 @@ Tensor gradient_into(const Tensor& parameters, const Tensor& images, const Tenso
   return at::scalar_tensor(loss, out.options());
 }
 
-std::tuple<Tensor, Tensor> gradient(const Tensor& parameters, const Tensor& images,
-                                    const Tensor& targets, at::IntArrayRef config) {
-  Tensor out = at::empty_like(parameters, at::MemoryFormat::Contiguous);
-  return {gradient_into(parameters, images, targets, config, std::nullopt, out), out};
-}
-
-Tensor step(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
-            at::IntArrayRef config, Tensor next) {
-  return gradient_into(parameters, images, targets, config, rate, next);
-}
-
-using Three = std::tuple<Tensor, Tensor, Tensor>;
-
-// The tangent along `direction` in `out`; with a rate, the direction after a step of it.
-Three tangent_into(const Tensor& parameters, const Tensor& images, const Tensor& targets,
-                   const Tensor& direction, at::IntArrayRef config, std::optional<double> rate,
-                   Tensor& out) {
+// The tangent along `direction` in `out`; with a rate, the direction after a step of it. The two
+// may be the same.
+std::tuple<Tensor, Tensor, Tensor> tangent(const Tensor& parameters, const Tensor& images,
+                                           const Tensor& targets, const Tensor& direction_,
+                                           std::optional<double> rate, at::IntArrayRef config,
+                                           Tensor out) {
   const Call c(parameters, images, targets, targets.size(-1), config);
+  const Tensor direction = direction_.contiguous();
   c.check_written("direction", direction);
+  c.check_written("out", out);
   Tensor h_images = c.empty(c.images.sizes()), h_targets = c.empty(c.seed.sizes());
   double slope = 0;
   with_type_of(out, [&]<class T>(T) {
@@ -139,20 +130,6 @@ Three tangent_into(const Tensor& parameters, const Tensor& images, const Tensor&
     c.run(r);
   });
   return {h_images, h_targets, at::scalar_tensor(slope, out.options())};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> tangent(const Tensor& parameters, const Tensor& images,
-                                                   const Tensor& targets, const Tensor& direction,
-                                                   at::IntArrayRef config) {
-  Tensor h = at::empty_like(direction, at::MemoryFormat::Contiguous);
-  auto [h_images, h_targets, slope] =
-      tangent_into(parameters, images, targets, direction.contiguous(), config, std::nullopt, h);
-  return {h, h_images, h_targets, slope};
-}
-
-Three step_back(const Tensor& parameters, const Tensor& images, const Tensor& targets, double rate,
-                at::IntArrayRef config, Tensor direction) {
-  return tangent_into(parameters, images, targets, direction, config, rate, direction);
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& parameters, const Tensor& images, int64_t classes,
@@ -181,34 +158,24 @@ Tensor embed_gradient(const Tensor& parameters, const Tensor& images, const Tens
   return by_images;
 }
 
-std::string convnet_isa() { return instruction_set(); }
-
 TORCH_LIBRARY_FRAGMENT(iadd, m) {
   m.def(
-      "convnet_gradient(Tensor parameters, Tensor images, Tensor targets, int[] config) -> "
-      "(Tensor loss, Tensor gradient)");
-  m.def(
-      "convnet_step(Tensor parameters, Tensor images, Tensor targets, float rate, int[] config, "
-      "Tensor(a!) next) -> Tensor loss");
-  m.def(
-      "convnet_step_back(Tensor parameters, Tensor images, Tensor targets, float rate, "
-      "int[] config, Tensor(a!) direction) -> (Tensor h_images, Tensor h_targets, Tensor slope)");
+      "convnet_gradient(Tensor parameters, Tensor images, Tensor targets, float? rate, "
+      "int[] config, Tensor(a!) out) -> Tensor loss");
   m.def(
       "convnet_tangent(Tensor parameters, Tensor images, Tensor targets, Tensor direction, "
-      "int[] config) -> (Tensor h_parameters, Tensor h_images, Tensor h_targets, Tensor slope)");
+      "float? rate, int[] config, Tensor(a!) out) -> "
+      "(Tensor h_images, Tensor h_targets, Tensor slope)");
   m.def(
       "convnet_forward(Tensor parameters, Tensor images, int classes, int[] config) -> "
       "(Tensor logits, Tensor features)");
   m.def(
       "convnet_embed_gradient(Tensor parameters, Tensor images, Tensor cotangent, int classes, "
       "int[] config) -> Tensor by_images");
-  m.def("convnet_isa() -> str", convnet_isa);
 }
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) {
   m.impl("convnet_gradient", gradient);
-  m.impl("convnet_step", step);
-  m.impl("convnet_step_back", step_back);
   m.impl("convnet_tangent", tangent);
   m.impl("convnet_forward", forward);
   m.impl("convnet_embed_gradient", embed_gradient);

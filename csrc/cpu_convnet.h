@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 namespace iadd::convnet {
@@ -15,22 +16,26 @@ constexpr int kMaxDepth = 8;
 constexpr long kFrequencies = 36;
 constexpr long kPanel = 4;  // vectors of channels of which a panel of weights consists
 
+// Where a block's convolution and norm begin.
+struct Offsets {
+  long weight, bias, scale, shift;
+};
+
 struct Layer {
   long in, out;                // channels
   long height, width, pixels;  // the map that is convolved
   long pooled_height, pooled_width, pooled;
   bool pool;
-  long weight, bias, scale, shift;      // offsets in the flat parameter vector
   long in_blocks, out_blocks;           // channel blocks of one vector
   long tile_rows, tile_columns, tiles;  // 4x4 output tiles of one map
   bool whole;                           // the tiles end where the map does
   // The map with the margin of zeros that its tiles reach into.
   long plane_row, plane;
   long frequency_weights;  // stride between frequencies of the transformed weights
-  // Offsets in the packed weights: the first layer's also transposed, then the vectors.
-  long packed_weight, packed_transposed, packed_bias, packed_scale, packed_shift;
-  // Offsets in the packed gradient: [out block][(input channel, tap)][lane], then the vectors.
-  long gradient_weight, gradient_bias, gradient_scale, gradient_shift;
+  // In the parameters as they are given, (out, in, 3, 3); in the packed weights, of which the first
+  // layer's are there transposed too; in the packed gradient, [out block][(input, tap)][lane].
+  Offsets flat, packed, gradient;
+  long packed_transposed;
 };
 
 struct Network {
@@ -52,28 +57,32 @@ using Spread = void (*)(long count, void* context, Task task);
 
 enum class Seed { cross_entropy, features, none };  // where the backward pass begins
 
-// One micro-batch. Null outputs are not computed. With `direction` set, every gradient below is its
-// derivative along that direction of the parameters.
+// What a batch and a micro-batch of it have in common. Null outputs are not computed. With a
+// direction of the parameters, every gradient is its derivative along that.
 template <class T>
-struct Job {
-  const Network* network = nullptr;
-  const T* weights = nullptr;    // packed
-  const T* direction = nullptr;  // packed
-  const T* images = nullptr;     // (count, channels, height, width)
-  const T* seed = nullptr;       // targets, or the cotangent of features: (count, ...)
+struct Tensors {
+  const T* images = nullptr;  // (count, channels, height, width)
+  const T* seed = nullptr;    // targets, or the cotangent of features: (count, ...)
   Seed kind = Seed::none;
-  long count = 0;
-  T mean = 0;  // 1 / batch
-  T* arena = nullptr;
-  Spread spread = nullptr;       // null: the calling thread does it all
-  T* gradient = nullptr;         // packed
-  bool accumulate = false;       // add to `gradient` instead of overwriting it
   T* image_gradient = nullptr;   // (count, channels, height, width)
   T* target_gradient = nullptr;  // (count, classes), with a direction only
   T* logits = nullptr;           // (count, classes)
   T* features = nullptr;         // (count, features)
-  double* loss = nullptr;        // this micro-batch's share of the mean loss
-  double* slope = nullptr;       // <gradient, direction>, this micro-batch's share
+  double* loss = nullptr;        // the mean loss, or this micro-batch's share of it
+  double* slope = nullptr;       // <gradient, direction>, or this micro-batch's share
+};
+
+template <class T>
+struct Job : Tensors<T> {
+  const Network* network = nullptr;
+  const T* weights = nullptr;    // packed
+  const T* direction = nullptr;  // packed
+  long count = 0;
+  T mean = 0;  // 1 / batch
+  T* arena = nullptr;
+  Spread spread = nullptr;  // null: the calling thread does it all
+  T* gradient = nullptr;    // packed
+  bool accumulate = false;  // add to `gradient` instead of overwriting it
 };
 
 // Shapes and layout for registers of `lanes` channels. Throws std::invalid_argument.
@@ -85,11 +94,11 @@ struct Kernels {
   long lanes;
   // Elements that a micro-batch of `count` images needs when `threads` work on it.
   long (*arena)(const Network&, long count, bool tangent, long threads);
-  void (*pack)(const Network&, const T* parameters, T* packed, long begin, long end);
+  void (*pack)(const Network&, const T* parameters, T* packed, long unit);
   void (*run)(const Job<T>&);
   // The sum of the partial gradients; with a base, base - rate * sum, which may be in place.
   void (*collect)(const Network&, const T* partials, long slots, long stride, const T* base, T rate,
-                  T* out, long begin, long end);
+                  T* out, long unit);
 };
 
 namespace avx512 {

@@ -6,30 +6,27 @@
 
 #include "workspace.h"
 
-namespace iadd::convnet {
-namespace {
+namespace iadd {
 
-enum class Isa { generic, avx2, avx512 };
-
-Isa detect() {
+const std::string& instruction_set() {
+  static const std::string found = []() -> std::string {
 #if defined(__x86_64__)
-  // IADD_ISA lowers the choice, so that every build can be tested on one machine.
-  const char* wanted = std::getenv("IADD_ISA");
-  const std::string limit = wanted ? wanted : "avx512";
-  if (limit == "avx512" && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw"))
-    return Isa::avx512;
-  if (limit != "generic" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return Isa::avx2;
+    const char* wanted = std::getenv("IADD_ISA");
+    const std::string limit = wanted ? wanted : "avx512";
+    if (limit == "avx512" && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw"))
+      return "avx512";
+    if (limit != "generic" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      return "avx2";
 #endif
-  return Isa::generic;
-}
-
-Isa isa() {
-  static const Isa found = detect();
+    return "generic";
+  }();
   return found;
 }
+
+namespace convnet {
+namespace {
 
 // Multiplications of one image's forward pass, roughly.
 double image_work(const Network& net) {
@@ -102,9 +99,9 @@ class Batch {
     const long units = net_.pack_units;
     spread(tangent ? 2 * units : units, parallel_, [&](long i, int) {
       if (i < units)
-        kernels_.pack(net_, request_.parameters, weights_, i, i + 1);
+        kernels_.pack(net_, request_.parameters, weights_, i);
       else
-        kernels_.pack(net_, request_.direction, direction_, i - units, i - units + 1);
+        kernels_.pack(net_, request_.direction, direction_, i - units);
     });
     spread(parts_.slots, parallel_ && !shared_, [&](long slot, int thread) {
       for (long p = parts_.first_piece(slot); p < parts_.first_piece(slot + 1); ++p)
@@ -113,7 +110,7 @@ class Batch {
     if (request_.gradient)
       spread(net_.collect_units, parallel_, [&](long i, int) {
         kernels_.collect(net_, partials_, parts_.slots, partial_, request_.base, request_.rate,
-                         request_.gradient, i, i + 1);
+                         request_.gradient, i);
       });
     if (request_.loss) *request_.loss = sum(losses_);
     if (request_.slope) *request_.slope = sum(slopes_);
@@ -142,14 +139,21 @@ class Batch {
     const long begin = parts_.begin(piece);
     const long pixels = net_.channels * net_.height * net_.width;
     const long seed = request_.kind == Seed::features ? net_.features : net_.classes;
-    const auto at = [begin](auto* p, long stride) { return p ? p + begin * stride : nullptr; };
-    Job<T> job;
+    const auto move = [begin](auto*& p, long stride) {
+      if (p) p += begin * stride;
+    };
+    Job<T> job{request_};
+    move(job.images, pixels);
+    move(job.seed, seed);
+    move(job.image_gradient, pixels);
+    move(job.target_gradient, net_.classes);
+    move(job.logits, net_.classes);
+    move(job.features, net_.features);
+    job.loss = losses_ + piece;
+    job.slope = slopes_ + piece;
     job.network = &net_;
     job.weights = weights_;
     job.direction = direction_;
-    job.images = request_.images + begin * pixels;
-    job.seed = at(request_.seed, seed);
-    job.kind = request_.kind;
     job.count = parts_.begin(piece + 1) - begin;
     job.mean = T(1) / T(request_.batch);
     job.arena = arenas_ + thread * arena_;
@@ -159,12 +163,6 @@ class Batch {
       };
     job.gradient = request_.gradient ? partials_ + slot * partial_ : nullptr;
     job.accumulate = piece > parts_.first_piece(slot);
-    job.image_gradient = at(request_.image_gradient, pixels);
-    job.target_gradient = at(request_.target_gradient, net_.classes);
-    job.logits = at(request_.logits, net_.classes);
-    job.features = at(request_.features, net_.features);
-    job.loss = losses_ + piece;
-    job.slope = slopes_ + piece;
     return job;
   }
 
@@ -186,19 +184,15 @@ class Batch {
 
 }  // namespace
 
-const char* instruction_set() {
-  return isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "generic";
-}
-
 template <class T>
 const Kernels<T>& kernels() {
+  static const Kernels<T> found = [] {
 #if defined(__x86_64__)
-  static const Kernels<T> found = isa() == Isa::avx512 ? avx512::kernels<T>()
-                                  : isa() == Isa::avx2 ? avx2::kernels<T>()
-                                                       : generic::kernels<T>();
-#else
-  static const Kernels<T> found = generic::kernels<T>();
+    if (instruction_set() == "avx512") return avx512::kernels<T>();
+    if (instruction_set() == "avx2") return avx2::kernels<T>();
 #endif
+    return generic::kernels<T>();
+  }();
   return found;
 }
 
@@ -216,4 +210,5 @@ template const Kernels<double>& kernels<double>();
 template void execute<float>(const Network&, const Request<float>&, bool);
 template void execute<double>(const Network&, const Request<double>&, bool);
 
-}  // namespace iadd::convnet
+}  // namespace convnet
+}  // namespace iadd

@@ -8,30 +8,19 @@
 
 namespace iadd::convnet {
 
-// Null outputs are not computed; `direction` asks for derivatives along it, as in Job.
 template <class T>
-struct Request {
+struct Request : Tensors<T> {
   const T* parameters = nullptr;  // (parameters,)
   const T* direction = nullptr;   // (parameters,)
-  const T* images = nullptr;      // (batch, channels, height, width)
-  const T* seed = nullptr;
-  Seed kind = Seed::none;
   long batch = 0;
   T* gradient = nullptr;    // (parameters,)
   const T* base = nullptr;  // with it `gradient` is base - rate * gradient; may be the same memory
   T rate = 0;
-  T* image_gradient = nullptr;
-  T* target_gradient = nullptr;
-  T* logits = nullptr;
-  T* features = nullptr;
-  double* loss = nullptr;
-  double* slope = nullptr;
 };
 
 // The kernels of the newest instruction set that this processor has.
 template <class T>
 const Kernels<T>& kernels();
-const char* instruction_set();
 
 // The result does not depend on the number of threads: micro-batches and sums have a fixed order.
 template <class T>

@@ -93,7 +93,7 @@ Moments<T, D> moments(long pixels, Ref<T, D> y) {
   }
   Num<T, D> variance = squares * (T(1) / T(pixels));
   variance.v += T(1e-5);
-  return {mean, reciprocal_root<T>(variance)};
+  return {mean, reciprocal_root(variance)};
 }
 
 // What the ReLU sees of a convolution's output y, slope y + offset: the norm with its affine map,

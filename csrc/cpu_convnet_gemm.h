@@ -10,13 +10,13 @@ namespace iadd::convnet::CONVNET_ISA {
 template <class T>
 struct Product {
   const T* a;
-  long a_row, a_inner, a_outer;
+  long a_row, a_inner, a_outer = 0;
   const T* b;
-  long b_inner, b_outer, b_vector;
+  long b_inner, b_outer = 0, b_vector;
   T* c;
   long c_row, c_vector;
-  long inner, outer;
-  bool accumulate;
+  long inner, outer = 1;
+  bool accumulate = false;
   long ahead = 0;  // rows of b to prefetch
 };
 
@@ -90,6 +90,37 @@ void multiply(const Product<T>& p, long rows, long vectors) {
   for (; v + Wide <= vectors; v += Wide) product_panel<T, Stride, Wide>(p, v, rows);
   for (; v + 2 <= vectors; v += 2) product_panel<T, Stride, 2>(p, v, rows);
   if (v < vectors) product_panel<T, Stride, 1>(p, v, rows);
+}
+
+template <class T, bool D>
+using In = std::type_identity_t<Ref<const T, D>>;
+
+// c = a * b of arrays and of their derivatives, by the product rule.
+template <long Stride, class T, bool D>
+void multiply_dual(Product<T> p, In<T, D> a, In<T, D> b, Ref<T, D> c, long rows, long vectors) {
+  p.a = a.v, p.b = b.v, p.c = c.v;
+  multiply<T, Stride>(p, rows, vectors);
+  if constexpr (D) {
+    p.a = a.d, p.c = c.d;
+    multiply<T, Stride>(p, rows, vectors);
+    p.a = a.v, p.b = b.d, p.accumulate = true;
+    multiply<T, Stride>(p, rows, vectors);
+  }
+}
+
+// Only the derivative of a * b, or the product itself without a direction: gradients of weights.
+template <bool D, long Stride, int Wide = 4, class T>
+void multiply_last(Product<T> p, In<T, D> a, In<T, D> b, T* c, long rows, long vectors) {
+  p.a = a.v, p.b = b.last(), p.c = c;
+  const bool both = D && a.d;  // images do not move
+  if (both && p.outer == 1) {  // both terms in one sum over k, as two runs of it
+    p.outer = 2, p.a_outer = a.d - a.v, p.b_outer = b.v - b.d;
+    return multiply<T, Stride, Wide>(p, rows, vectors);
+  }
+  multiply<T, Stride, Wide>(p, rows, vectors);
+  if (!both) return;
+  p.a = a.d, p.b = b.v, p.accumulate = true;
+  multiply<T, Stride, Wide>(p, rows, vectors);
 }
 
 }  // namespace iadd::convnet::CONVNET_ISA

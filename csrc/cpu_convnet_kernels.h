@@ -1,8 +1,7 @@
 // The passes of one instruction set as a table; see cpu_convnet_vector.h for how it is chosen.
 #pragma once
 
-#include "cpu_convnet_convolution.h"
-#include "cpu_convnet_head.h"
+#include "cpu_convnet_backward.h"
 #include "cpu_convnet_pack.h"
 
 namespace iadd::convnet::CONVNET_ISA {
@@ -21,6 +20,17 @@ void run(const Job<T>& job) {
     Pass<T, true>(job).run();
   else
     Pass<T, false>(job).run();
+}
+
+template <class T>
+void pack(const Network& net, const T* parameters, T* packed, long unit) {
+  Packer<T>{net, parameters, packed}.unit(unit);
+}
+
+template <class T>
+void collect(const Network& net, const T* partials, long slots, long stride, const T* base, T rate,
+             T* out, long unit) {
+  Collector<T>{net, partials, slots, stride, base, rate, out}.unit(unit);
 }
 
 template <class T>

@@ -24,38 +24,23 @@ void place_map(Layer& l, bool pool) {
   l.plane = (4 * l.tile_rows + 2) * l.plane_row;
 }
 
-// Flat order of a block: weight (out, in, 3, 3), bias, then scale and shift of the norm.
-void place_parameters(Network& n, Layer& l) {
-  long& at = n.parameters;
-  l.weight = at, at += l.out * l.in * 9;
-  l.bias = at, at += l.out;
-  if (!n.norm) return;
-  l.scale = at, at += l.out;
-  l.shift = at, at += l.out;
+// A weight and then `vectors` of bias, scale and shift; where they end.
+long place(Offsets& o, long at, long weight, long vector, int vectors = 3) {
+  o = {at, at + weight, at + weight + vector, at + weight + 2 * vector};
+  return o.bias + vectors * vector;
 }
 
-void place_packed(Network& n, Layer& l, bool first) {
+void place_layer(Network& n, Layer& l, bool first) {
   const long L = n.lanes, rows = l.out_blocks * L, taps = 9 * l.in;
-  long& at = n.packed_size;
-  l.frequency_weights = (l.in_blocks * l.out_blocks * L + 1) * L;
-  l.packed_weight = at;
-  at += first ? l.out_blocks * taps * L : kFrequencies * l.frequency_weights;
-  l.packed_transposed = at;
-  if (first) at += blocks(taps, L) * rows * L;
-  l.packed_bias = at, at += rows;
-  l.packed_scale = at, at += rows;
-  l.packed_shift = at, at += rows;
+  n.parameters = place(l.flat, n.parameters, l.out * taps, l.out, n.norm ? 3 : 1);
+  n.gradient_size = place(l.gradient, n.gradient_size, taps * rows, rows);
+  l.frequency_weights = (l.in_blocks * rows + 1) * L;
+  l.packed_transposed = n.packed_size;
+  if (first) n.packed_size += blocks(taps, L) * rows * L;
+  const long weight = first ? taps * rows : kFrequencies * l.frequency_weights;
+  n.packed_size = place(l.packed, n.packed_size, weight, rows);
   n.pack_units += l.out_blocks * (first ? 1 : l.in_blocks);
   n.collect_units += l.out_blocks;
-}
-
-void place_gradient(Network& n, Layer& l) {
-  const long L = n.lanes;
-  long& at = n.gradient_size;
-  l.gradient_weight = at, at += l.out_blocks * 9 * l.in * L;
-  l.gradient_bias = at, at += l.out_blocks * L;
-  l.gradient_scale = at, at += l.out_blocks * L;
-  l.gradient_shift = at, at += l.out_blocks * L;
 }
 
 void place_head(Network& n) {
@@ -95,9 +80,7 @@ Network network(long channels, long height, long width, long classes, long filte
     l.in_blocks = blocks(l.in, lanes);
     l.out_blocks = blocks(l.out, lanes);
     place_map(l, pool);
-    place_parameters(n, l);
-    place_packed(n, l, i == 0);
-    place_gradient(n, l);
+    place_layer(n, l, i == 0);
   }
   place_head(n);
   return n;

@@ -6,12 +6,12 @@
 
 #include "cpu_convnet_block.h"
 #include "cpu_convnet_gemm.h"
-#include "cpu_convnet_winograd.h"
 
 namespace iadd::convnet::CONVNET_ISA {
 
+// Where everything lies. The stages build on it: Head, Forward, and Pass, which runs them.
 template <class T, bool D>
-struct Pass {
+struct Arena {
   static constexpr long L = kLanes<T>;
   const Job<T>& job;
   const Network& net;
@@ -43,7 +43,7 @@ struct Pass {
     }
   };
 
-  explicit Pass(const Job<T>& job) : job(job), net(*job.network) {
+  explicit Arena(const Job<T>& job) : job(job), net(*job.network) {
     Layout layout{job.arena};
     const long count = job.count;
     const Layer& first = net.layers[0];
@@ -97,13 +97,13 @@ struct Pass {
   template <class Unit>
   void each(long count, const Unit& unit) const {
     struct Context {
-      const Pass& pass;
+      const Arena& arena;
       const Unit& unit;
     } context{*this, unit};
     const Task task = [](void* context, long index, long thread) {
-      const auto& [pass, unit] = *static_cast<Context*>(context);
-      Layout own{pass.scratches + thread * pass.scratch_size};
-      unit(index, pass.lay_out(own));
+      const auto& [arena, unit] = *static_cast<Context*>(context);
+      Layout own{arena.scratches + thread * arena.scratch_size};
+      unit(index, arena.lay_out(own));
     };
     if (job.spread) return job.spread(count, &context, task);
     Layout own{scratches};
@@ -111,131 +111,24 @@ struct Pass {
     for (long i = 0; i < count; ++i) unit(i, scratch);
   }
 
-  // Vectors of output channels that a weight gradient takes at once: where registers are few, 3, as
-  // its rows come 8 at a time and 4 by 3 leaves no thin remainder of them.
-  static constexpr int kWide = CONVNET_ACCUMULATORS < 24 ? 3 : 4;
-  static constexpr long kRun = 96;  // tiles
   // In the Winograd domain, between the tiles of two channel blocks and between two frequencies.
   // Odd numbers of vectors, so that what is used together spreads over the sets of the caches.
   long block_stride(const Layer& l) const { return (job.count * l.tiles | 1) * L; }
   long frequency_stride(const Layer& l, long blocks) const { return blocks * block_stride(l) + L; }
   // The first layer's part of the packed gradient.
-  static long first_gradient_size(const Layer& l) { return l.gradient_shift + l.out_blocks * L; }
+  static long first_gradient_size(const Layer& l) { return l.gradient.shift + l.out_blocks * L; }
   static long column_stride(const Layer& l) { return l.pixels + L; }
   static long column_blocks(const Layer& l) { return (9 * l.in + L - 1) / L; }
 
   Ref<const T, D> weights(long offset) const {
     return {job.weights + offset, D ? job.direction + offset : nullptr};
   }
-  INLINE Num<T, D> weight(long offset) const {
-    if constexpr (D)
-      return {load(job.weights + offset), load(job.direction + offset)};
-    else
-      return {load(job.weights + offset)};
-  }
   template <class F>
   Line<F, T, D> line(const Layer& l, long block, const Moments<T, D>& m) const {
-    if (!F::norm) return {Num<T, D>{}, weight(l.packed_bias + block * L)};
-    const Num<T, D> slope = weight(l.packed_scale + block * L) * m.root;
-    return {slope, weight(l.packed_shift + block * L) - m.mean * slope};
+    if (!F::norm) return {Num<T, D>{}, weights(l.packed.bias).get(block)};
+    const Num<T, D> slope = weights(l.packed.scale).get(block) * m.root;
+    return {slope, weights(l.packed.shift).get(block) - m.mean * slope};
   }
-
-  // c = a * b of arrays and of their derivatives, by the product rule.
-  template <long Stride>
-  void multiply_dual(Product<T> p, Ref<const T, D> a, Ref<const T, D> b, Ref<T, D> c, long rows,
-                     long vectors) const {
-    p.a = a.v, p.b = b.v, p.c = c.v;
-    multiply<T, Stride>(p, rows, vectors);
-    if constexpr (D) {
-      p.a = a.d, p.c = c.d;
-      multiply<T, Stride>(p, rows, vectors);
-      p.a = a.v, p.b = b.d, p.accumulate = true;
-      multiply<T, Stride>(p, rows, vectors);
-    }
-  }
-
-  // Only the derivative of a * b, or the product itself without a direction: gradients of weights.
-  template <long Stride, int Wide = 4>
-  void multiply_last(Product<T> p, Ref<const T, D> a, Ref<const T, D> b, T* c, long rows,
-                     long vectors) const {
-    p.c = c;
-    p.a = a.v, p.b = D ? b.d : b.v;
-    if constexpr (D) {
-      if (a.d && p.outer == 1) {  // both terms in one sum over k, as two runs of it
-        p.outer = 2, p.a_outer = a.d - a.v, p.b_outer = b.v - b.d;
-        return multiply<T, Stride, Wide>(p, rows, vectors);
-      }
-    }
-    multiply<T, Stride, Wide>(p, rows, vectors);
-    if constexpr (D) {
-      if (!a.d) return;  // images do not move
-      p.a = a.d, p.b = b.v, p.accumulate = true;
-      multiply<T, Stride, Wide>(p, rows, vectors);
-    }
-  }
-
-  void run() {
-    first_convolution();
-    for (long i = 1; i < net.depth; ++i) convolution(i);
-    if (job.features) copy_features();
-    if (job.kind == Seed::none && !job.logits) return;
-    if (job.kind == Seed::features) {
-      seed_features();
-    } else {
-      head_forward();
-      if (job.kind == Seed::none) return;
-      loss();
-      head_backward();
-    }
-    for (long i = net.depth - 1; i >= 1; --i) convolution_backward(i);
-    first_backward();
-  }
-
-  // One channel block of one image's plane, or of the features, as the block before it writes it.
-  struct Place {
-    Ref<T, D> at;
-    long row;
-  };
-
-  // In cpu_convnet_convolution.h: the convolutions with what follows them, forward and backward.
-  Place features_of(Ref<T, D> all, const Layer& l, long image, long block) const;
-  static Place inside(const Layer& l, Ref<T, D> plane);
-  Ref<T, D> tiles_of(Ref<T, D> all, const Layer& l, long image, long block) const;
-  static void clear_margin(const Layer& l, T* plane);
-  void finish_block(long i, long image, long block, const Scratch& s) const;
-  static Product<T> over_channels(long stride, long blocks);
-  void convolution(long i) const;
-  static void write_map(const Layer& l, const T* in, long stride, T* map, T* whole);
-  static void read_map(const Layer& l, const T* map, T* out, long stride, T* whole);
-  static Ref<const T, D> constant(Ref<T, D> r);
-  void frame(const T* image, T* framed) const;
-  void unfold(const T* image, T* columns, T* framed) const;
-  T* columns_of(long image) const;
-  void first_convolution() const;
-  static INLINE void add_to(T* at, Vec<T> g, bool accumulate);
-  void differentiate_block(long i, long image, long block, Ref<T, D> to, T* gradient, bool more,
-                           const Scratch& s) const;
-  Place output_gradient(long i, long image, long block, Ref<T, D> plane) const;
-  void convolution_backward(long i) const;
-  void differentiate_weights(const Layer& l, Ref<const T, D> in, Ref<const T, D> out,
-                             T* gradient) const;
-  void differentiate_inputs(const Layer& l, Ref<const T, D> weight, Ref<const T, D> out,
-                            Ref<T, D> in, Ref<T, D> panel) const;
-  static void transpose_weights(const Layer& l, const T* from, long block, long blocks, T* to);
-  void first_backward() const;
-  void differentiate_first_weights(long image, Ref<const T, D> map, T* gradient, long blocks) const;
-  void differentiate_columns(Ref<const T, D> map, long block, long blocks, T* gradient) const;
-  void fold(const T* gradient, T* framed, T* out) const;
-  static Ref<const T, D> swapped(Ref<const T, D> r);
-
-  // In cpu_convnet_head.h: the linear head and the cross-entropy with soft targets.
-  void copy_features();
-  void seed_features();
-  INLINE Num<T, D> dot(Ref<const T, D> a, Ref<const T, D> b, long vectors) const;
-  static INLINE Num<T, D> get(Ref<const T, D> r, long vector);
-  void head_forward() const;
-  void loss();
-  void head_backward() const;
 };
 
 }  // namespace iadd::convnet::CONVNET_ISA

@@ -76,104 +76,89 @@ INLINE T total(Vec<T> v) {
   return sum;
 }
 
+// The derivative where none is carried along: whatever is done to it, nothing comes of it.
+struct None {};
+INLINE None operator+(None, None) { return {}; }
+INLINE None operator-(None, None) { return {}; }
+template <class X>
+INLINE None operator*(None, X) {
+  return {};
+}
+template <class X>
+INLINE None operator*(X, None) {
+  return {};
+}
+
 // A value and, with D, its derivative: arithmetic on it is forward-mode differentiation, so that
 // one source of the norm and its backward pass serves the gradient and the Hessian-vector product.
 template <class T, bool D>
-struct Num;
-
-template <class T>
-struct Num<T, false> {
+struct Num {
   Vec<T> v;
-  INLINE Vec<T> last() const { return v; }
+  [[no_unique_address]] std::conditional_t<D, Vec<T>, None> d;
+
+  INLINE Vec<T> last() const {
+    if constexpr (D)
+      return d;
+    else
+      return v;
+  }
 };
 
-template <class T>
-struct Num<T, true> {
-  Vec<T> v, d;
-  INLINE Vec<T> last() const { return d; }
-};
-
-template <class T>
-INLINE Num<T, false> operator+(Num<T, false> a, Num<T, false> b) {
-  return {a.v + b.v};
-}
-template <class T>
-INLINE Num<T, false> operator-(Num<T, false> a, Num<T, false> b) {
-  return {a.v - b.v};
-}
-template <class T>
-INLINE Num<T, false> operator*(Num<T, false> a, Num<T, false> b) {
-  return {a.v * b.v};
-}
-template <class T>
-INLINE Num<T, false> operator*(Num<T, false> a, T s) {
-  return {a.v * s};
-}
-template <class T>
-INLINE Num<T, true> operator+(Num<T, true> a, Num<T, true> b) {
+template <class T, bool D>
+INLINE Num<T, D> operator+(Num<T, D> a, Num<T, D> b) {
   return {a.v + b.v, a.d + b.d};
 }
-template <class T>
-INLINE Num<T, true> operator-(Num<T, true> a, Num<T, true> b) {
+template <class T, bool D>
+INLINE Num<T, D> operator-(Num<T, D> a, Num<T, D> b) {
   return {a.v - b.v, a.d - b.d};
 }
-template <class T>
-INLINE Num<T, true> operator*(Num<T, true> a, Num<T, true> b) {
+template <class T, bool D>
+INLINE Num<T, D> operator*(Num<T, D> a, Num<T, D> b) {
   return {a.v * b.v, a.d * b.v + a.v * b.d};
 }
-template <class T>
-INLINE Num<T, true> operator*(Num<T, true> a, T s) {
+template <class T, bool D>
+INLINE Num<T, D> operator*(Num<T, D> a, T s) {
   return {a.v * s, a.d * s};
 }
 
 // a b + c, written so that each part is a chain of fused operations.
-template <class T>
-INLINE Num<T, false> multiply_add(Num<T, false> a, Num<T, false> b, Num<T, false> c) {
-  return {a.v * b.v + c.v};
-}
-template <class T>
-INLINE Num<T, true> multiply_add(Num<T, true> a, Num<T, true> b, Num<T, true> c) {
+template <class T, bool D>
+INLINE Num<T, D> multiply_add(Num<T, D> a, Num<T, D> b, Num<T, D> c) {
   return {a.v * b.v + c.v, a.d * b.v + (a.v * b.d + c.d)};
 }
 
-template <class T>
-INLINE Num<T, false> zero_unless(Num<T, false> a, Num<T, false> sign) {
-  // Written so that a NaN passes, as it does in the reference.
-  return {sign.v <= Vec<T>{} ? Vec<T>{} : a.v};
-}
-template <class T>
-INLINE Num<T, true> zero_unless(Num<T, true> a, Num<T, true> sign) {
-  auto off = sign.v <= Vec<T>{};
-  return {off ? Vec<T>{} : a.v, off ? Vec<T>{} : a.d};
+template <class T, bool D>
+INLINE Num<T, D> zero_unless(Num<T, D> a, Num<T, D> sign) {
+  const auto off = sign.v <= Vec<T>{};  // written so that a NaN passes, as it does in the reference
+  a.v = off ? Vec<T>{} : a.v;
+  if constexpr (D) a.d = off ? Vec<T>{} : a.d;
+  return a;
 }
 
-template <class T>
-INLINE Vec<T> reciprocal_root(Vec<T> v) {
+template <class T, bool D>
+INLINE Num<T, D> reciprocal_root(Num<T, D> a) {
   Vec<T> root;
-  for (long i = 0; i < kLanes<T>; ++i) root[i] = T(1) / std::sqrt(v[i]);
-  return root;
-}
-template <class T>
-INLINE Num<T, false> reciprocal_root(Num<T, false> a) {
-  return {reciprocal_root<T>(a.v)};
-}
-template <class T>
-INLINE Num<T, true> reciprocal_root(Num<T, true> a) {
-  Vec<T> root = reciprocal_root<T>(a.v);
+  for (long i = 0; i < kLanes<T>; ++i) root[i] = T(1) / std::sqrt(a.v[i]);
   return {root, a.d * root * root * root * T(-0.5)};
 }
 
 // Where an array and its derivative lie.
 template <class T, bool D>
 struct Ref {
-  T* v;
-  T* d;
+  T *v, *d;
+
+  Ref() = default;
+  INLINE Ref(T* v, T* d) : v(v), d(d) {}
+  template <class U>
+  INLINE Ref(Ref<U, D> r)
+    requires std::is_same_v<const U, T>
+      : v(r.v), d(r.d) {}
   INLINE Ref operator+(long offset) const { return {v + offset, D ? d + offset : nullptr}; }
-  INLINE Num<T, D> get(long vector) const {
+  INLINE Num<std::remove_const_t<T>, D> get(long vector) const {
     if constexpr (D)
       return {load(v + vector * kLanes<T>), load(d + vector * kLanes<T>)};
     else
-      return {load(v + vector * kLanes<T>)};
+      return {load(v + vector * kLanes<T>), {}};
   }
   INLINE void put(long vector, Num<T, D> x) const {
     store(v + vector * kLanes<T>, x.v);
@@ -181,5 +166,12 @@ struct Ref {
   }
   INLINE T* last() const { return D ? d : v; }
 };
+
+// What is done to values and to their derivatives alike.
+template <bool D, class Body, class... Refs>
+INLINE void both(const Body& body, Refs... refs) {
+  body(refs.v...);
+  if constexpr (D) body(refs.d...);
+}
 
 }  // namespace iadd::convnet::CONVNET_ISA

@@ -16,24 +16,31 @@ struct Points {
   static constexpr T g0 = 1 / d, gp = 1 / (2 * pp * (pp - qq)), gq = 1 / (2 * qq * (qq - pp));
 };
 
-struct InputTransform {  // B^T: 6 -> 6
-  static constexpr int from = 6, to = 6;
+template <int From, int To>
+struct Sides {
+  static constexpr int from = From, to = To;
+};
+
+// Lines 1 to 4, of the points +-p and +-q.
+template <class V>
+INLINE void put_pairs(V* y, V even_p, V odd_p, V even_q, V odd_q) {
+  y[1] = even_p + odd_p, y[2] = even_p - odd_p;
+  y[3] = even_q + odd_q, y[4] = even_q - odd_q;
+}
+
+struct InputTransform : Sides<6, 6> {  // B^T
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
     const Vec<T> even_p = x[4] - C::qq * x[2], odd_p = C::p * (x[3] - C::qq * x[1]);
     const Vec<T> even_q = x[4] - C::pp * x[2], odd_q = C::q * (x[3] - C::pp * x[1]);
     y[0] = C::d * x[0] - C::s * x[2] + x[4];
-    y[1] = even_p + odd_p;
-    y[2] = even_p - odd_p;
-    y[3] = even_q + odd_q;
-    y[4] = even_q - odd_q;
+    put_pairs(y, even_p, odd_p, even_q, odd_q);
     y[5] = C::d * x[1] - C::s * x[3] + x[5];
   }
 };
 
-struct InputTransposed {  // B: 6 -> 6
-  static constexpr int from = 6, to = 6;
+struct InputTransposed : Sides<6, 6> {  // B
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
@@ -49,8 +56,7 @@ struct InputTransposed {  // B: 6 -> 6
   }
 };
 
-struct OutputTransform {  // A^T: 6 -> 4
-  static constexpr int from = 6, to = 4;
+struct OutputTransform : Sides<6, 4> {  // A^T
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
@@ -63,8 +69,7 @@ struct OutputTransform {  // A^T: 6 -> 4
   }
 };
 
-struct OutputTransposed {  // A: 4 -> 6
-  static constexpr int from = 4, to = 6;
+struct OutputTransposed : Sides<4, 6> {  // A
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
@@ -72,32 +77,24 @@ struct OutputTransposed {  // A: 4 -> 6
     const Vec<T> even_q = x[0] + C::qq * x[2], odd_q = C::q * (x[1] + C::qq * x[3]);
     const Vec<T> first = x[0], last = x[3];
     y[0] = first;
-    y[1] = even_p + odd_p;
-    y[2] = even_p - odd_p;
-    y[3] = even_q + odd_q;
-    y[4] = even_q - odd_q;
+    put_pairs(y, even_p, odd_p, even_q, odd_q);
     y[5] = last;
   }
 };
 
-struct WeightTransform {  // G: 3 -> 6
-  static constexpr int from = 3, to = 6;
+struct WeightTransform : Sides<3, 6> {  // G
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
     const Vec<T> even_p = C::gp * (x[0] + C::pp * x[2]), odd_p = C::gp * C::p * x[1];
     const Vec<T> even_q = C::gq * (x[0] + C::qq * x[2]), odd_q = C::gq * C::q * x[1];
     y[0] = C::g0 * x[0];
-    y[1] = even_p + odd_p;
-    y[2] = even_p - odd_p;
-    y[3] = even_q + odd_q;
-    y[4] = even_q - odd_q;
+    put_pairs(y, even_p, odd_p, even_q, odd_q);
     y[5] = x[2];
   }
 };
 
-struct WeightTransposed {  // G^T: 6 -> 3
-  static constexpr int from = 6, to = 3;
+struct WeightTransposed : Sides<6, 3> {  // G^T
   template <class T>
   INLINE static void line(const Vec<T>* x, Vec<T>* y) {
     using C = Points<T>;
@@ -143,47 +140,46 @@ INLINE auto frequencies(T* p, long stride) {
   return [=](int r, int c, Vec<T> v) INLINE_LAMBDA { store(p + (r * 6 + c) * stride, v); };
 }
 
-// Tiles of one channel block, 4 pixels apart in an array of `row` pixels a row.
-template <class Transform, class T>
-void map_to_frequencies(const T* map, long row, long tile_rows, long tile_columns, T* out,
-                        long stride) {
+// Calls body(tile, frequencies) for the tiles of one channel block, 4 pixels apart in an array of
+// `row` pixels a row; tile(r, c) is where a pixel of it lies.
+template <class T, class U, class Body>
+INLINE void each_tile(const Layer& l, T* map, long row, U* frequencies, const Body& body) {
+  const long tile_rows = l.tile_rows, tile_columns = l.tile_columns;
   for (long y = 0; y < tile_rows; ++y)
-    for (long x = 0; x < tile_columns; ++x, out += kLanes<T>) {
-      const T* tile = map + (4 * y * row + 4 * x) * kLanes<T>;
-      transform<Transform, T>([&](int r, int c)
-                                  INLINE_LAMBDA { return load(tile + (r * row + c) * kLanes<T>); },
-                              frequencies(out, stride));
+    for (long x = 0; x < tile_columns; ++x, frequencies += kLanes<U>) {
+      T* tile = map + (4 * y * row + 4 * x) * kLanes<T>;
+      body([=](int r, int c) INLINE_LAMBDA { return tile + (r * row + c) * kLanes<T>; },
+           frequencies);
     }
+}
+
+template <class Transform, class T>
+void map_to_frequencies(const Layer& l, const T* map, long row, T* out, long stride) {
+  each_tile(l, map, row, out, [&](auto tile, T* to) INLINE_LAMBDA {
+    transform<Transform, T>([&](int r, int c) INLINE_LAMBDA { return load(tile(r, c)); },
+                            frequencies(to, stride));
+  });
 }
 
 // The 4x4 tiles of a convolution's output.
 template <class T>
-void frequencies_to_map(const T* in, long stride, long tile_rows, long tile_columns, T* out,
-                        long row) {
-  for (long y = 0; y < tile_rows; ++y)
-    for (long x = 0; x < tile_columns; ++x, in += kLanes<T>) {
-      T* tile = out + (4 * y * row + 4 * x) * kLanes<T>;
-      transform<OutputTransform, T>(frequencies(in, stride),
-                                    [&](int r, int c, Vec<T> v) INLINE_LAMBDA {
-                                      store(tile + (r * row + c) * kLanes<T>, v);
-                                    });
-    }
+void frequencies_to_map(const Layer& l, const T* in, long stride, T* map, long row) {
+  each_tile(l, map, row, in, [&](auto tile, const T* from) INLINE_LAMBDA {
+    transform<OutputTransform, T>(frequencies(from, stride),
+                                  [&](int r, int c, Vec<T> v)
+                                      INLINE_LAMBDA { store(tile(r, c), v); });
+  });
 }
 
 // The overlapping 6x6 tiles of a convolution's input gradient, added up over the whole plane.
 template <class T>
-void frequencies_to_plane(const T* in, long stride, long tile_rows, long tile_columns, T* plane,
-                          long row) {
-  clear(plane, (4 * tile_rows + 2) * row * kLanes<T>);
-  for (long y = 0; y < tile_rows; ++y)
-    for (long x = 0; x < tile_columns; ++x, in += kLanes<T>) {
-      T* tile = plane + (4 * y * row + 4 * x) * kLanes<T>;
-      transform<InputTransposed, T>(frequencies(in, stride),
-                                    [&](int r, int c, Vec<T> v) INLINE_LAMBDA {
-                                      T* at = tile + (r * row + c) * kLanes<T>;
-                                      store(at, load(at) + v);
-                                    });
-    }
+void frequencies_to_plane(const Layer& l, const T* in, long stride, T* plane) {
+  clear(plane, l.plane * kLanes<T>);
+  each_tile(l, plane, l.plane_row, in, [&](auto tile, const T* from) INLINE_LAMBDA {
+    transform<InputTransposed, T>(frequencies(from, stride),
+                                  [&](int r, int c, Vec<T> v)
+                                      INLINE_LAMBDA { store(tile(r, c), load(tile(r, c)) + v); });
+  });
 }
 
 }  // namespace iadd::convnet::CONVNET_ISA

@@ -48,20 +48,20 @@ struct Block {
   }
 };
 
-template <Pass pass, class T>
+template <bool back, bool dual, class T>
 __global__ void __launch_bounds__(kThreads) warps(Problem<T> p) {
   const int64_t warp = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   const int64_t stride = int64_t{gridDim.x} * (kThreads / kWarp);
-  for (int64_t plane = warp; plane < p.planes; plane += stride) run(pass, Warp(), p, plane);
+  for (int64_t plane = warp; plane < p.planes; plane += stride) run<back, dual>(Warp(), p, plane);
 }
 
-template <Pass pass, class T>
+template <bool back, bool dual, class T>
 __global__ void __launch_bounds__(kThreads) blocks(Problem<T> p) {
   for (int64_t plane = blockIdx.x; plane < p.planes; plane += gridDim.x)
-    run(pass, Block(), p, plane);
+    run<back, dual>(Block(), p, plane);
 }
 
-template <Pass pass, class T>
+template <bool back, bool dual, class T>
 int start(const Problem<T>& p, cudaStream_t stream) {
   if (!p.planes || !p.pixels()) return cudaSuccess;
   const bool small = p.pixels() <= kSmall;
@@ -69,31 +69,22 @@ int start(const Problem<T>& p, cudaStream_t stream) {
   const int64_t wanted = (p.planes + each - 1) / each;
   const auto grid = static_cast<unsigned>(wanted < kBlocks ? wanted : kBlocks);
   if (small)
-    warps<pass><<<grid, kThreads, 0, stream>>>(p);
+    warps<back, dual><<<grid, kThreads, 0, stream>>>(p);
   else
-    blocks<pass><<<grid, kThreads, 0, stream>>>(p);
+    blocks<back, dual><<<grid, kThreads, 0, stream>>>(p);
   return cudaGetLastError();
-}
-
-template <class T>
-int choose(Pass pass, const Problem<T>& p, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
-  switch (pass) {
-    case Pass::forward:
-      return start<Pass::forward>(p, on);
-    case Pass::backward:
-      return start<Pass::backward>(p, on);
-    case Pass::dual_forward:
-      return start<Pass::dual_forward>(p, on);
-    case Pass::dual_backward:
-      return start<Pass::dual_backward>(p, on);
-  }
-  return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
-int launch(Pass pass, const Problem<float>& p, void* stream) { return choose(pass, p, stream); }
-int launch(Pass pass, const Problem<double>& p, void* stream) { return choose(pass, p, stream); }
+template <class T>
+int launch(const Problem<T>& p, void* stream) {
+  const bool dual = p.scale_dot;
+  const auto pass = p.by_x ? (dual ? start<true, true, T> : start<true, false, T>)
+                           : (dual ? start<false, true, T> : start<false, false, T>);
+  return pass(p, static_cast<cudaStream_t>(stream));
+}
+template int launch(const Problem<float>&, void*);
+template int launch(const Problem<double>&, void*);
 
 }  // namespace iadd::block

@@ -22,7 +22,8 @@ namespace iadd::block {
 constexpr double kEpsilon = 1e-5;
 
 // One problem: `planes` = images x channels planes of height x width. Null pointers are of another
-// pass. Offsets between the two parts of a dual map are whole maps: planes * pixels.
+// pass: without by_x it is the forward one, without scale_dot no dual one. Offsets between the two
+// parts of a dual map are whole maps: planes * pixels.
 template <class T>
 struct Problem {
   int64_t planes, channels;
@@ -151,121 +152,73 @@ IADD_BOTH void moments(const Group& group, const T* x, int pixels, T& mean, T& r
   rate = inverse_root(group.sum(squares) / T(pixels) + T(kEpsilon));
 }
 
-template <class Group, class T>
+// A plane's norm and affine map. With dual, their tangents too; else these are not read.
+template <bool dual, class T>
+struct Norm {
+  T scale, shift, mean, rate;
+  T scale_dot = 0, shift_dot = 0, mean_dot = 0, slope = 0;  // slope: mean of unit times tangent
+
+  IADD_BOTH Norm(const Problem<T>& p, int64_t plane)
+      : scale(p.scale[plane % p.channels]), shift(p.shift[plane % p.channels]) {
+    if (!dual) return;
+    scale_dot = p.scale_dot[plane % p.channels], shift_dot = p.shift_dot[plane % p.channels];
+  }
+  IADD_BOTH T unit(T x) const { return (x - mean) * rate; }
+  IADD_BOTH T unit_dot(T x_dot, T unit) const { return rate * (x_dot - mean_dot - unit * slope); }
+  IADD_BOTH T a(T unit) const { return scale * unit + shift; }
+  IADD_BOTH T a_dot(T unit, T unit_dot) const {
+    return scale_dot * unit + scale * unit_dot + shift_dot;
+  }
+};
+
+template <bool dual, class Group, class T>
 IADD_BOTH void forward(const Group& group, const Problem<T>& p, int64_t plane) {
-  const T* x = p.x + plane * p.pixels();
-  T* y = p.y + plane * p.outputs();
-  const T scale = p.scale[plane % p.channels], shift = p.shift[plane % p.channels];
-  T mean, rate;
-  moments(group, x, static_cast<int>(p.pixels()), mean, rate);
-  if (group.rank() == 0) p.stats[2 * plane] = mean, p.stats[2 * plane + 1] = rate;
-  const T share = p.pool ? T(0.25) : T(1);
-  each_window(group, p.height, p.width, p.pool, even_rows(p, x, x), [&](const Window& w) {
-    if (w.output < 0) return;
-    T value[4], total = 0;
-    load(x, w, value);
-    IADD_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      if (!w.inside(k)) continue;
-      const T a = scale * ((value[k] - mean) * rate) + shift;
-      total += p.relu && a <= 0 ? T(0) : a;  // NaN is not <= 0: it propagates
-    }
-    y[w.output] = total * share;
-  });
-}
-
-template <class Group, class T>
-IADD_BOTH void backward(const Group& group, const Problem<T>& p, int64_t plane) {
-  const T* x = p.x + plane * p.pixels();
-  const T* by_y = p.by_y + plane * p.outputs();
-  T* by_x = p.by_x + plane * p.pixels();
-  const T scale = p.scale[plane % p.channels], shift = p.shift[plane % p.channels];
-  const T mean = p.stats[2 * plane], rate = p.stats[2 * plane + 1];
-  const T share = p.pool ? T(0.25) : T(1), count = T(p.pixels());
-  const bool even = even_rows(p, x, by_x);
-  T total = 0, along = 0;
-  each_window(group, p.height, p.width, p.pool, even, [&](const Window& w) {
-    if (w.output < 0) return;
-    const T seed = by_y[w.output] * share;
-    T value[4];
-    load(x, w, value);
-    IADD_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      if (!w.inside(k)) continue;
-      const T unit = (value[k] - mean) * rate;
-      const T by_a = !p.relu || scale * unit + shift > 0 ? seed : T(0);
-      total += by_a, along += by_a * unit;
-    }
-  });
-  total = group.sum(total), along = group.sum(along);
-  if (group.rank() == 0) p.parts[2 * plane] = along, p.parts[2 * plane + 1] = total;
-  each_window(group, p.height, p.width, p.pool, even, [&](const Window& w) {
-    const T seed = w.output < 0 ? T(0) : by_y[w.output] * share;
-    T value[4];
-    load(x, w, value);
-    IADD_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      const T unit = (value[k] - mean) * rate;
-      const T by_a = !p.relu || scale * unit + shift > 0 ? seed : T(0);
-      value[k] = rate * scale * (by_a - total / count - unit * (along / count));
-    }
-    store(by_x, w, value);
-  });
-}
-
-template <class Group, class T>
-IADD_BOTH void dual_forward(const Group& group, const Problem<T>& p, int64_t plane) {
-  const int64_t channel = plane % p.channels;
   const int pixels = static_cast<int>(p.pixels());
   const T* x = p.x + plane * p.pixels();
-  const T* x_dot = x + p.planes * p.pixels();
+  const T* x_dot = dual ? x + p.planes * p.pixels() : x;
   T* y = p.y + plane * p.outputs();
-  T* y_dot = y + p.planes * p.outputs();
-  const T scale = p.scale[channel], shift = p.shift[channel];
-  const T scale_dot = p.scale_dot[channel], shift_dot = p.shift_dot[channel];
-  T mean, rate;
-  moments(group, x, pixels, mean, rate);
-  T total = 0, slope = 0;
-  each(group, x, x_dot, pixels,
-       [&](T value, T tangent) { total += tangent, slope += (value - mean) * rate * tangent; });
-  const T mean_dot = group.sum(total) / T(pixels);
-  slope = group.sum(slope) / T(pixels);
-  if (group.rank() == 0) {
-    T* stats = p.stats + 4 * plane;
-    stats[0] = mean, stats[1] = rate, stats[2] = mean_dot, stats[3] = slope;
+  Norm<dual, T> n(p, plane);
+  moments(group, x, pixels, n.mean, n.rate);
+  T* stats = p.stats + (dual ? 4 : 2) * plane;
+  if (group.rank() == 0) stats[0] = n.mean, stats[1] = n.rate;
+  if constexpr (dual) {
+    T total = 0, slope = 0;
+    each(group, x, x_dot, pixels,
+         [&](T value, T tangent) { total += tangent, slope += n.unit(value) * tangent; });
+    n.mean_dot = group.sum(total) / T(pixels);
+    n.slope = group.sum(slope) / T(pixels);
+    if (group.rank() == 0) stats[2] = n.mean_dot, stats[3] = n.slope;
   }
   const T share = p.pool ? T(0.25) : T(1);
-  const bool even = even_rows(p, x, x_dot);
-  each_window(group, p.height, p.width, p.pool, even, [&](const Window& w) {
+  each_window(group, p.height, p.width, p.pool, even_rows(p, x, x_dot), [&](const Window& w) {
     if (w.output < 0) return;
     T value[4], tangent[4], sum = 0, sum_dot = 0;
     load(x, w, value);
-    load(x_dot, w, tangent);
+    if constexpr (dual) load(x_dot, w, tangent);
     IADD_UNROLL
     for (int k = 0; k < 4; ++k) {
       if (!w.inside(k)) continue;
-      const T unit = (value[k] - mean) * rate;
-      const T unit_dot = rate * (tangent[k] - mean_dot - unit * slope);
-      const T a = scale * unit + shift;
-      sum += p.relu && a <= 0 ? T(0) : a;
-      sum_dot += !p.relu || a > 0 ? scale_dot * unit + scale * unit_dot + shift_dot : T(0);
+      const T unit = n.unit(value[k]), a = n.a(unit);
+      sum += p.relu && a <= 0 ? T(0) : a;  // NaN is not <= 0: it propagates
+      if constexpr (dual)
+        sum_dot += !p.relu || a > 0 ? n.a_dot(unit, n.unit_dot(tangent[k], unit)) : T(0);
     }
-    y[w.output] = sum * share, y_dot[w.output] = sum_dot * share;
+    y[w.output] = sum * share;
+    if constexpr (dual) y[p.planes * p.outputs() + w.output] = sum_dot * share;
   });
 }
 
-template <class Group, class T>
-IADD_BOTH void dual_backward(const Group& group, const Problem<T>& p, int64_t plane) {
-  const int64_t channel = plane % p.channels;
-  const T* x = p.x + plane * p.pixels();
-  const T* x_dot = x + p.planes * p.pixels();
+template <bool dual, class Group, class T>
+IADD_BOTH void backward(const Group& group, const Problem<T>& p, int64_t plane) {
+  const int64_t map = dual ? p.planes * p.pixels() : 0;
+  const T *x = p.x + plane * p.pixels(), *x_dot = x + map;
   const T* by_y_dot = p.by_y + plane * p.outputs();
-  const T* by_y = by_y_dot + p.planes * p.outputs();
-  T* by_x_dot = p.by_x + plane * p.pixels();
-  T* by_x = by_x_dot + p.planes * p.pixels();
-  const T scale = p.scale[channel], shift = p.shift[channel], scale_dot = p.scale_dot[channel];
-  const T *stats = p.stats + 4 * plane, mean = stats[0], rate = stats[1], mean_dot = stats[2],
-          slope = stats[3];
+  const T* by_y = by_y_dot + (dual ? p.planes * p.outputs() : 0);
+  T *by_x_dot = p.by_x + plane * p.pixels(), *by_x = by_x_dot + map;
+  Norm<dual, T> n(p, plane);
+  const T* stats = p.stats + (dual ? 4 : 2) * plane;
+  n.mean = stats[0], n.rate = stats[1];
+  if constexpr (dual) n.mean_dot = stats[2], n.slope = stats[3];
   const T share = p.pool ? T(0.25) : T(1), count = T(p.pixels());
   const bool even = even_rows(p, x, x_dot) && even_rows(p, by_x, by_x_dot);
   T total = 0, along = 0, total_dot = 0, along_dot = 0;
@@ -274,63 +227,56 @@ IADD_BOTH void dual_backward(const Group& group, const Problem<T>& p, int64_t pl
     const T seed = by_y[w.output] * share, seed_dot = by_y_dot[w.output] * share;
     T value[4], tangent[4];
     load(x, w, value);
-    load(x_dot, w, tangent);
+    if constexpr (dual) load(x_dot, w, tangent);
     IADD_UNROLL
     for (int k = 0; k < 4; ++k) {
-      const T unit = (value[k] - mean) * rate;
-      if (!w.inside(k) || (p.relu && !(scale * unit + shift > 0))) continue;
-      const T unit_dot = rate * (tangent[k] - mean_dot - unit * slope);
+      const T unit = n.unit(value[k]);
+      if (!w.inside(k) || (p.relu && !(n.a(unit) > 0))) continue;
       total += seed, along += seed * unit;
-      total_dot += seed_dot, along_dot += seed_dot * unit + seed * unit_dot;
+      if constexpr (dual)
+        total_dot += seed_dot, along_dot += seed_dot * unit + seed * n.unit_dot(tangent[k], unit);
     }
   });
   total = group.sum(total), along = group.sum(along);
-  total_dot = group.sum(total_dot), along_dot = group.sum(along_dot);
-  if (group.rank() == 0) p.parts[2 * plane] = along_dot, p.parts[2 * plane + 1] = total_dot;
+  if constexpr (dual) total_dot = group.sum(total_dot), along_dot = group.sum(along_dot);
+  if (group.rank() == 0) {
+    p.parts[2 * plane] = dual ? along_dot : along;
+    p.parts[2 * plane + 1] = dual ? total_dot : total;
+  }
   total /= count, along /= count, total_dot /= count, along_dot /= count;
-  const T gain = rate * scale, gain_dot = rate * (scale_dot - rate * slope * scale);
+  const T gain = n.rate * n.scale, gain_dot = n.rate * (n.scale_dot - n.rate * n.slope * n.scale);
   each_window(group, p.height, p.width, p.pool, even, [&](const Window& w) {
     const T seed = w.output < 0 ? T(0) : by_y[w.output] * share;
     const T seed_dot = w.output < 0 ? T(0) : by_y_dot[w.output] * share;
     T value[4], tangent[4];
     load(x, w, value);
-    load(x_dot, w, tangent);
+    if constexpr (dual) load(x_dot, w, tangent);
     IADD_UNROLL
     for (int k = 0; k < 4; ++k) {
-      const T unit = (value[k] - mean) * rate;
-      const T unit_dot = rate * (tangent[k] - mean_dot - unit * slope);
-      const bool on = !p.relu || scale * unit + shift > 0;
+      const T unit = n.unit(value[k]);
+      const bool on = !p.relu || n.a(unit) > 0;
       const T centred = (on ? seed : T(0)) - total - unit * along;
-      const T centred_dot =
-          (on ? seed_dot : T(0)) - total_dot - unit_dot * along - unit * along_dot;
       value[k] = gain * centred;
-      tangent[k] = gain_dot * centred + gain * centred_dot;
+      if constexpr (dual) {
+        const T unit_dot = n.unit_dot(tangent[k], unit);
+        tangent[k] = gain_dot * centred + gain * ((on ? seed_dot : T(0)) - total_dot -
+                                                  unit_dot * along - unit * along_dot);
+      }
     }
     store(by_x, w, value);
-    store(by_x_dot, w, tangent);
+    if constexpr (dual) store(by_x_dot, w, tangent);
   });
 }
 
-enum class Pass { forward, backward, dual_forward, dual_backward };
-
-template <class Group, class T>
-IADD_BOTH void run(Pass pass, const Group& group, const Problem<T>& p, int64_t plane) {
-  switch (pass) {
-    case Pass::forward:
-      return forward(group, p, plane);
-    case Pass::backward:
-      return backward(group, p, plane);
-    case Pass::dual_forward:
-      return dual_forward(group, p, plane);
-    case Pass::dual_backward:
-      return dual_backward(group, p, plane);
-  }
+template <bool back, bool dual, class Group, class T>
+IADD_BOTH void run(const Group& group, const Problem<T>& p, int64_t plane) {
+  back ? backward<dual>(group, p, plane) : forward<dual>(group, p, plane);
 }
 
 #ifdef IADD_WITH_CUDA
 // Launch on `stream` (a cudaStream_t); the cudaError_t of the launch, 0 for none.
-int launch(Pass, const Problem<float>&, void* stream);
-int launch(Pass, const Problem<double>&, void* stream);
+template <class T>
+int launch(const Problem<T>&, void* stream);
 #endif
 
 }  // namespace iadd::block

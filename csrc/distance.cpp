@@ -8,13 +8,14 @@
 
 #include "distance.h"
 
+#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/library.h>
 #include <torch/version.h>
+
+#include "workspace.h"
 
 #ifdef IADD_WITH_CUDA
 #include <c10/cuda/CUDAException.h>
@@ -29,12 +30,6 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// -------------------------------------------------------------------------------------- Checks
-
-Type type_of(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? Type::float64 : Type::float32;
-}
 
 void check_floating(const Tensor& x, const char* name) {
   TORCH_CHECK_VALUE(x.dim() == 1 && x.numel() > 0, name, ": shape ", x.sizes(),
@@ -52,33 +47,35 @@ void check_like(const Tensor& x, const char* name, const Tensor& like) {
                     like.device());
 }
 
-void check_written(const Tensor& x, const char* name, const Tensor& like) {
-  check_like(x, name, like);
-  TORCH_CHECK_VALUE(x.is_contiguous(), name, ": strides ", x.strides(), ", allowed contiguous");
-}
-
-// --------------------------------------------------------------------------------- Operations
-
-template <class Problem>
-void dispatch(const Problem& problem, const Tensor& like) {
-  if (like.is_cpu()) return compute(problem);
-#ifdef IADD_WITH_CUDA
-  const c10::cuda::CUDAGuard guard(like.device());
-  const Tensor space = at::empty({workspace(problem)}, like.options().dtype(at::kDouble));
-  const auto error = static_cast<cudaError_t>(launch(problem, space.mutable_data_ptr<double>(),
-                                                     c10::cuda::getCurrentCUDAStream().stream()));
-  C10_CUDA_CHECK(error);
-#endif
-}
-
 struct Pass {
   Tensor loss, unweighted, scale;
   Tensor student_gradient, weights_gradient;  // unscaled; undefined where not asked for
 };
 
+template <class T>
+void run_as(const Pass& pass, const Tensor& s, const Tensor& o, const Tensor& t, const Tensor& w,
+            bool weighted_denominator) {
+  const auto in = [](const Tensor& x) { return x.defined() ? x.data_ptr<T>() : nullptr; };
+  Distance<T> problem{};
+  problem.size = s.numel(), problem.weighted_denominator = weighted_denominator;
+  problem.student = in(s), problem.start = in(o), problem.target = in(t), problem.weights = in(w);
+  problem.student_gradient = in(pass.student_gradient);
+  problem.weights_gradient = in(pass.weights_gradient);
+  problem.loss = in(pass.loss), problem.unweighted = in(pass.unweighted);
+  problem.scale = in(pass.scale);
+  if (s.is_cpu()) return compute(problem);
+#ifdef IADD_WITH_CUDA
+  const c10::cuda::CUDAGuard guard(s.device());
+  const Tensor space = at::empty({workspace(s.numel())}, s.options().dtype(at::kDouble));
+  C10_CUDA_CHECK(
+      static_cast<cudaError_t>(launch(problem, space.mutable_data_ptr<double>(),
+                                      c10::cuda::getCurrentCUDAStream(s.get_device()).stream())));
+#endif
+}
+
 Pass run_pass(const Tensor& student, const Tensor& start, const Tensor& target,
-              const OptionalTensor& weights, bool weighted_denominator, Tensor student_gradient,
-              bool need_weights) {
+              const OptionalTensor& weights, bool weighted_denominator, bool by_student,
+              bool by_weights) {
   check_floating(student, "student");
   check_like(start, "start", student);
   check_like(target, "target", student);
@@ -86,25 +83,18 @@ Pass run_pass(const Tensor& student, const Tensor& start, const Tensor& target,
   // Held until the kernel has been started: a copy where the input was not contiguous.
   const Tensor s = student.contiguous(), o = start.contiguous(), t = target.contiguous();
   const Tensor w = weights ? weights->contiguous() : Tensor();
+  const bool weighted = weighted_denominator && weights;
   Pass pass;
   for (Tensor* scalar : {&pass.loss, &pass.unweighted, &pass.scale})
     *scalar = at::empty({}, s.options());
-  pass.student_gradient = student_gradient;
-  if (need_weights) pass.weights_gradient = at::empty_like(w);
-  auto written = [](const Tensor& x) { return x.defined() ? x.mutable_data_ptr() : nullptr; };
-  dispatch(Distance{.size = s.numel(),
-                    .type = type_of(s),
-                    .student = s.const_data_ptr(),
-                    .start = o.const_data_ptr(),
-                    .target = t.const_data_ptr(),
-                    .weights = w.defined() ? w.const_data_ptr() : nullptr,
-                    .weighted_denominator = weighted_denominator && w.defined(),
-                    .student_gradient = written(pass.student_gradient),
-                    .weights_gradient = written(pass.weights_gradient),
-                    .loss = pass.loss.mutable_data_ptr(),
-                    .unweighted = pass.unweighted.mutable_data_ptr(),
-                    .scale = pass.scale.mutable_data_ptr()},
-           s);
+  if (by_student) pass.student_gradient = at::empty_like(s);
+  if (by_weights && !weighted) pass.weights_gradient = at::empty_like(w);
+  const auto run = s.scalar_type() == at::kFloat ? run_as<float> : run_as<double>;
+  run(pass, s, o, t, w, weighted);
+  if (by_weights && weighted) {  // it wants the loss, and is a difference: hence after, in double
+    const Tensor d = (s - t).to(at::kDouble), e = (o - t).to(at::kDouble);
+    pass.weights_gradient = (w * (d.square() - pass.loss * e.square())).to(s.scalar_type());
+  }
   return pass;
 }
 
@@ -112,18 +102,8 @@ using Pair = std::tuple<Tensor, Tensor>;
 
 Pair distance(const Tensor& student, const Tensor& start, const Tensor& target,
               const OptionalTensor& weights, bool weighted_denominator) {
-  const Pass pass = run_pass(student, start, target, weights, weighted_denominator, {}, false);
+  const Pass pass = run_pass(student, start, target, weights, weighted_denominator, false, false);
   return {pass.loss, pass.unweighted};
-}
-
-// The distance and, in `gradient`, its unscaled gradient by the student: nothing of size P is made.
-std::tuple<Tensor, Tensor, Tensor> distance_adjoint(const Tensor& student, const Tensor& start,
-                                                    const Tensor& target,
-                                                    const OptionalTensor& weights,
-                                                    const Tensor& gradient) {
-  check_written(gradient, "gradient", student);
-  const Pass pass = run_pass(student, start, target, weights, false, gradient, false);
-  return {pass.loss, pass.unweighted, pass.scale};
 }
 
 struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
@@ -131,11 +111,8 @@ struct DistanceFunction : torch::autograd::Function<DistanceFunction> {
                                const Tensor& target, const OptionalTensor& weights,
                                bool weighted_denominator) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    Tensor by_student;
-    if (student.requires_grad())
-      by_student = at::empty_like(student, {}, at::MemoryFormat::Contiguous);
-    const Pass pass = run_pass(student, start, target, weights, weighted_denominator, by_student,
-                               weights && weights->requires_grad());
+    const Pass pass = run_pass(student, start, target, weights, weighted_denominator,
+                               student.requires_grad(), weights && weights->requires_grad());
     // The inputs too, so that autograd notices when one of them is changed before the backward.
     context->save_for_backward({student, weights.value_or(Tensor()), pass.student_gradient,
                                 pass.weights_gradient, pass.scale});
@@ -190,27 +167,12 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
   m.def(
       "distance(Tensor student, Tensor start, Tensor target, Tensor? weights=None, "
       "bool weighted_denominator=False) -> (Tensor loss, Tensor unweighted)");
-  m.def(
-      "distance_adjoint(Tensor student, Tensor start, Tensor target, Tensor? weights, "
-      "Tensor(a!) gradient) -> (Tensor loss, Tensor unweighted, Tensor scale)");
 }
 
-TORCH_LIBRARY_IMPL(iadd, Autograd, m) {
-  m.impl("distance", distance_autograd);
-  // It has no gradient of its own and says so by having none.
-  m.impl("distance_adjoint", torch::CppFunction::makeFallthrough());
-}
-
-TORCH_LIBRARY_IMPL(iadd, CPU, m) {
-  m.impl("distance", distance);
-  m.impl("distance_adjoint", distance_adjoint);
-}
-
+TORCH_LIBRARY_IMPL(iadd, Autograd, m) { m.impl("distance", distance_autograd); }
+TORCH_LIBRARY_IMPL(iadd, CPU, m) { m.impl("distance", distance); }
 #ifdef IADD_WITH_CUDA
-TORCH_LIBRARY_IMPL(iadd, CUDA, m) {
-  m.impl("distance", distance);
-  m.impl("distance_adjoint", distance_adjoint);
-}
+TORCH_LIBRARY_IMPL(iadd, CUDA, m) { m.impl("distance", distance); }
 #endif
 
 }  // namespace iadd

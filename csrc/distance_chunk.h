@@ -5,16 +5,20 @@
 // The product of two floats is exact in double, so a float32 sum has the same bits on every
 // instruction set, fused multiply-add or not, and on every number of threads.
 
-#include "distance_loops.h"
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include "distance.h"
 
 #ifndef IADD_LANES
 #define IADD_LANES 2
-#define IADD_ISA plain
+#define IADD_ISA generic
 #endif
 
 namespace iadd::IADD_ISA {
 
-constexpr int kParts = kLanes / IADD_LANES;
+constexpr int kLanes = 16, kParts = kLanes / IADD_LANES;
 
 template <class T>
 struct Vector {

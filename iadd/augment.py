@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -172,9 +172,26 @@ def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
     In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
     The kernel is csrc/augment.cpp.
     """
-    if extension.has_cpu_kernels(images):
-        return cast(Tensor, torch.ops.iadd.affine_sample(images, matrix, transposed))
-    return move_reference(images, matrix, transposed)
+    if not extension.has_cpu_kernels(images.device, images.dtype):
+        return move_reference(images, matrix, transposed)
+    if images.requires_grad and torch.is_grad_enabled():
+        return cast(Tensor, _Move.apply(images, matrix, transposed))
+    return cast(Tensor, torch.ops.iadd.affine_sample(images, matrix, transposed))
+
+
+class _Move(torch.autograd.Function):
+    """Linear in the images, so that each way is the other's gradient, to any order."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, matrix: Tensor, transposed: bool) -> Tensor:
+        ctx.save_for_backward(matrix)
+        ctx.transposed = transposed
+        return move(images, matrix, transposed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (matrix,) = ctx.saved_tensors
+        return move(gradient, matrix, not ctx.transposed), None, None
 
 
 def move_reference(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:

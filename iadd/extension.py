@@ -45,25 +45,30 @@ def _without_cuda() -> None:
     _without("the extension was built without CUDA")
 
 
-def has_kernel(tensor: Tensor) -> bool:
-    """Whether a kernel for the tensor's device is there; the first time it is not, says why."""
+def has_kernels(device: torch.device) -> bool:
+    """Whether kernels for the device are there; the first time they are not, says why."""
     info = _extension()
     if "reason" in info:
         return False
-    if tensor.is_cuda and info["cuda"] == "0":
+    if device.type == "cuda" and info["cuda"] == "0":
         _without_cuda()
         return False
-    return tensor.is_cpu or tensor.is_cuda
+    return device.type in ("cpu", "cuda")
 
 
-def has_cpu_kernels(tensor: Tensor) -> bool:
-    """Whether the extension is there for a tensor of float32 or float64 on the CPU."""
-    return tensor.is_cpu and tensor.dtype in (torch.float32, torch.float64) and has_kernel(tensor)
+def has_cpu_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the extension is there for tensors of float32 or float64 on the CPU.
+
+    IADD_KERNELS=reference turns it off. IADD_ISA=avx2 or generic keeps it from the newer
+    instructions that the processor has.
+    """
+    known = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+    return known and has_kernels(device)
 
 
 def kernel_name(tensor: Tensor) -> str:
     """Which implementation runs for tensors on its device: cpu-fused, cuda-fused or reference."""
-    return f"{tensor.device.type}-fused" if has_kernel(tensor) else "reference"
+    return f"{tensor.device.type}-fused" if has_kernels(tensor.device) else "reference"
 
 
 def status() -> dict[str, str]:

@@ -128,7 +128,7 @@ def test_what_is_not_finite_goes_where_it_is_sampled() -> None:
 
 
 def test_moving_says_what_does_not_fit() -> None:
-    if not has_cpu_kernels(IMAGES):
+    if not has_cpu_kernels(IMAGES.device, IMAGES.dtype):
         pytest.skip("the extension is not built")
     with pytest.raises(ValueError, match=r"matrix has shape \[2, 2, 3\], expected one of 2 x 3"):
         move(IMAGES, matrices(2, torch.float32))

@@ -255,7 +255,7 @@ def test_a_results_folder_that_is_a_file(iadd: Iadd) -> None:
 
 def test_doctor(iadd: Iadd) -> None:
     status, out, _ = iadd("doctor")
-    assert status == 0 and "torch" in out and "kernels" in out and "native passes" in out
+    assert status == 0 and "torch" in out and "kernels" in out and "extension" in out
 
 
 def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:

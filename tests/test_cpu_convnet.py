@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd.engine import cpu_convnet
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
 from iadd.engine.base import cross_entropy
 from iadd.engine.cpu_convnet import CpuConvNet
+from iadd.extension import has_kernels
 from iadd.networks import Network, build_network
 
 pytestmark = pytest.mark.skipif(
-    cpu_convnet.unavailable() is not None, reason=f"no C++ passes: {cpu_convnet.unavailable()}"
+    not has_kernels(torch.device("cpu")), reason="the extension is not built"
 )
 CPU = torch.device("cpu")
 
@@ -147,12 +147,13 @@ def test_any_shape(
     wanted = torch.autograd.grad(grad @ direction, (params, x, targets), retain_graph=True)
 
     data = [z.detach() for z in (params, x, targets)]
-    got = torch.ops.iadd.convnet_tangent(*data, direction, config)
-    gradient = torch.ops.iadd.convnet_gradient(*data, config)
+    h, by_params = torch.empty_like(direction), torch.empty_like(direction)
+    got = torch.ops.iadd.convnet_tangent(*data, direction, None, config, h)
+    got_loss = torch.ops.iadd.convnet_gradient(*data, None, config, by_params)
     forward = torch.ops.iadd.convnet_forward(*data[:2], classes, config)
     pairs = [
-        *zip(got, (*wanted, grad @ direction), strict=True),
-        *zip(gradient, (loss, grad), strict=True),
+        *zip((h, *got), (*wanted, grad @ direction), strict=True),
+        *zip((got_loss, by_params), (loss, grad), strict=True),
         *zip(forward, (logits, features), strict=True),
     ]
     for mine, theirs in pairs:

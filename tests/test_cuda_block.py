@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd.engine import cpu_convnet, cuda_block
+from iadd.engine import cuda_block
 from iadd.engine.cuda_block import Affine, Form
+from iadd.extension import has_kernels
 
 KERNELS = torch.ops.iadd
+STILL = (None, None)
 built = pytest.mark.skipif(
-    cpu_convnet.unavailable() is not None or not hasattr(KERNELS, "block_forward"),
-    reason="the extension is not built with the block kernels",
+    not has_kernels(torch.device("cpu")), reason="the extension is not built"
 )
 
 
@@ -35,17 +36,17 @@ def check(shape: tuple[int, int, int, int], form: Form, dtype: torch.dtype, boun
     by_y = normal(2, batch, channels, rows, columns, seed=5, dtype=dtype)
 
     wanted_y, wanted_stats = cuda_block.forward_reference(x[0], affine, form)
-    y, stats = KERNELS.block_forward(x[0], *affine, *form)
+    y, stats = KERNELS.block_forward(x[0], *affine, *STILL, *form)
     assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
-    by_x, parts = KERNELS.block_backward(x[0], stats, *affine, by_y[0], *form)
+    by_x, parts = KERNELS.block_backward(x[0], stats, *affine, *STILL, by_y[0], *form)
     wanted = cuda_block.backward_reference(x[0], wanted_stats, affine, by_y[0], form)
     assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
 
-    wanted_y, wanted_stats = cuda_block.dual_forward_reference(x, affine, along, form)
-    y, stats = KERNELS.block_dual_forward(x, *affine, *along, *form)
+    wanted_y, wanted_stats = cuda_block.forward_reference(x, affine, form, along)
+    y, stats = KERNELS.block_forward(x, *affine, *along, *form)
     assert far(y, wanted_y) < bound and far(stats, wanted_stats) < bound
-    by_x, parts = KERNELS.block_dual_backward(x, stats, *affine, *along, by_y, *form)
-    wanted = cuda_block.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    by_x, parts = KERNELS.block_backward(x, stats, *affine, *along, by_y, *form)
+    wanted = cuda_block.backward_reference(x, wanted_stats, affine, by_y, form, along)
     assert far(by_x, wanted[0]) < bound and far(parts.sum(0), wanted[1]) < bound
 
 
@@ -78,7 +79,7 @@ def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
     wide = normal(2, 3, 8, 9)
     for x in (wide[..., 1:], wide[..., :8], wide.transpose(2, 3)[:, :, 1:], wide.flatten()[1:385]):
         x = x.view(2, 3, 8, 8) if x.dim() == 1 else x
-        y, _ = KERNELS.block_forward(x, *affine, *form)
+        y, _ = KERNELS.block_forward(x, *affine, *STILL, *form)
         assert far(y, cuda_block.forward_reference(x, affine, form)[0]) < 1e-12
 
 
@@ -86,20 +87,20 @@ def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
 def test_kernels_refuse_what_does_not_fit() -> None:
     x, one = normal(2, 3, 8, 8), torch.ones(3).double()
     with pytest.raises(ValueError, match=r"scale has shape \[2\], expected \[3\]"):
-        KERNELS.block_forward(x, one[:2], one, True, True)
+        KERNELS.block_forward(x, one[:2], one, *STILL, True, True)
     with pytest.raises(TypeError, match="shift is Float, expected Double"):
-        KERNELS.block_forward(x, one, one.float(), True, True)
+        KERNELS.block_forward(x, one, one.float(), *STILL, True, True)
     with pytest.raises(ValueError, match=r"expected \(2, B, C, H, W\)"):
-        KERNELS.block_dual_forward(x, one, one, one, one, True, True)
+        KERNELS.block_forward(x, one, one, one, one, True, True)
 
 
 @built
 def test_nan_propagates() -> None:
     x, one = normal(2, 3, 8, 8), torch.ones(3).double()
     x[0, 1, 2, 3] = float("nan")
-    y, stats = KERNELS.block_forward(x, one, one, True, True)
+    y, stats = KERNELS.block_forward(x, one, one, *STILL, True, True)
     assert bool(y[0, 1].isnan().all()) and not bool(y[0, 0].isnan().any())
-    by_x, _ = KERNELS.block_backward(x, stats, one, one, torch.ones_like(y), True, True)
+    by_x, _ = KERNELS.block_backward(x, stats, one, one, *STILL, torch.ones_like(y), True, True)
     assert bool(by_x[0, 1].isnan().all()) and not bool(by_x[1].isnan().any())
 
 
@@ -120,12 +121,12 @@ def test_cuda_kernels_are_the_reference(side: int) -> None:
     x = normal(2, 3, channels, side, side).cuda()
     affine = Affine(normal(channels, seed=1).cuda(), normal(channels, seed=2).cuda())
     along = Affine(normal(channels, seed=3).cuda(), normal(channels, seed=4).cuda())
-    y, stats = cuda_block.dual_forward(x, affine, along, form)
-    wanted, wanted_stats = cuda_block.dual_forward_reference(x, affine, along, form)
+    y, stats = cuda_block.forward(x, affine, form, along)
+    wanted, wanted_stats = cuda_block.forward_reference(x, affine, form, along)
     assert cuda_block.fused(x.device) and far(y, wanted) < 1e-11
     by_y = torch.randn_like(y)
-    found = cuda_block.dual_backward(x, stats, affine, along, by_y, form)
-    reference = cuda_block.dual_backward_reference(x, wanted_stats, affine, along, by_y, form)
+    found = cuda_block.backward(x, stats, affine, by_y, form, along)
+    reference = cuda_block.backward_reference(x, wanted_stats, affine, by_y, form, along)
     assert all(far(a, b) < 1e-11 for a, b in zip(found, reference, strict=True))
-    again = cuda_block.dual_backward(x, stats, affine, along, by_y, form)
+    again = cuda_block.backward(x, stats, affine, by_y, form, along)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iadd.engine import cuda_convnet
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
-from iadd.engine.cuda_block import Affine, Form, backward_reference, dual_backward_reference
+from iadd.engine.base import convnet_config
+from iadd.engine.cuda_block import Affine, Form, backward_reference
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.networks import Network, build_network
 from iadd.seeds import generator_for
@@ -112,8 +112,8 @@ def test_one_student_needs_no_leading_dimension() -> None:
 
 def test_what_is_outside_the_family() -> None:
     for name in ("mlp", "convnet-batchnorm", "convnet-leakyrelu", "convnet-maxpool"):
-        assert not cuda_convnet.fits(build_network(name, 3, 8, 3))
-    assert cuda_convnet.fits(build_network("convnet", 3, 8, 3))
+        assert convnet_config(build_network(name, 3, 8, 3)) is None
+    assert convnet_config(build_network("convnet", 3, 8, 3)) == [128, 3, 1, 1, 1]
 
 
 def test_nan_propagates() -> None:
@@ -143,7 +143,7 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
     by_x, by_affine = backward_reference(x, None, still, torch.full_like(x, 3.0), form)
     assert by_x.tolist() == [[[[0.0, 3.0]]]] and by_affine.tolist() == [[0.0, 3.0]]
     pair = torch.stack((torch.full_like(x, 5.0), torch.full_like(x, 7.0)))  # tangents first
-    dual, sums = dual_backward_reference(torch.stack((x, x)), None, still, still, pair, form)
+    dual, sums = backward_reference(torch.stack((x, x)), None, still, pair, form, still)
     assert dual.tolist() == [[[[[0.0, 5.0]]]], [[[[0.0, 7.0]]]]] and sums.tolist() == [[0.0, 5.0]]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from iadd.engine import cpu_convnet, cuda_convnet
 from iadd.engine.autograd import AutogradBackend
-from iadd.engine.base import Backend, Tangent, cross_entropy
+from iadd.engine.base import Backend, Tangent, convnet_config, cross_entropy
 from iadd.networks import Network
 
 __all__ = ["Backend", "Tangent", "choose_backend", "cross_entropy"]
@@ -25,6 +25,6 @@ def choose_backend(
     """
     if cpu_convnet.fits(network, device, dtype):
         return cpu_convnet.CpuConvNet(network, device, dtype)
-    if device.type == "cuda" and cuda_convnet.fits(network):
+    if device.type == "cuda" and convnet_config(network):
         return cuda_convnet.CudaConvNet(network, device, dtype)
     return AutogradBackend(network, device, dtype)

@@ -8,6 +8,7 @@ gradient of the loss, and its tangent along a direction: the mixed Hessian-vecto
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -97,3 +98,22 @@ class Backend(ABC):
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Batch mean of -sum_k targets log softmax(logits), (); targets are probabilities (B, K)."""
     return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
+
+
+@cache
+def convnet_config(network: Network) -> list[int] | None:
+    """Width, depth, and whether norm, ReLU and pool are there, of a network of the ConvNet family.
+
+    That is: ConvNets with instance norm or none, ReLU or none, average pooling or none; else None.
+    """
+    options = network.options
+    if options is None or network.architecture != "convnet":
+        return None
+    choices = (
+        (options.norm, ("nonorm", "instancenorm")),
+        (options.activation, ("linear", "relu")),
+        (options.pooling, ("nopool", "avgpool")),
+    )
+    if any(value not in allowed for value, allowed in choices):
+        return None
+    return [options.width, options.depth, *(allowed.index(value) for value, allowed in choices)]

@@ -2,7 +2,7 @@
 
 Four passes: forward and backward, and both again in dual numbers (value and derivative along a
 direction of the parameters), so that the mixed Hessian-vector product needs no double backward. On
-CUDA each is one kernel (csrc/convnet_norm.cu); the plain reference beside it runs anywhere and is
+CUDA each is one kernel (csrc/cuda_block.cu); the plain reference beside it runs anywhere and is
 the specification. A map is (B, C, H, W), with the channels of several students side by side; a
 plane is one image's one channel. Maps of dual numbers are (2, B, C, H, W): values, then tangents;
 adjoints lie the other way round, tangents first, because a weight's derivative pairs them so.
@@ -40,137 +40,105 @@ class Form(NamedTuple):
 
 def fused(device: torch.device) -> bool:
     """Whether the CUDA kernels run for maps on that device."""
-    return device.type == "cuda" and _built()
+    return device.type == "cuda" and extension.has_kernels(device)
 
 
-def _built() -> bool:
-    return "extension" in extension.status() and hasattr(torch.ops.iadd, "block_forward")
+def forward(
+    x: Tensor, affine: Affine, form: Form, along: Affine | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The block's output (B, C, h, w) and the moments that `backward` needs: (B, C, 2).
 
-
-def forward(x: Tensor, affine: Affine, form: Form) -> tuple[Tensor, Tensor | None]:
-    """The block's output (B, C, h, w) and the moments that `backward` needs: (B, C, 2)."""
+    With `along`, which affine moves along: values and tangents (2, B, C, H, W), and moments
+    (B, C, 4): mean, r, and their tangents' mean(x.) and mean(x' x.).
+    """
     if affine.scale is not None and fused(x.device):
-        y, stats = torch.ops.iadd.block_forward(x, affine.scale, affine.shift, *form)
+        y, stats = torch.ops.iadd.block_forward(x, *affine, *(along or (None, None)), *form)
         return y, stats
-    return forward_reference(x, affine, form)
+    return forward_reference(x, affine, form, along)
 
 
 def backward(
-    x: Tensor, stats: Tensor | None, affine: Affine, by_y: Tensor, form: Form
+    x: Tensor,
+    stats: Tensor | None,
+    affine: Affine,
+    by_y: Tensor,
+    form: Form,
+    along: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients by x (B, C, H, W), and by scale and shift (C, 2), from that by the output."""
+    """Gradients by x (B, C, H, W), and by scale and shift (C, 2), from that by the output.
+
+    With `along`: adjoints (2, B, C, H, W), tangents first, here and in `by_y`; and the tangents
+    (C, 2) of those by scale and shift.
+    """
     if affine.scale is not None and fused(x.device):
         by_x, parts = torch.ops.iadd.block_backward(
-            x, stats, affine.scale, affine.shift, by_y.contiguous(), *form
+            x, stats, *affine, *(along or (None, None)), by_y.contiguous(), *form
         )
         return by_x, parts.sum(0)
-    return backward_reference(x, stats, affine, by_y, form)
-
-
-def dual_forward(
-    x: Tensor, affine: Affine, along: Affine, form: Form
-) -> tuple[Tensor, Tensor | None]:
-    """`forward` of values and tangents (2, B, C, H, W), affine moving along `along`.
-
-    The planes' numbers are (B, C, 4): mean, r, and their tangents' mean(x.) and mean(x' x.).
-    """
-    if affine.scale is not None and fused(x.device):
-        y, stats = torch.ops.iadd.block_dual_forward(x, *affine, *along, *form)
-        return y, stats
-    return dual_forward_reference(x, affine, along, form)
-
-
-def dual_backward(
-    x: Tensor, stats: Tensor | None, affine: Affine, along: Affine, by_y: Tensor, form: Form
-) -> tuple[Tensor, Tensor]:
-    """Adjoints (2, B, C, H, W) by x and the tangents (C, 2) of those by scale and shift.
-
-    Args:
-        by_y: adjoints (2, B, C, h, w) of the output; tangents come first, here and in the result.
-    """
-    if affine.scale is not None and fused(x.device):
-        by_x, parts = torch.ops.iadd.block_dual_backward(
-            x, stats, *affine, *along, by_y.contiguous(), *form
-        )
-        return by_x, parts.sum(0)
-    return dual_backward_reference(x, stats, affine, along, by_y, form)
+    return backward_reference(x, stats, affine, by_y, form, along)
 
 
 # ---------------------------------------------------------------------------------- The reference
 
 
-def forward_reference(x: Tensor, affine: Affine, form: Form) -> tuple[Tensor, Tensor | None]:
+def forward_reference(
+    x: Tensor, affine: Affine, form: Form, along: Affine | None = None
+) -> tuple[Tensor, Tensor | None]:
     """`forward` in plain operators, for any dtype and device."""
-    stats = None
-    if affine.scale is None:
-        a = x + _planes(affine.shift)
-    else:
-        mean, rate = _moments(x)
-        a = _planes(affine.scale) * ((x - mean) * rate) + _planes(affine.shift)
-        stats = torch.stack((mean, rate), -1)[:, :, 0, 0]  # (B, C, 2)
-    return _pool(a.relu() if form.relu else a, form), stats
+    value, tangent = (x, None) if along is None else x
+    unit, unit_dot, moments = value, tangent, []
+    if affine.scale is not None:
+        mean, rate = moments = list(_moments(value))
+        unit = (value - mean) * rate
+        if tangent is not None:
+            moments += [_mean(tangent), _mean(unit * tangent)]
+            unit_dot = rate * (tangent - moments[2] - unit * moments[3])
+    a = _transformed(unit, affine)
+    y = _pool(a.relu() if form.relu else a, form)
+    if along is not None and unit_dot is not None:
+        a_dot = _transformed(unit_dot, affine._replace(shift=along.shift))
+        if along.scale is not None:
+            a_dot = a_dot + _planes(along.scale) * unit
+        y = torch.stack((y, _pool(_through_relu(a_dot, a, form), form)))
+    return y, torch.stack(moments, -1)[:, :, 0, 0] if moments else None  # (B, C, 2 or 4)
 
 
 def backward_reference(
-    x: Tensor, stats: Tensor | None, affine: Affine, by_y: Tensor, form: Form
+    x: Tensor,
+    stats: Tensor | None,
+    affine: Affine,
+    by_y: Tensor,
+    form: Form,
+    along: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`backward` in plain operators."""
-    by_a = _unpool(by_y, x, form)
-    if affine.scale is None or stats is None:
-        by_a = _through_relu(by_a, x + _planes(affine.shift), form)
-        return by_a, _without_scale(by_a)
-    mean, rate = stats[:, :, None, None].unbind(-1)
-    scale = _planes(affine.scale)
-    unit = (x - mean) * rate
-    by_a = _through_relu(by_a, scale * unit + _planes(affine.shift), form)
-    shift, along = _mean(by_a), _mean(by_a * unit)
-    by_x = rate * scale * (by_a - shift - unit * along)
-    return by_x, _parts(along, shift, x)
-
-
-def dual_forward_reference(
-    x: Tensor, affine: Affine, along: Affine, form: Form
-) -> tuple[Tensor, Tensor | None]:
-    """`dual_forward` in plain operators."""
-    value, tangent = x
-    stats = None
-    if affine.scale is None or along.scale is None:
-        a, a_dot = value + _planes(affine.shift), tangent + _planes(along.shift)
-    else:
-        mean, rate = _moments(value)
-        unit = (value - mean) * rate
-        mean_dot, slope = _mean(tangent), _mean(unit * tangent)
-        unit_dot = rate * (tangent - mean_dot - unit * slope)
-        a = _planes(affine.scale) * unit + _planes(affine.shift)
-        a_dot = _planes(along.scale) * unit + _planes(affine.scale) * unit_dot
-        a_dot = a_dot + _planes(along.shift)
-        stats = torch.stack((mean, rate, mean_dot, slope), -1)[:, :, 0, 0]  # (B, C, 4)
-    a_dot = _through_relu(a_dot, a, form)
-    return torch.stack((_pool(a.relu() if form.relu else a, form), _pool(a_dot, form))), stats
-
-
-def dual_backward_reference(
-    x: Tensor, stats: Tensor | None, affine: Affine, along: Affine, by_y: Tensor, form: Form
-) -> tuple[Tensor, Tensor]:
-    """`dual_backward` in plain operators."""
-    value, tangent = x
-    if affine.scale is None or along.scale is None or stats is None:
-        a = value + _planes(affine.shift)
-        by_a_dot, by_a = (_through_relu(_unpool(z, value, form), a, form) for z in by_y)
-        return torch.stack((by_a_dot, by_a)), _without_scale(by_a_dot)
-    mean, rate, mean_dot, slope = stats[:, :, None, None].unbind(-1)
-    scale, scale_dot = _planes(affine.scale), _planes(along.scale)
-    unit = (value - mean) * rate
-    unit_dot = rate * (tangent - mean_dot - unit * slope)
-    a = scale * unit + _planes(affine.shift)
-    by_a_dot, by_a = (_through_relu(_unpool(z, value, form), a, form) for z in by_y)
+    value = x if along is None else x[0]
+    unit, moments = value, [] if stats is None else list(stats[:, :, None, None].unbind(-1))
+    if moments:
+        unit = (value - moments[0]) * moments[1]
+    a = _transformed(unit, affine)
+    adjoints = [by_y] if along is None else list(by_y)
+    *moving, by_a = (_through_relu(_unpool(z, value, form), a, form) for z in adjoints)
+    if affine.scale is None:
+        by_x = torch.stack((*moving, by_a)) if moving else by_a
+        return by_x, _without_scale((*moving, by_a)[0])
+    rate = moments[1]
     shift, weight = _mean(by_a), _mean(by_a * unit)
+    centred, gain = by_a - shift - unit * weight, rate * _planes(affine.scale)
+    if along is None or along.scale is None:
+        return gain * centred, _parts(weight, shift, value)
+    (by_a_dot,), (mean_dot, slope) = moving, moments[2:]
+    unit_dot = rate * (x[1] - mean_dot - unit * slope)
     shift_dot, weight_dot = _mean(by_a_dot), _mean(by_a_dot * unit + by_a * unit_dot)
-    centred = by_a - shift - unit * weight
     centred_dot = by_a_dot - shift_dot - unit_dot * weight - unit * weight_dot
-    gain, gain_dot = rate * scale, rate * (scale_dot - rate * slope * scale)
+    gain_dot = rate * (_planes(along.scale) - slope * gain)
     by_x = torch.stack((gain_dot * centred + gain * centred_dot, gain * centred))
     return by_x, _parts(weight_dot, shift_dot, value)
+
+
+def _transformed(unit: Tensor, affine: Affine) -> Tensor:
+    scaled = unit if affine.scale is None else _planes(affine.scale) * unit
+    return scaled + _planes(affine.shift)
 
 
 def _planes(vector: Tensor) -> Tensor:

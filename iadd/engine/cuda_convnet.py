@@ -17,19 +17,6 @@ from iadd.devices import arithmetic
 from iadd.engine import cuda_block
 from iadd.engine.base import Backend, Tangent
 from iadd.engine.cuda_passes import ConvNets
-from iadd.networks import Network
-
-
-def fits(network: Network) -> bool:
-    """A ConvNet with instance norm or none, ReLU or none, average pooling or none."""
-    options = network.options
-    return (
-        options is not None
-        and network.architecture == "convnet"
-        and options.norm in ("instancenorm", "nonorm")
-        and options.activation in ("relu", "linear")
-        and options.pooling in ("avgpool", "nopool")
-    )
 
 
 class CudaConvNet(Backend):
@@ -42,15 +29,10 @@ class CudaConvNet(Backend):
 
     @property
     def name(self) -> str:
-        options = self.network.options
+        options, precision = self.network.options, self.network.precision
         normed = options is not None and options.norm == "instancenorm"
-        fused = normed and cuda_block.fused(self.device)
-        precision = self.network.precision
-        return (
-            "cuda-convnet"
-            + ("-fused" if fused else "")
-            + ("" if precision == "float32" else f"-{precision}")
-        )
+        fused = "-fused" if normed and cuda_block.fused(self.device) else ""
+        return f"cuda-convnet{fused}" + ("" if precision == "float32" else f"-{precision}")
 
     @torch.no_grad()
     def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +44,7 @@ class CudaConvNet(Backend):
             count = log_p.shape[1]
             loss = -(targets * log_p).sum((1, 2)) / count
             by_logits = (log_p.exp() * targets.sum(2, keepdim=True) - targets) / count
-            by_params, _ = nets.backward(kept, by_logits, need_images=False)
+            by_params = nets.by_params(kept, by_logits)
         return nets.squeeze(loss), nets.squeeze(by_params)
 
     @torch.no_grad()
@@ -94,9 +76,7 @@ class CudaConvNet(Backend):
         nets = ConvNets(self.network, params)
         with self._arithmetic():
             kept = nets.forward(images)
-            by_features = cotangent.expand_as(kept.features)
-            _, by_images = nets.through_blocks(kept, by_features, need_params=False)
-        assert by_images is not None
+            by_images = nets.by_images(kept, cotangent.expand_as(kept.features))
         return nets.squeeze(by_images)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ the two graphs the end-point loss runs as ordinary code, so that a method may co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iadd.augment import PackedDraws, pack_draws
 from iadd.engine.base import Backend
-from iadd.engine.student import Endpoint, Step, Unrolled
+from iadd.engine.student import Student, Unrolled
 
 
 class Frame(NamedTuple):
@@ -50,10 +50,8 @@ class Iteration:
         blank = torch.zeros((), dtype=dtype, device=device)
         count, seen = frame.images[0], frame.batch or frame.images[0]
         self.trajectory = blank.new_zeros(steps + 1, network.num_parameters)
-        self.images, self.targets = (
-            blank.new_zeros(frame.images),
-            blank.new_zeros(count, network.classes),
-        )
+        self.images = blank.new_zeros(frame.images)
+        self.targets = blank.new_zeros(count, network.classes)
         self.alpha, self.adjoint = blank, torch.zeros_like(self.trajectory[0])
         self.rows = torch.arange(seen, device=device).repeat(steps, 1)
         self.draws = pack_draws([None] * steps, seen, frame.images[-1], dtype).map(
@@ -69,38 +67,25 @@ class Iteration:
         self.backward: Callable[[], None] = self._backward
         self.captured = device.type == "cuda" and self._capture()
 
-    def run(
-        self,
-        start: Tensor,
-        images: Tensor,
-        targets: Tensor,
-        alpha: float,
-        steps: Sequence[Step],
-        endpoint: Endpoint,
-        packed: PackedDraws,
-    ) -> Unrolled:
+    def run(self, student: Student, packed: PackedDraws) -> Unrolled:
         """Fill the buffers, run both halves, and copy out what they found."""
-        self.trajectory[0].copy_(start)
-        self.images.copy_(images)
-        self.targets.copy_(targets)
-        self.alpha.fill_(alpha)
+        self.trajectory[0].copy_(student.start)
+        self.images.copy_(student.images)
+        self.targets.copy_(student.targets)
+        self.alpha.copy_(student.rate)
         if self.frame.batch is not None:
-            self.rows.copy_(torch.stack([step.rows for step in steps if step.rows is not None]))
+            rows = [step.rows for step in student.steps if step.rows is not None]
+            self.rows.copy_(torch.stack(rows))
         for buffer, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
             buffer.copy_(new)
         self.forward()
         end = self.trajectory[-1].clone()
-        loss, adjoint = endpoint(end)
+        loss, adjoint = student.endpoint(end)
         self.adjoint.copy_(adjoint)
         self.backward()
-        return Unrolled(
-            loss.detach(),
-            self.by_images.clone(),
-            self.by_targets.clone(),
-            self.by_alpha.clone(),
-            end,
-            ("captured " if self.captured else "replay ") + self.backend.name,
-        )
+        found = (self.by_images.clone(), self.by_targets.clone(), self.by_alpha.clone())
+        path = ("captured " if self.captured else "replay ") + self.backend.name
+        return Unrolled(loss.detach(), *found, end, path)
 
     def _picked(self) -> Tensor:
         """The images of all steps as they stand: (J * b, C, H, W)."""
@@ -182,31 +167,20 @@ def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
 _iteration = lru_cache(maxsize=1)(Iteration)  # recaptured when the frame changes
 
 
-def replay(
-    backend: Backend,
-    start: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    alpha: float,
-    steps: Sequence[Step],
-    endpoint: Endpoint,
-    largest: int,
-) -> Unrolled | None:
+def replay(backend: Backend, student: Student, largest: int) -> Unrolled | None:
     """The loss and gradients of `unroll`; None where steps differ in size or need more memory.
 
-    Args:
-        steps: what each of them sees.
-        largest: bytes that buffers may take.
+    `largest`: bytes that buffers may take.
     """
+    steps, shape = student.steps, tuple(student.images.shape)
     sizes = {None if step.rows is None else len(step.rows) for step in steps}
     if len(sizes) != 1:
         return None
     (batch,) = sizes
     draws = [step.draw for step in steps]
     augmented = any(draw is not None for draw in draws)
-    shape = tuple(images.shape)
     frame = Frame(backend, shape, len(steps), batch, augmented)
     if frame.bytes > largest:
         return None
-    packed = pack_draws(draws, batch or shape[0], shape[-1], start.dtype)
-    return _iteration(frame).run(start, images, targets, alpha, steps, endpoint, packed)
+    packed = pack_draws(draws, batch or shape[0], shape[-1], student.start.dtype)
+    return _iteration(frame).run(student, packed)

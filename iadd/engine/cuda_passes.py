@@ -6,6 +6,7 @@ derivatives along a direction of the parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -115,33 +116,35 @@ class ConvNets:
         logits = torch.baddbmm(bias, features, head.transpose(1, 2))
         return Activations(inputs, convolved, moments, features, logits)
 
-    def backward(
-        self, kept: Activations, by_logits: Tensor, need_images: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients by params (M, P) and by images (M, B, C, H, W) from that by logits."""
-        _, head, _ = self.values
+    def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
+        """Gradient by params (M, P) from that by logits."""
+        layers, head, _ = self.values
         by_head = [by_logits.transpose(1, 2) @ kept.features, by_logits.sum(1)]
-        found, by_images = self.through_blocks(
-            kept, by_logits @ head, need_params=True, need_images=need_images
-        )
-        return self._gather(found, by_head), by_images
+        found = []
+        for k, by_x, by_affine in self._backward(kept, by_logits @ head):
+            by_weight = self.convolution.by_weight(by_x, kept.inputs[k], layers[k].weight)
+            found.append(self._one(by_weight, by_affine))
+        return self._gather(found[::-1], by_head)
 
-    def through_blocks(
-        self, kept: Activations, by_features: Tensor, *, need_params: bool, need_images: bool = True
-    ) -> tuple[list[list[Tensor]], Tensor | None]:
-        layers, _, _ = self.values
-        by_y, found = self._maps(by_features), []
+    def by_images(self, kept: Activations, by_features: Tensor) -> Tensor:
+        """Gradient by images (M, B, C, H, W) from that by features."""
+        *_, (_, by_x, _) = self._backward(kept, by_features)
+        by_images = self.convolution.by_input(by_x, kept.inputs[0], self.values[0][0].weight)
+        return self._apart(by_images)
+
+    def _backward(
+        self, kept: Activations, by_features: Tensor
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each block's number, and the gradients by its convolution and affine map; last first."""
+        by_y, (layers, _, _) = self._maps(by_features), self.values
         for k in reversed(range(len(layers))):
-            layer, x = layers[k], kept.inputs[k]
+            layer = layers[k]
             by_x, by_affine = cuda_block.backward(
                 kept.convolved[k], kept.stats[k], layer.affine, by_y, self.forms[k]
             )
-            if need_params:
-                by_weight = self.convolution.by_weight(by_x, x, layer.weight)
-                found.append(self._one(by_weight, by_affine))
-            if k or need_images:
-                by_y = self.convolution.by_input(by_x, x, layer.weight)
-        return found[::-1], self._apart(by_y) if need_images else None
+            yield k, by_x, by_affine
+            if k:
+                by_y = self.convolution.by_input(by_x, kept.inputs[k], layer.weight)
 
     def dual_forward(self, images: Tensor) -> Activations:
         """`forward` in dual numbers; the images stand still."""
@@ -162,7 +165,7 @@ class ConvNets:
                 both = both.view(2, -1, *both.shape[1:])
                 both[1] += other
             convolved.append(both)
-            x, stats = cuda_block.dual_forward(both, layer.affine, along.affine, form)
+            x, stats = cuda_block.forward(both, layer.affine, form, along.affine)
             moments.append(stats)
         f, f_dot = features = self._apart(x).flatten(3)  # (2, M, B, F)
         z = torch.baddbmm(bias, f, head.transpose(1, 2))
@@ -184,23 +187,17 @@ class ConvNets:
         found = []
         for k in reversed(range(len(layers))):
             layer, along, x = layers[k], moving[k], kept.inputs[k]
-            by_x, by_affine = cuda_block.dual_backward(
-                kept.convolved[k], kept.stats[k], layer.affine, along.affine, by_y, self.forms[k]
+            by_x, by_affine = cuda_block.backward(
+                kept.convolved[k], kept.stats[k], layer.affine, by_y, self.forms[k], along.affine
             )
             # Pairs tangent adjoints with values and adjoints with tangents. Images stand still.
             pair = (by_x.flatten(0, 1), x.flatten(0, 1)) if k else (by_x[0], x)
             by_weight = self.convolution.by_weight(*pair, layer.weight)
             found.append(self._one(by_weight, by_affine))
-            like = x.flatten(0, 1) if k else x
-            still = x[0] if k else x
-            if k:
-                by_y = self.convolution.by_input(by_x.flatten(0, 1), like, layer.weight)
-                by_y = by_y.view(2, -1, *by_y.shape[1:])
-                by_y[0] += self.convolution.by_input(by_x[1], still, along.weight)
-            else:
-                by_images = self.convolution.by_input(by_x[0], x, layer.weight)
-                by_images += self.convolution.by_input(by_x[1], x, along.weight)
-        return self._gather(found[::-1], by_head), self._apart(by_images)
+            by_y = self.convolution.by_input(*pair, layer.weight)
+            by_y = by_y.view(-1, len(kept.inputs[0]), *by_y.shape[1:])
+            by_y[0] += self.convolution.by_input(by_x[1], x[0] if k else x, along.weight)
+        return self._gather(found[::-1], by_head), self._apart(by_y[0])
 
     def _maps(self, features: Tensor) -> Tensor:
         """(M, B, F) -> (B, M * C, h, w)."""
@@ -239,16 +236,9 @@ class _Convolution:
 
     def _backward(self, by_y: Tensor, x: Tensor, weight: Tensor, wanted: int) -> Tensor:
         operands = (self._round(by_y), self._round(x), self._round(weight))
+        one, mask = [1, 1], [wanted == 0, wanted == 1, False]
         found: Tensor = torch.ops.aten.convolution_backward(
-            *operands,
-            None,
-            [1, 1],
-            [1, 1],
-            [1, 1],
-            False,
-            [0, 0],
-            self.groups,
-            [wanted == 0, wanted == 1, False],
+            *operands, None, one, one, one, False, [0, 0], self.groups, mask
         )[wanted]
         return found.to(by_y.dtype)
 

@@ -26,6 +26,20 @@ class Step:
     draw: Draw | None
 
 
+class Student(NamedTuple):
+    """A student's training: its start (P,), the images and targets, what each step sees, its end.
+
+    `rate` is the learning rate (); `endpoint` is called once.
+    """
+
+    start: Tensor
+    images: Tensor
+    targets: Tensor
+    rate: Tensor
+    steps: Sequence[Step]
+    endpoint: Endpoint
+
+
 class Unrolled(NamedTuple):
     """The end-point loss and its exact gradients; `end` is theta_J (P,); `path` says what ran."""
 
@@ -73,11 +87,11 @@ class AugmentedBatches:
     small images, calls cost more than pixels.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor, rate: float, steps: Sequence[Step]) -> None:
-        self.images, self.targets = images.detach(), targets.detach()
-        self.rate, self.steps = rate, steps
-        self.by_images, self.by_targets = torch.zeros_like(images), torch.zeros_like(targets)
-        self._group = steps_together(images, len(rows_of(images, steps[0])))
+    def __init__(self, student: Student) -> None:
+        self.images, self.targets = student.images.detach(), student.targets.detach()
+        self.rate, self.steps = float(student.rate), student.steps
+        self.by_images, self.by_targets = map(torch.zeros_like, (self.images, self.targets))
+        self._group = steps_together(self.images, len(rows_of(self.images, self.steps[0])))
         self._present = range(0)
         """The steps whose augmented images `_seen` holds."""
         self._seen: list[Tensor] = []

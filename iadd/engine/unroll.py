@@ -23,7 +23,7 @@ from iadd.augment import augment
 from iadd.engine import cuda_graph
 from iadd.engine.base import Backend, cross_entropy
 from iadd.engine.checkpoints import KEPT_BYTES, CheckpointPlan, plan_checkpoints
-from iadd.engine.student import AugmentedBatches, Endpoint, Step, Unrolled, rows_of
+from iadd.engine.student import AugmentedBatches, Endpoint, Step, Student, Unrolled, rows_of
 
 MODES = ("auto", "replay", "captured", "checkpoint", "graph")
 
@@ -60,35 +60,22 @@ def unroll(
         raise ValueError(f"unroll mode {mode!r}: allowed are {', '.join(MODES)}")
     if not steps:
         raise ValueError("unroll: 0 student steps; at least 1 is needed")
-    alpha = torch.as_tensor(step_size, dtype=start.dtype, device=start.device)
+    rate = torch.as_tensor(step_size, dtype=start.dtype, device=start.device)
+    student = Student(start, images, targets, rate, steps, endpoint)
     if mode == "graph":
-        return _graph(backend, start, images, targets, alpha, steps, endpoint)
-    rate = float(alpha)
+        return _graph(backend, student)
     if mode == "captured" or (mode == "auto" and start.is_cuda):
-        found = cuda_graph.replay(
-            backend, start, images, targets, rate, steps, endpoint, KEPT_BYTES
-        )
-        if found:
+        if found := cuda_graph.replay(backend, student, KEPT_BYTES):
             return found
         mode = "auto"
-    plan = plan_checkpoints(mode, len(steps), start.nbytes)
-    return _replay(backend, start, images, targets, rate, steps, endpoint, plan)
+    return _replay(backend, student, plan_checkpoints(mode, len(steps), start.nbytes))
 
 
-def _replay(
-    backend: Backend,
-    start: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    rate: float,
-    steps: Sequence[Step],
-    endpoint: Endpoint,
-    plan: CheckpointPlan,
-) -> Unrolled:
+def _replay(backend: Backend, student: Student, plan: CheckpointPlan) -> Unrolled:
     """Forward keeping every `stride`-th theta, then backwards segment by segment."""
-    batches = AugmentedBatches(images, targets, rate, steps)
-    segments = plan.segments(len(steps))
-    params = start.detach()
+    batches, steps = AugmentedBatches(student), student.steps
+    segments, rate = plan.segments(len(steps)), batches.rate
+    params = student.start.detach()
     # Checkpoints are allocated as one block; interleaved with per-step temporaries they would
     # fragment the heap.
     kept = [params, *params.new_empty(len(segments) - 1, len(params))]
@@ -96,57 +83,43 @@ def _replay(
         for t in segment:
             out = following if t == segment[-1] else None
             params = backend.step(params, *batches[t], rate, out)
-    states = _states(backend, kept.pop(), batches, segments[-1], rate)
+    states = _states(backend, kept.pop(), batches, segments[-1])
     end = backend.step(states[-1], *batches[len(steps) - 1], rate)
-    loss, adjoint = endpoint(end)
+    loss, adjoint = student.endpoint(end)
     adjoint = adjoint.detach().clone()  # updated in place below
-    by_alpha = start.new_zeros(())
+    by_alpha = params.new_zeros(())
     for segment in reversed(segments):
-        states = states or _states(backend, kept.pop(), batches, segment, rate)
+        states = states or _states(backend, kept.pop(), batches, segment)
         for t in reversed(segment):
             by_seen, by_labels, slope = backend.step_back(states.pop(), *batches[t], rate, adjoint)
             batches.add_gradient(t, by_seen, by_labels)
             by_alpha -= slope
-    return Unrolled(
-        loss.detach(),
-        batches.by_images,
-        batches.by_targets,
-        by_alpha,
-        end,
-        f"{plan} {backend.name}",
-    )
+    gradients = (batches.by_images, batches.by_targets, by_alpha)
+    return Unrolled(loss.detach(), *gradients, end, f"{plan} {backend.name}")
 
 
 def _states(
-    backend: Backend, params: Tensor, batches: AugmentedBatches, segment: range, rate: float
+    backend: Backend, params: Tensor, batches: AugmentedBatches, segment: range
 ) -> list[Tensor]:
     """The parameters before every step of a segment, from those before its first."""
     states = [params]
     for t in segment[:-1]:
-        states.append(backend.step(states[-1], *batches[t], rate))
+        states.append(backend.step(states[-1], *batches[t], batches.rate))
     return states
 
 
-def _graph(
-    backend: Backend,
-    start: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    alpha: Tensor,
-    steps: Sequence[Step],
-    endpoint: Endpoint,
-) -> Unrolled:
+def _graph(backend: Backend, student: Student) -> Unrolled:
     """Plain autograd through the unroll: the reference for the replay, and its equal on small J."""
     with torch.enable_grad():
-        leaves = [z.detach().requires_grad_() for z in (images, targets, alpha)]
-        params = start.detach().requires_grad_()
-        for step in steps:
-            seen = augment(rows_of(leaves[0], step), step.draw)
-            loss = cross_entropy(backend.network.apply(params, seen), rows_of(leaves[1], step))
+        given = (student.images, student.targets, student.rate)
+        images, targets, rate = leaves = [z.detach().requires_grad_() for z in given]
+        params = student.start.detach().requires_grad_()
+        for step in student.steps:
+            seen = augment(rows_of(images, step), step.draw)
+            loss = cross_entropy(backend.network.apply(params, seen), rows_of(targets, step))
             (grad,) = torch.autograd.grad(loss, params, create_graph=True)
-            params = params - leaves[2] * grad
-        loss, adjoint = endpoint(params.detach())
-        by_images, by_targets, by_alpha = torch.autograd.grad(params, leaves, adjoint)
-    return Unrolled(
-        loss.detach(), by_images, by_targets, by_alpha, params.detach(), "graph autograd"
-    )
+            params = params - rate * grad
+        end = params.detach()
+        loss, adjoint = student.endpoint(end)
+        by_images, by_targets, by_rate = torch.autograd.grad(params, leaves, adjoint)
+    return Unrolled(loss.detach(), by_images, by_targets, by_rate, end, "graph autograd")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iadd import extension
-from iadd.engine import cpu_convnet, cuda_block
+from iadd.engine import cuda_block
 
 PACKAGES = [
     "iadd",
@@ -46,10 +46,6 @@ def print_report() -> None:
         table.add_row("cuda", "no usable device")
     for name, value in extension.status().items():
         table.add_row(name, value)
-    table.add_row(
-        "native passes",
-        cpu_convnet.unavailable() or "for ConvNets, on the CPU",
-    )
     if torch.cuda.is_available():
         fused = "fused blocks" if cuda_block.fused(torch.device("cuda")) else "plain blocks"
         table.add_row("cuda passes", f"for the ConvNet family, {fused}, in CUDA graphs")

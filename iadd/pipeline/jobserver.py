@@ -98,11 +98,11 @@ def _detach() -> None:
 
 def _load() -> None:
     """Import what jobs need. No tensor is computed here: threads would not survive the fork."""
-    from iadd.engine import cpu_convnet
+    from iadd import extension
 
     for name in LOADED:
         importlib.import_module(name)
-    cpu_convnet.unavailable()
+    extension.status()
     gc.freeze()  # what is loaded stays: no job's collections look through it again
 
 

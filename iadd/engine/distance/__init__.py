@@ -24,21 +24,13 @@ import torch
 from torch import Tensor
 
 from iadd import extension
-from iadd.engine.distance.reference import (
-    Adjoint,
-    Distance,
-    distance_adjoint_reference,
-    distance_reference,
-)
+from iadd.engine.distance.reference import Distance, distance_reference
 from iadd.engine.distance.weights import WeightsRule, weights_step
 
 __all__ = [
-    "Adjoint",
     "Distance",
     "WeightsRule",
     "distance",
-    "distance_adjoint",
-    "distance_adjoint_reference",
     "distance_reference",
     "weighted_distance",
     "weights_step",
@@ -61,7 +53,7 @@ def distance(
         weights: (P,) of the same dtype, differentiable once; none: all 1.
         weighted_denominator: whether the weights enter the denominator too.
     """
-    if not extension.has_kernel(student):
+    if not extension.has_kernels(student.device):
         return distance_reference(
             student, start, target, weights, weighted_denominator=weighted_denominator
         )
@@ -81,20 +73,3 @@ def weighted_distance(
     return distance(
         student, start, target, weights, weighted_denominator=weighted_denominator
     ).weighted
-
-
-def distance_adjoint(
-    student: Tensor,
-    start: Tensor,
-    target: Tensor,
-    weights: Tensor | None,
-    gradient: Tensor,
-) -> Adjoint:
-    """The distance and, in `gradient` (P,), its unscaled gradient by the student, without autograd.
-
-    One pass over memory, which makes no vector and may stand in a CUDA graph. Arguments as in
-    `distance`; `gradient` is like the student, contiguous, and written.
-    """
-    if not extension.has_kernel(student):
-        return distance_adjoint_reference(student, start, target, weights, gradient)
-    return Adjoint(*torch.ops.iadd.distance_adjoint(student, start, target, weights, gradient))

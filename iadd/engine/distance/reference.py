@@ -18,18 +18,6 @@ class Distance(NamedTuple):
     unweighted: Tensor
 
 
-class Adjoint(NamedTuple):
-    """The distance (), unweighted too, and the factor () that its gradient still lacks.
-
-    That is 2 / denominator, known only once everything was read. An adjoint recursion is linear:
-    fold it into what follows, and no second pass over memory is needed.
-    """
-
-    weighted: Tensor
-    unweighted: Tensor
-    scale: Tensor
-
-
 def distance_reference(
     student: Tensor,
     start: Tensor,
@@ -54,21 +42,6 @@ def distance_reference(
     power = weights.square()
     denominator = (power * movement if weighted_denominator else movement).sum()
     return Distance((power * residual).sum() / denominator, unweighted.detach())
-
-
-@torch.no_grad()
-def distance_adjoint_reference(
-    student: Tensor, start: Tensor, target: Tensor, weights: Tensor | None, gradient: Tensor
-) -> Adjoint:
-    """`distance_adjoint` in plain PyTorch: the specification."""
-    found = distance_reference(student, start, target, weights)
-    _check_like("gradient", gradient, student)
-    if not gradient.is_contiguous():
-        raise ValueError(f"gradient: strides {gradient.stride()}, allowed contiguous")
-    gradient.copy_(student - target)
-    if weights is not None:
-        gradient.mul_(weights.square())
-    return Adjoint(*found, 2 / (start - target).square().sum())
 
 
 def _check_flat(name: str, x: Tensor) -> None:
