@@ -28,15 +28,18 @@ def fits(network: Network, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class CpuConvNet(Backend):
-    """Passes of a ConvNet in C++; a ValueError for a network outside the family."""
+    """Passes of a ConvNet in C++.
+
+    Raises:
+        ValueError: one that does not fit.
+    """
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(network, device, dtype)
-        config = self._config = convnet_config(network)
-        if config is None:
-            raise ValueError(
-                f"network {network.name!r} has no C++ passes: it is no ConvNet of the family"
-            )
+        if not fits(network, device, dtype):
+            reason = f"it is no ConvNet of the family, or {extension.status()['kernels']}"
+            raise ValueError(f"network {network.name!r} has no C++ passes: {reason}")
+        self._config = convnet_config(network)
         self._operators = torch.ops.iadd
 
     @property
