@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from iadd.engine.distance import WeightsRule, weighted_distance, weights_step
+from iadd.engine.distance import WeightsRule, distance, weights_step
 
 
 @pytest.mark.parametrize("maximise", [True, False])
@@ -37,7 +37,7 @@ def test_step_descends_the_distance() -> None:
     losses = []
     for count in range(1, 30):
         leaf = weights.clone().requires_grad_()
-        loss = weighted_distance(student, start, target, leaf)
+        loss = distance(student, start, target, leaf).weighted
         losses.append(float(loss.detach()))
         (gradient,) = torch.autograd.grad(loss, leaf)
         weights_step(v, weights, gradient, *averages, count, WeightsRule(lr=0.01))

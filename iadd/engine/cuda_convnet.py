@@ -53,7 +53,7 @@ class CudaConvNet(Backend):
     ) -> Tangent:
         nets = ConvNets(self.network, params, direction)
         with self._arithmetic():
-            kept = nets.dual_forward(images)
+            kept = nets.forward(images)
             logits, along = kept.logits  # (M, B, K) each
             log_p = F.log_softmax(logits, 2)
             targets = targets.expand_as(log_p)

@@ -104,16 +104,35 @@ class ConvNets:
         return apart.transpose(-5, -4)
 
     def forward(self, images: Tensor) -> Activations:
+        """Through the blocks and the head: with a direction in dual numbers; images stand still."""
         layers, head, bias = self.values
+        moving = self.tangents[0] if self.direction is not None else [None] * len(layers)
         x = self._lay_out(images)
-        inputs, convolved, moments = [], [], []
-        for layer, form in zip(layers, self.forms, strict=True):
+        inputs: list[Tensor] = []
+        convolved: list[Tensor] = []
+        moments: list[Tensor | None] = []
+        for layer, along, form in zip(layers, moving, self.forms, strict=True):
             inputs.append(x)
-            convolved.append(self.convolution.forward(x, layer.weight))
-            x, stats = cuda_block.forward(convolved[-1], layer.affine, form)
+            still = x.dim() == 4
+            y = self.convolution.forward(x if still else x.flatten(0, 1), layer.weight)
+            if along is not None:
+                y_dot = self.convolution.forward(x if still else x[0], along.weight)
+                if still:
+                    y = torch.stack((y, y_dot))  # (2, B, M * O, H, W)
+                else:
+                    y = y.view(2, -1, *y.shape[1:])
+                    y[1] += y_dot
+            convolved.append(y)
+            x, stats = cuda_block.forward(y, layer.affine, form, along and along.affine)
             moments.append(stats)
-        features = self._apart(x).flatten(2)  # (M, B, F)
-        logits = torch.baddbmm(bias, features, head.transpose(1, 2))
+        features = self._apart(x).flatten(-3)  # (M, B, F) or (2, M, B, F)
+        if self.direction is None:
+            logits = torch.baddbmm(bias, features, head.transpose(1, 2))
+        else:
+            (f, f_dot), (_, head_dot, bias_dot) = features, self.tangents
+            z_dot = torch.baddbmm(bias_dot, f_dot, head.transpose(1, 2))
+            z_dot = z_dot.baddbmm(f, head_dot.transpose(1, 2))
+            logits = torch.stack((torch.baddbmm(bias, f, head.transpose(1, 2)), z_dot))
         return Activations(inputs, convolved, moments, features, logits)
 
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
@@ -145,33 +164,6 @@ class ConvNets:
             yield k, by_x, by_affine
             if k:
                 by_y = self.convolution.by_input(by_x, kept.inputs[k], layer.weight)
-
-    def dual_forward(self, images: Tensor) -> Activations:
-        """`forward` in dual numbers; the images stand still."""
-        layers, head, bias = self.values
-        moving, head_dot, bias_dot = self.tangents
-        x = self._lay_out(images)
-        inputs: list[Tensor] = []
-        convolved: list[Tensor] = []
-        moments: list[Tensor | None] = []
-        for layer, along, form in zip(layers, moving, self.forms, strict=True):
-            inputs.append(x)
-            still = not convolved
-            both = self.convolution.forward(x if still else x.flatten(0, 1), layer.weight)
-            other = self.convolution.forward(x if still else x[0], along.weight)
-            if still:
-                both = torch.stack((both, other))  # (2, B, M * O, H, W)
-            else:
-                both = both.view(2, -1, *both.shape[1:])
-                both[1] += other
-            convolved.append(both)
-            x, stats = cuda_block.forward(both, layer.affine, form, along.affine)
-            moments.append(stats)
-        f, f_dot = features = self._apart(x).flatten(3)  # (2, M, B, F)
-        z = torch.baddbmm(bias, f, head.transpose(1, 2))
-        z_dot = torch.baddbmm(bias_dot, f_dot, head.transpose(1, 2))
-        z_dot = z_dot.baddbmm(f, head_dot.transpose(1, 2))
-        return Activations(inputs, convolved, moments, features, torch.stack((z, z_dot)))
 
     def dual_backward(
         self, kept: Activations, by_logits_dot: Tensor, by_logits: Tensor

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from iadd.engine.distance import weighted_distance
+from iadd.engine.distance import Distance, distance
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 
 
@@ -35,12 +35,10 @@ class DDPP(Trajectory):
 
     def loss(
         self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
-    ) -> Tensor:
+    ) -> Distance:
         mask = self.mask(student.detach(), target)
         self.kept = float(mask.double().mean())
-        return weighted_distance(
-            student, start, target, mask.to(student), weighted_denominator=True
-        )
+        return distance(student, start, target, mask.to(student), weighted_denominator=True)
 
     def mask(self, student: Tensor, target: Tensor) -> Tensor:
         """True (P,) for the parameters that stay: the (1 - q) P with the smallest residual."""

@@ -32,7 +32,6 @@ __all__ = [
     "WeightsRule",
     "distance",
     "distance_reference",
-    "weighted_distance",
     "weights_step",
 ]
 
@@ -59,17 +58,3 @@ def distance(
         )
     found = torch.ops.iadd.distance.default(student, start, target, weights, weighted_denominator)
     return Distance(*found)
-
-
-def weighted_distance(
-    student: Tensor,
-    start: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,
-    *,
-    weighted_denominator: bool = False,
-) -> Tensor:
-    """`distance` without the unweighted one."""
-    return distance(
-        student, start, target, weights, weighted_denominator=weighted_denominator
-    ).weighted
