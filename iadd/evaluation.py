@@ -121,12 +121,7 @@ def evaluate(
         network, `ok` or `diverged`; that of the distillation is the set's.
     """
     rules = find_protocol(protocol)
-    own_names, names = tuple(synthetic.class_names), dataset.class_names
-    if len(own_names) != len(names) or (own_names != names and {*own_names} == {*names}):
-        raise ValueError(
-            f"synthetic set: its classes {', '.join(own_names)} are not those of {dataset.name} in "
-            f"their order: {', '.join(names)}"
-        )
+    _check_classes(synthetic, dataset)
     synthetic = synthetic.resolve(dataset)
     device = dataset.train.images.device
     test = open_test(dataset, synthetic.transform).to(device)
@@ -134,27 +129,33 @@ def evaluate(
     targets = synthetic.targets().to(device)
     plan = rules.plan(synthetic.step_size, epochs, batch, step_size)
     families = rules.families(dataset)
-    done, total = 0, sum(networks.values())
-    for name, count in networks.items():
-        network = build_network(name, dataset.channels, dataset.resolution, dataset.classes)
-        for eval_seed in range(count):
-            began = time.perf_counter()
-            generator = seeds.generator("evaluate", protocol, name, eval_seed)
-            params, statistics = _train(network, own.images, targets, plan, families, generator)
-            judged = score(network, params, test, statistics)
-            done += 1
-            if progress:
-                progress(done, total, f"{name} {judged.accuracy:.4f}")
-            yield {
-                "network_eval": name,
-                "eval_seed": eval_seed,
-                "accuracy": judged.accuracy,
-                "balanced_accuracy": judged.balanced_accuracy,
-                "train_accuracy": score(network, params, own, statistics).accuracy,
-                "confusion": judged.confusion,
-                "status": "diverged" if judged.confusion is None else "ok",
-                "evaluate_seconds": time.perf_counter() - began,
-            }
+    size = (dataset.channels, dataset.resolution, dataset.classes)
+    jobs = [(name, k) for name, count in networks.items() for k in range(count)]
+    for done, (name, eval_seed) in enumerate(jobs, 1):
+        began = time.perf_counter()
+        network = build_network(name, *size)
+        generator = seeds.generator("evaluate", protocol, name, eval_seed)
+        params, statistics = _train(network, own.images, targets, plan, families, generator)
+        judged = score(network, params, test, statistics)
+        if progress:
+            progress(done, len(jobs), f"{name} {judged.accuracy:.4f}")
+        yield vars(judged) | {
+            "network_eval": name,
+            "eval_seed": eval_seed,
+            "train_accuracy": score(network, params, own, statistics).accuracy,
+            "status": "diverged" if judged.confusion is None else "ok",
+            "evaluate_seconds": time.perf_counter() - began,
+        }
+
+
+def _check_classes(synthetic: SyntheticSet, dataset: Dataset) -> None:
+    """Labels are numbers: a set with the data's class names in another order would be misread."""
+    own, names = tuple(synthetic.class_names), dataset.class_names
+    if len(own) != len(names) or (own != names and {*own} == {*names}):
+        raise ValueError(
+            f"synthetic set: its classes {', '.join(own)} are not those of {dataset.name} in "
+            f"their order: {', '.join(names)}"
+        )
 
 
 def _train(

@@ -110,8 +110,7 @@ def record_shard(
     The file holds `parameters` (experts, epochs + 1, P): epoch 0 is the untrained network; its
     attributes tell each expert's accuracy on validation data at the end, where there are any. An
     expert depends on its number alone, not on the shard it is in. What a killed job had finished
-    is kept beside the shard, one file an expert, and taken up again if it is of the same spec.
-    `source` is as in `expert_spec`.
+    is kept beside the shard, one file an expert, and taken up again if its spec is the same.
     """
     spec = expert_spec(dataset, network, recipe, epochs, seed, source)
     parts = {k: path.with_name(f".{path.stem}.expert{k}.partial") for k in experts}
@@ -125,25 +124,23 @@ def record_shard(
         seconds = (time.perf_counter() - began) / len(group)
         for expert, trajectory in zip(group, found, strict=True):
             if not bool(torch.isfinite(trajectory).all()):
-                raise ValueError(
-                    f"{path}: expert {expert} diverged (not finite); lower "
-                    f"experts.recipe.step_size ({recipe.step_size})"
-                )
-            accuracy = _validation_accuracy(dataset, network, trajectory[-1])
-            costs = {"seconds": seconds, "validation_accuracy": accuracy}
+                lower = f"lower experts.recipe.step_size ({recipe.step_size})"
+                raise ValueError(f"{path}: expert {expert} diverged (not finite); {lower}")
+            reached = _validation_accuracy(dataset, network, trajectory[-1])
+            costs = {"seconds": seconds, "validation_accuracy": reached}
             finished = Stored({"parameters": trajectory}, spec | {"expert": expert}, costs)
             save_tensors(parts[expert], finished.tensors, finished.spec, costs)
             done[expert] = finished
         if progress:
             progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
     stored = [finished for finished in done.values() if finished is not None]
-    told = {
+    parameters = torch.stack([finished.tensors["parameters"] for finished in stored])
+    attributes = {
         "experts": list(experts),
-        "seconds": sum(finished.attributes["seconds"] for finished in stored),
+        "seconds": sum(f.attributes["seconds"] for f in stored),
         "validation_accuracy": [f.attributes["validation_accuracy"] for f in stored],
     }
-    parameters = torch.stack([finished.tensors["parameters"] for finished in stored])
-    save_tensors(path, {"parameters": parameters}, spec, told)
+    save_tensors(path, {"parameters": parameters}, spec, attributes)
     for part in parts.values():
         part.unlink(missing_ok=True)
 

@@ -179,7 +179,7 @@ def test_a_search_on_two_nodes_survives_the_loss_of_one(ready: Path, two_nodes: 
             assert time.monotonic() < deadline, "only one node took part"
             time.sleep(0.05)
         two_nodes.remove_node(lost, allow_graceful=False)
-        assert searching.wait(timeout=240) == 0
+        assert searching.wait(timeout=480) == 0
     finally:
         searching.kill()
     trials = state.trials()
@@ -209,7 +209,7 @@ def contained(script: str, folder: Path, **variables: str) -> str:
     done = subprocess.run(
         [*CONTAINER, f"mkdir -p /tmp/ray; mount -t tmpfs none /tmp/ray\n{script}"],
         cwd=folder, env=os.environ | {"PATH": path, "PORT": port} | variables, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=480,
     )  # fmt: skip
     return done.stdout
 
