@@ -107,10 +107,8 @@ def evaluate(
     """Train `networks` (name -> how many) on a distilled set and test each once.
 
     Args:
-        synthetic: the set; brings its transform, and its step size where one was learned. One that
-            holds rows of the data is resolved by `dataset`.
-        dataset: opens the test split, under the set's own transform; its augmentation is used
-            where the protocol augments.
+        synthetic: brings its transform, and its step size where one was learned.
+        dataset: opens the test split, under the set's own transform; gives the augmentation.
         protocol: one of `PROTOCOLS`.
         epochs, batch, step_size: of the training; the step size is for sets without their own.
         seeds: of the run, without its method: networks of equal number start alike for all methods.
@@ -127,13 +125,14 @@ def evaluate(
     test = open_test(dataset, synthetic.transform).to(device)
     own = Split(synthetic.images.to(device), synthetic.classes.to(device))
     targets = synthetic.targets().to(device)
-    plan = rules.plan(synthetic.step_size, epochs, batch, step_size)
-    families = rules.families(dataset)
-    size = (dataset.channels, dataset.resolution, dataset.classes)
+    plan, families = (
+        rules.plan(synthetic.step_size, epochs, batch, step_size),
+        rules.families(dataset),
+    )
     jobs = [(name, k) for name, count in networks.items() for k in range(count)]
     for done, (name, eval_seed) in enumerate(jobs, 1):
         began = time.perf_counter()
-        network = build_network(name, *size)
+        network = build_network(name, dataset.channels, dataset.resolution, dataset.classes)
         generator = seeds.generator("evaluate", protocol, name, eval_seed)
         params, statistics = _train(network, own.images, targets, plan, families, generator)
         judged = score(network, params, test, statistics)
