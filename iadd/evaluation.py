@@ -114,9 +114,8 @@ def evaluate(
         seeds: of the run, without its method: networks of equal number start alike for all methods.
 
     Yields:
-        One dict a network: network_eval, eval_seed, accuracy, balanced_accuracy, train_accuracy
-        (fractions), confusion, status, evaluate_seconds; see `Score`. The status is that of the
-        network, `ok` or `diverged`; that of the distillation is the set's.
+        One dict a network: the fields of `Score`, network_eval, eval_seed, train_accuracy (a
+        fraction), evaluate_seconds, and the network's own status, `ok` or `diverged`.
     """
     rules = find_protocol(protocol)
     _check_classes(synthetic, dataset)
@@ -125,10 +124,8 @@ def evaluate(
     test = open_test(dataset, synthetic.transform).to(device)
     own = Split(synthetic.images.to(device), synthetic.classes.to(device))
     targets = synthetic.targets().to(device)
-    plan, families = (
-        rules.plan(synthetic.step_size, epochs, batch, step_size),
-        rules.families(dataset),
-    )
+    plan = rules.plan(synthetic.step_size, epochs, batch, step_size)
+    families = rules.families(dataset)
     jobs = [(name, k) for name, count in networks.items() for k in range(count)]
     for done, (name, eval_seed) in enumerate(jobs, 1):
         began = time.perf_counter()
