@@ -16,7 +16,7 @@ using at::Tensor;
 
 // A frame of zeros around the images, which whoever looks beside one sees: two pixels before and
 // three behind. What lies further off is taken for one of them.
-constexpr int64_t kBefore = 2, kBehind = 3, kFrame = kBefore + kBehind;
+constexpr int64_t kBefore = 2, kFrame = 5;
 
 // Where a pixel comes from: the upper left of four neighbours, and how far right and down of it.
 template <class T>
@@ -44,34 +44,40 @@ void find_points(const T* matrix, int64_t y, int64_t height, int64_t width, Poin
   }
 }
 
-// `plain` (B, C, H, W) becomes samples of `framed` or, transposed, what `framed` gets added to it.
+// `to` (B, C, H, W) becomes samples of `from` or, transposed, what its pixels are the samples of.
 template <class T, bool transposed>
-void walk(const Tensor& plain, const Tensor& framed, const Tensor& matrix) {
-  const int64_t channels = plain.size(1), height = plain.size(2), width = plain.size(3);
-  const int64_t row = width + kFrame, plane = row * (height + kFrame);
-  const int64_t grain = std::max<int64_t>(1, 16384 / plain.stride(0));
-  T *lines = plain.data_ptr<T>(), *planes = framed.data_ptr<T>();
-  at::parallel_for(0, plain.size(0), grain, [&](int64_t begin, int64_t end) {
-    std::vector<Point<T>> points(width);
-    for (int64_t k = begin * height; k < end * height; ++k) {
-      const int64_t image = k / height, y = k % height;
-      find_points(matrix.const_data_ptr<T>() + 6 * image, y, height, width, points.data());
-      for (int64_t c = image * channels; c < (image + 1) * channels; ++c) {
-        T *line = lines + (c * height + y) * width, *corner = planes + c * plane;
-        for (int64_t x = 0; x < width; ++x) {
-          const auto [offset, right, down] = points[x];
-          T* four = corner + offset;
-          if constexpr (transposed) {
-            const T above = (1 - down) * line[x], below = down * line[x];
-            four[0] += (1 - right) * above, four[1] += right * above;
-            four[row] += (1 - right) * below, four[row + 1] += right * below;
-          } else {
-            const T above = (1 - right) * four[0] + right * four[1];
-            const T below = (1 - right) * four[row] + right * four[row + 1];
-            line[x] = (1 - down) * above + down * below;
-          }
+void walk(const Tensor& from, const Tensor& matrix, const Tensor& to) {
+  const int64_t channels = from.size(1), height = from.size(2), width = from.size(3);
+  const int64_t row = width + kFrame, pixels = height * width;
+  const int64_t grain = std::max<int64_t>(1, 16384 / from.stride(0));
+  at::parallel_for(0, from.size(0), grain, [&](int64_t begin, int64_t end) {
+    std::vector<Point<T>> points(pixels);
+    std::vector<T> framed(row * (height + kFrame));
+    const auto line = [&](int64_t y) { return &framed[(y + kBefore) * row + kBefore]; };
+    for (int64_t k = begin * channels; k < end * channels; ++k) {
+      const T *in = from.const_data_ptr<T>() + k * pixels, *by = matrix.const_data_ptr<T>();
+      T* out = to.mutable_data_ptr<T>() + k * pixels;
+      for (int64_t y = 0; y < height; ++y) {
+        if (k % channels == 0)
+          find_points(by + 6 * (k / channels), y, height, width, &points[y * width]);
+        if (!transposed) std::copy_n(in + y * width, width, line(y));
+      }
+      if (transposed) std::fill(framed.begin(), framed.end(), T(0));
+      for (int64_t i = 0; i < pixels; ++i) {
+        const auto [offset, right, down] = points[i];
+        T* four = framed.data() + offset;
+        if constexpr (transposed) {
+          const T above = (1 - down) * in[i], below = down * in[i];
+          four[0] += (1 - right) * above, four[1] += right * above;
+          four[row] += (1 - right) * below, four[row + 1] += right * below;
+        } else {
+          const T above = (1 - right) * four[0] + right * four[1];
+          const T below = (1 - right) * four[row] + right * four[row + 1];
+          out[i] = (1 - down) * above + down * below;
         }
       }
+      for (int64_t y = 0; y < height && transposed; ++y)
+        std::copy_n(line(y), width, out + y * width);
     }
   });
 }
@@ -80,7 +86,7 @@ Tensor move(const Tensor& images_, const Tensor& matrix_, bool transposed) {
   TORCH_CHECK_VALUE(images_.dim() == 4, "images have ", images_.dim(),
                     " dimensions, allowed are (B, C, H, W)");
   const Tensor images = images_.contiguous(), matrix = matrix_.contiguous();
-  const int64_t count = images.size(0), height = images.size(2), width = images.size(3);
+  const int64_t count = images.size(0);
   const auto type = images.scalar_type();
   TORCH_CHECK_VALUE(matrix.sizes() == at::IntArrayRef({count, 2, 3}), "matrix has shape ",
                     matrix.sizes(), ", expected one of 2 x 3 for each of ", count, " images");
@@ -88,16 +94,12 @@ Tensor move(const Tensor& images_, const Tensor& matrix_, bool transposed) {
                    type, " as the images");
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, "images are ", type,
                    ", allowed are float32, float64");
-  if (!images.numel()) return at::empty_like(images);
-  if (transposed) {
-    const Tensor framed =
-        at::zeros({count, images.size(1), height + kFrame, width + kFrame}, images.options());
-    (type == at::kFloat ? walk<float, true> : walk<double, true>)(images, framed, matrix);
-    return framed.narrow(2, kBefore, height).narrow(3, kBefore, width).contiguous();
-  }
   const Tensor out = at::empty_like(images);
-  const Tensor framed = at::constant_pad_nd(images, {kBefore, kBehind, kBefore, kBehind});
-  (type == at::kFloat ? walk<float, false> : walk<double, false>)(out, framed, matrix);
+  if (!images.numel()) return out;
+  const auto run = type == at::kFloat ? transposed ? walk<float, true> : walk<float, false>
+                   : transposed       ? walk<double, true>
+                                      : walk<double, false>;
+  run(images, matrix, out);
   return out;
 }
 
