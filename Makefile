@@ -10,7 +10,7 @@ export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
 export PIP_USER := 0
 
-.PHONY: leaderboard smoke test check bench setup clean
+.PHONY: leaderboard smoke test check docs bench setup clean
 
 leaderboard: setup
 	@iadd run "$(CONFIG)" --cores $(CORES)
@@ -29,6 +29,9 @@ check: setup
 	snakefmt --check workflow
 	snakemake --lint --configfile config/smoke.yaml
 	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+
+docs: setup
+	python -m iadd.pipeline.config_docs > config/README.md
 
 bench: setup
 	@for script in weighted_distance outer_iteration experts evaluation matching; do \

@@ -202,7 +202,7 @@ def import_set(
 def run(
     context: typer.Context,
     config: ConfigPath,
-    cores: Annotated[int, typer.Option(help="Jobs' cores in all; 0: what it may use.")] = 0,
+    cores: Annotated[int, typer.Option(min=0, help="Jobs' cores in all; 0: what it may use.")] = 0,
 ) -> None:
     """Run a whole benchmark with Snakemake; further options are handed to it."""
     from iadd.pipeline.run import run

@@ -117,6 +117,11 @@ def test_a_run_that_cannot_hold_ends_as_diverged_with_its_last_sound_images(
     assert result.step_size == pytest.approx(0.05)
 
 
+def test_a_run_that_was_never_sound_is_diverged_however_short(task: methods.Problem) -> None:
+    result = methods.distill(broken_at(task, lambda k: True, 3), SEEDS)
+    assert result.status == "diverged" and events(result) == ["rollback"] * 4
+
+
 @pytest.mark.parametrize(("sound_between", "status"), [(49, "diverged"), (50, "ok")])
 def test_rollbacks_are_forgotten_after_fifty_sound_iterations_in_a_row(
     sound_between: int, status: str, task: methods.Problem

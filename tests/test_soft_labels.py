@@ -48,6 +48,29 @@ def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("iadd.methods.taught", None)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('label_kind = "sfot"', "label_kind is 'sfot', allowed are hard, soft"),
+        ('experts = "flatt"', "experts is 'flatt', allowed are None, standard, flat"),
+        ('space = {"lr_imgg": ("log", 1, 2)}', "space: 'lr_imgg' is no parameter"),
+        ('space = {"lr_img": ("gauss", 1, 2)}', "space: lr_img: ('gauss', 1, 2), allowed are"),
+        ('space = {"lr_img": ("uniform", 3, 1)}', "space: lr_img: ('uniform', 3, 1), allowed are"),
+        ('space = {"lr_img": {"log": [1, 2]}}', "space: lr_img: {'log': [1, 2]}, allowed are"),
+        ('trace_columns = ("kept",)', "trace_columns: allowed is a dictionary"),
+        ("class Second(Trajectory): pass", None),
+    ],
+)
+def test_a_slip_in_a_plug_in_is_told_as_one(taught: str, line: str, told: str | None) -> None:
+    path = Path(methods.__path__[-1]) / "taught.py"
+    top = told is None
+    path.write_text(PLUGIN + (f"\n\n{line}\n" if top else f"\n    {line}\n"))
+    with pytest.raises(ValueError) as error:
+        methods.find(taught)
+    expected = told or "holds Taught, Second, allowed is one public Method class"
+    assert str(error.value).startswith("methods/taught.py: ") and expected in str(error.value)
+
+
 @pytest.fixture
 def task(tmp_path: Path) -> methods.Problem:
     return small_problem(tmp_path)

@@ -177,9 +177,8 @@ class TensorFile:
             reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise ValueError(f"{self.path}: cannot be read ({reason})") from error
         except SafetensorError as error:
-            raise ValueError(
-                f"{self.path}: truncated or not a safetensors file ({error}); make it again"
-            ) from error
+            what = f"truncated or not a safetensors file ({error})"
+            raise ValueError(f"{self.path}: {what}; delete it and run again") from error
         metadata = self._file.metadata() or {}
         self.names = tuple(sorted(self._file.keys()))
         """Names of the tensors in the file."""
@@ -195,7 +194,7 @@ class TensorFile:
         try:
             self.spec, self.attributes, self._sums = map(_json_object, told)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.path}: damaged ({error}); make it again") from error
+            raise ValueError(f"{self.path}: damaged ({error}); delete it and run again") from error
         self._verified: set[tuple[str, int]] = set()
         self._check_spec(expect or {})
 
@@ -204,7 +203,9 @@ class TensorFile:
             text = file.read(int.from_bytes(file.read(8), "little"))
         plain = text.replace(f'"header_crc32":"{told}"'.encode(), UNSUMMED, 1)
         if told != f"{zlib.crc32(plain):08x}":
-            raise ValueError(f"{self.path}: damaged (checksum of the header); make it again")
+            raise ValueError(
+                f"{self.path}: damaged (checksum of the header); delete it and run again"
+            )
 
     def _check_spec(self, expect: Mapping[str, Any]) -> None:
         wanted = json.loads(canonical_json(expect))
@@ -227,7 +228,9 @@ class TensorFile:
         """
         part = self.view(name, *index)
         if part.is_floating_point() and not part.isfinite().all():
-            raise ValueError(f"{self.path}: {name} has NaN or infinite values; make it again")
+            raise ValueError(
+                f"{self.path}: {name} has NaN or infinite values; delete it and run again"
+            )
         return part.clone()
 
     def view(self, name: str, *index: int | slice) -> Tensor:
@@ -259,7 +262,9 @@ class TensorFile:
                 continue
             found = zlib.crc32(content[block * BLOCK : (block + 1) * BLOCK])
             if told[8 * block : 8 * block + 8] != f"{found:08x}":
-                raise ValueError(f"{self.path}: {name} is damaged (checksum); make it again")
+                raise ValueError(
+                    f"{self.path}: {name} is damaged (checksum); delete it and run again"
+                )
             self._verified.add((name, block))
 
 

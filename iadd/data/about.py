@@ -80,4 +80,4 @@ def read_about(folder: str | Path) -> About:
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; prepare the data first (iadd data)") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); make it again") from error
+        raise ValueError(f"{path}: cannot be read ({error}); delete it and run again") from error

@@ -148,7 +148,9 @@ def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if path.exists() else "no such file"
+        if not path.exists():
+            raise ValueError(f"{path}: no such table here; iadd run makes it") from None
+        reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not a readable Parquet table: {reason}") from error
     text = (table.schema.metadata or {}).get(b"iadd")
     if text is None:
@@ -199,7 +201,7 @@ def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
             key, right, wrong = different
             raise ValueError(
                 f"{path}: its rows are stale, made under another {name}: {key or name} is {wrong} "
-                f"in the file, {right} expected; make it again"
+                f"in the file, {right} expected; delete it and run again"
             )
 
 

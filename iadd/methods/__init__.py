@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from iadd.experts import RECIPES
 from iadd.methods._base import (
+    RANGES,
     Gradients,
     Iterative,
     IterativeParams,
@@ -36,16 +38,49 @@ def find(name: str) -> type[Method]:
     """The class of the named method.
 
     Raises:
-        ValueError: no such method; lists those known.
+        ValueError: no such method (lists those known), or one whose file or declarations are wrong.
     """
     if name not in names():
         raise ValueError(f"unknown method {name!r}; known: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    return next(
+    found = [
         c
         for c in vars(module).values()
         if isinstance(c, type)
         and issubclass(c, Method)
         and c.__module__ == module.__name__
         and not c.__name__.startswith("_")
-    )
+    ]
+    if len(found) != 1:
+        named = ", ".join(c.__name__ for c in found) or "none"
+        raise ValueError(f"methods/{name}.py: holds {named}, allowed is one public Method class")
+    _check(name, found[0])
+    return found[0]
+
+
+def _check(name: str, kind: type[Method]) -> None:
+    """What a class declares, so that a slip in a plug-in is told as one and not as the user's."""
+    wrong = None
+    if kind.experts not in (None, *RECIPES):
+        wrong = f"experts is {kind.experts!r}, allowed are None, {', '.join(RECIPES)}"
+    if kind.label_kind not in ("hard", "soft"):
+        wrong = f"label_kind is {kind.label_kind!r}, allowed are hard, soft"
+    if not isinstance(kind.trace_columns, dict):
+        wrong = "trace_columns: allowed is a dictionary of column and sentence"
+    for key, over in kind.space.items():
+        if key not in kind.Params.model_fields:
+            wrong = f"space: {key!r} is no parameter"
+        elif not _is_range(over):
+            wrong = (
+                f"space: {key}: {over!r}, allowed are ('log'|'uniform'|'int', low, high), a list"
+            )
+    if wrong:
+        raise ValueError(f"methods/{name}.py: {wrong}")
+
+
+def _is_range(over: object) -> bool:
+    if isinstance(over, list):
+        return len(over) >= 2
+    if not isinstance(over, tuple) or len(over) != 3 or over[0] not in RANGES:
+        return False
+    return bool(over[1] < over[2] and (over[0] != "log" or over[1] > 0))

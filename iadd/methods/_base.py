@@ -19,6 +19,7 @@ from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
 from iadd.networks import Network
 
+RANGES = ("log", "uniform", "int")
 Space = dict[str, tuple[str, Any, Any] | list[Any]]
 """Search ranges as plain data: ("log" | "uniform" | "int", low, high), or a list of choices."""
 

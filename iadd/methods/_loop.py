@@ -236,6 +236,8 @@ class _Loop:
     def finish(self) -> Distilled:
         """The best on validation; where nothing was validated, the last sound state."""
         state = self.safe if self.best_accuracy < 0 else self.best
+        if all(row["event"] == "rollback" for row in self.trace):
+            self.status = "diverged"  # not even the state that it began with was sound
         return Distilled(
             state.images,
             self._labels(state),

@@ -87,8 +87,8 @@ class Trajectory(Iterative):
         """What the method learns beside images, step size and labels."""
         return {}
 
-    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
-        """Values of the method's `trace_columns`, after `loss`."""
+    def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
+        """Values of the method's `trace_columns`, after `loss`; all variables are seen here."""
         return {}
 
     def initial_labels(self, images: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Trajectory(Iterative):
             by,
             f"{result.path} {extension.kernel_name(start)}",
             float(unweighted[0]),
-            self.columns(own),
+            self.columns(variables),
         )
 
     @classmethod

@@ -48,5 +48,5 @@ class DDPP(Trajectory):
         mask[residual.topk(pruned).indices] = False
         return mask
 
-    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
+    def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
         return {"kept": self.kept}

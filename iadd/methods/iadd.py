@@ -121,10 +121,10 @@ class IADD(Trajectory):
             return distance(student, start, target, weights, weighted_denominator=weighted)
         return relative_distance(student, start, target, weights, self.offsets, weighted)
 
-    def columns(self, own: Mapping[str, Tensor]) -> dict[str, float]:
+    def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
         if self.frozen:
             return {}
-        w = self.weights(own).detach().double()
+        w = self.weights(variables).detach().double()
         return {
             "weight_mean": float(w.mean()),
             "weight_std": float(w.std(correction=0)),

@@ -237,7 +237,8 @@ class Config(Section):
         try:
             return methods.find(method).Params(**(self.given(method, ipc) | dict(point or {})))
         except ValidationError as error:
-            raise ValueError(f"methods.{method}: {first_problem(error)}") from None
+            known = allowed_keys(error, methods.find(method).Params)
+            raise ValueError(f"methods.{method}: {first_problem(error)}{known}") from None
 
     def dataset(self, key: str) -> DatasetConfig:
         """The data set of that name in this benchmark."""

@@ -233,10 +233,11 @@ def print_plan(plan: Plan) -> None:
     for line in forecast.too_large():
         raise ValueError(line)
     rows = forecast.rows
-    table = Table("data set", "stage", "jobs", "disk", "core hours", box=None, pad_edge=False)
+    table = Table("data set", "stage", "jobs", "disk", "core time", box=None, pad_edge=False)
     for row in rows:
-        hours = f"{row.seconds / 3600:.2f}"
-        table.add_row(row.dataset, row.stage, str(row.jobs), _bytes(row.disk), hours)
+        table.add_row(
+            row.dataset, row.stage, str(row.jobs), _bytes(row.disk), _duration(row.seconds)
+        )
     Console().print(table)
     free = shutil.disk_usage(_existing(plan.root)).free
     disk, total = sum(row.disk for row in rows), sum(row.seconds for row in rows) / 3600
@@ -246,6 +247,13 @@ def print_plan(plan: Plan) -> None:
         f"{sum(row.jobs for row in rows)} jobs, {_bytes(disk)} on disk ({_bytes(free)} free), "
         f"about {total:.1f} core hours on {where}, without start-up and waiting"
     )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _bytes(count: float) -> str:

@@ -11,7 +11,6 @@ from iadd import methods
 from iadd.methods import MethodParams, Space
 from iadd.pipeline.config_file import first_problem
 
-KINDS = ("log", "uniform", "int")
 Ranges = dict[str, dict[str, Any] | list[Any] | None]
 
 
@@ -146,7 +145,7 @@ def _range(where: str, change: Any) -> Any:
     if not isinstance(change, dict) or len(change) != 1:
         raise ValueError(form)
     ((kind, given),) = change.items()
-    if kind not in KINDS or not isinstance(given, list) or len(given) != 2:
+    if kind not in methods.RANGES or not isinstance(given, list) or len(given) != 2:
         raise ValueError(form)
     for end in given:
         if isinstance(end, bool) or not isinstance(end, int if kind == "int" else int | float):

@@ -12,7 +12,6 @@ rule collect:
     log:
         "results/{benchmark}/logs/collect.log",
     params:
-        config=jobs.path,
         spec=jobs.tables_spec,
     shell:
-        "iadd collect {params.config:q} > {log:q} 2>&1"
+        "iadd collect {jobs.path:q} > {log:q} 2>&1"

@@ -6,7 +6,6 @@ rule data:
     log:
         "results/{benchmark}/logs/data/{dataset}.log",
     params:
-        config=jobs.path,
         spec=jobs.data_spec,
     shell:
-        "iadd data {params.config:q} --dataset {wildcards.dataset:q} > {log:q} 2>&1"
+        "iadd data {jobs.path:q} --dataset {wildcards.dataset:q} > {log:q} 2>&1"

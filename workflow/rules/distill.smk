@@ -11,9 +11,8 @@ rule distill:
     log:
         "results/{benchmark}/logs/distill/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     params:
-        config=jobs.path,
         tuned=jobs.tuned,
         spec=jobs.distill_spec,
     shell:
-        "iadd distill {params.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        "iadd distill {jobs.path:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

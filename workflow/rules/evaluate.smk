@@ -10,9 +10,8 @@ rule evaluate:
     log:
         "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     params:
-        config=jobs.path,
         tuned=jobs.tuned,
         spec=jobs.evaluation_spec,
     shell:
-        "iadd evaluate {params.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        "iadd evaluate {jobs.path:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

@@ -7,10 +7,9 @@ rule experts:
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
     params:
-        config=jobs.path,
         dataset=jobs.dataset,
         recipe=jobs.recipe,
         spec=jobs.experts_spec,
     shell:
-        "iadd experts {params.config:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
+        "iadd experts {jobs.path:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
         " --shard {wildcards.shard} > {log:q} 2>&1"

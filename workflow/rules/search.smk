@@ -11,8 +11,7 @@ rule search:
         "results/{benchmark}/logs/search/{dataset}-{method}-ipc{ipc}.log",
     threads: jobs.config.search.workers
     params:
-        config=jobs.path,
         spec=jobs.search_spec,
     shell:
-        "${{IADD_SEARCH_LAUNCH:-}} iadd search {params.config:q} --dataset {wildcards.dataset:q}"
+        "${{IADD_SEARCH_LAUNCH:-}} iadd search {jobs.path:q} --dataset {wildcards.dataset:q}"
         " --method {wildcards.method:q} --ipc {wildcards.ipc} --workers {threads} > {log:q} 2>&1"

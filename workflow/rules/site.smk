@@ -12,7 +12,6 @@ rule site:
     log:
         "results/{benchmark}/logs/site.log",
     params:
-        config=jobs.path,
         spec=jobs.tables_spec,
     shell:
-        "iadd site {params.config:q} > {log:q} 2>&1"
+        "iadd site {jobs.path:q} > {log:q} 2>&1"
