@@ -20,20 +20,9 @@ from iadd.augment import Augmentation
 from iadd.evaluation import evaluate
 from iadd.synthetic import SyntheticSet
 
-PLUGIN = '''
-from iadd.engine.distance import distance
-from iadd.methods._trajectory import SoftTrajectoryParams, Trajectory
-
-
-class Taught(Trajectory):
-    """Trajectory matching with learned labels, as a stranger would add it: this one file."""
-
-    Params = SoftTrajectoryParams
-    label_kind = "soft"
-
-    def loss(self, student, start, target, own):
-        return distance(student, start, target)
-'''
+PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+PLUGIN = PAGE.split("```python\n")[1].split("```")[0]
+"""The example of the contributing page, as a stranger would add it: one file."""
 
 
 @pytest.fixture
@@ -67,7 +56,7 @@ def test_a_slip_in_a_plug_in_is_told_as_one(taught: str, line: str, told: str | 
     path.write_text(PLUGIN + (f"\n\n{line}\n" if top else f"\n    {line}\n"))
     with pytest.raises(ValueError) as error:
         methods.find(taught)
-    expected = told or "holds Taught, Second, allowed is one public Method class"
+    expected = told or "holds Power, Second, allowed is one public Method class"
     assert str(error.value).startswith("methods/taught.py: ") and expected in str(error.value)
 
 
