@@ -61,6 +61,7 @@ class LogHandler(LogHandlerBase):
 
 def main() -> None:
     descriptor, parent, *arguments = sys.argv[1:]
+    sys.argv[0] = "iadd run"  # what Snakemake calls itself in its messages
     die_with_parent(int(parent))
     from snakemake.cli import main as snakemake
 
