@@ -1,5 +1,6 @@
 """What tests of several rooms use."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +27,11 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     stages.record(plan_of(), "blobs", 0)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_environment_left_behind() -> Iterator[None]:
+    """What a run sets for its own jobs must not reach the commands of later tests."""
+    before = {name for name in os.environ if name.startswith("IADD_")}
+    yield
+    assert {name for name in os.environ if name.startswith("IADD_")} <= before

@@ -54,16 +54,16 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     cores = cores or usable_cores()
     arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
     arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
-    _environment()
-    if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
-        address = jobserver.start(command)  # local jobs only: a cluster counts its own
-        if address:
-            os.environ[jobserver.VARIABLE] = address
-    with locked(plan):  # after the server was forked, which would hold the lock a little longer
-        if LOOKS & set(options):
-            asked = [sys.executable, "-m", "snakemake", *arguments, *options]
-            return subprocess.run(asked, check=False).returncode
-        return _whole(plan, cores, arguments, options)
+    with _environment():
+        if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
+            address = jobserver.start(command)  # local jobs only: a cluster counts its own
+            if address:
+                os.environ[jobserver.VARIABLE] = address
+        with locked(plan):  # after the server was forked, which would hold the lock longer
+            if LOOKS & set(options):
+                asked = [sys.executable, "-m", "snakemake", *arguments, *options]
+                return subprocess.run(asked, check=False).returncode
+            return _whole(plan, cores, arguments, options)
 
 
 def _whole(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:
@@ -196,8 +196,13 @@ def locked(plan: Plan) -> contextlib.AbstractContextManager[None]:
     return artifacts.locked(plan.root.with_name(f".{name}.lock"), refused, PATIENCE)
 
 
-def _environment() -> None:
-    """What Snakemake and its jobs need: our commands on the path, and a cache that is writable."""
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """What Snakemake and its jobs need: our commands on the path, and a cache that is writable.
+
+    Whatever is set for them is taken back: the caller's own commands must not go to our server.
+    """
+    before = dict(os.environ)
     here = str(Path(sys.executable).parent)  # jobs call `iadd`, installed beside this Python
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
     try:
@@ -207,3 +212,8 @@ def _environment() -> None:
             pass
     except (OSError, RuntimeError):
         os.environ["XDG_CACHE_HOME"] = str(Path(".snakemake/cache").absolute())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
