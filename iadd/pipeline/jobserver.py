@@ -83,8 +83,11 @@ def start(command: Callable[[], None]) -> str | None:
         _load()
         _serve(listener, parent, command)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
+        try:  # a second signal must not lead back into the program that was forked
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os._exit(0)
 
 
 def _detach() -> None:
