@@ -11,7 +11,9 @@ rule collect:
         "results/{benchmark}/leaderboard.csv",
     log:
         "results/{benchmark}/logs/collect.log",
+    resources:
+        config=jobs.path,
     params:
         spec=jobs.tables_spec,
     shell:
-        "iadd collect {jobs.path:q} > {log:q} 2>&1"
+        "iadd collect {resources.config:q} > {log:q} 2>&1"

@@ -5,7 +5,9 @@ rule data:
         "results/{benchmark}/data/{dataset}/test.safetensors",
     log:
         "results/{benchmark}/logs/data/{dataset}.log",
+    resources:
+        config=jobs.path,
     params:
         spec=jobs.data_spec,
     shell:
-        "iadd data {jobs.path:q} --dataset {wildcards.dataset:q} > {log:q} 2>&1"
+        "iadd data {resources.config:q} --dataset {wildcards.dataset:q} > {log:q} 2>&1"

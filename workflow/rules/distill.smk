@@ -10,9 +10,11 @@ rule distill:
         "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
     log:
         "results/{benchmark}/logs/distill/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+    resources:
+        config=jobs.path,
     params:
         tuned=jobs.tuned,
         spec=jobs.distill_spec,
     shell:
-        "iadd distill {jobs.path:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        "iadd distill {resources.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

@@ -9,9 +9,11 @@ rule evaluate:
         "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
     log:
         "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+    resources:
+        config=jobs.path,
     params:
         tuned=jobs.tuned,
         spec=jobs.evaluation_spec,
     shell:
-        "iadd evaluate {jobs.path:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        "iadd evaluate {resources.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"

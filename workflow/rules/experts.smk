@@ -6,10 +6,12 @@ rule experts:
         "results/{benchmark}/experts/{folder}/shard{shard}.safetensors",
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
+    resources:
+        config=jobs.path,
     params:
         dataset=jobs.dataset,
         recipe=jobs.recipe,
         spec=jobs.experts_spec,
     shell:
-        "iadd experts {jobs.path:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
+        "iadd experts {resources.config:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
         " --shard {wildcards.shard} > {log:q} 2>&1"

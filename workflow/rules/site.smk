@@ -11,7 +11,9 @@ rule site:
         "results/{benchmark}/site/accuracy.png",
     log:
         "results/{benchmark}/logs/site.log",
+    resources:
+        config=jobs.path,
     params:
         spec=jobs.tables_spec,
     shell:
-        "iadd site {jobs.path:q} > {log:q} 2>&1"
+        "iadd site {resources.config:q} > {log:q} 2>&1"
