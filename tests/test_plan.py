@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_config import plain
 
 from iadd import methods
 from iadd.artifacts import canonical_json
@@ -13,21 +14,6 @@ from iadd.data import About
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan, Run, source_of
 from iadd.pipeline.source import git_commit
-
-
-def plain(**changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "benchmark": "b",
-        "ipc": [1, 2],
-        "datasets": [{"name": "blobs"}],
-        "network": "mlp",
-        "evaluations": [{"networks": {"mlp": 1}}],
-        "methods": {
-            "random": None,
-            "mtt": {"params": {"max_start": 3}, "ipc": {2: {"max_start": 7}}},
-        },
-    }
-    return base | changes
 
 
 def plan(**changes: Any) -> Plan:
