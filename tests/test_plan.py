@@ -154,6 +154,19 @@ def test_an_ipc_larger_than_the_rarest_class_is_left_out(
     ]
 
 
+def test_a_data_set_may_run_at_some_ipc_only() -> None:
+    datasets = [{"name": "blobs", "ipc": [2]}, {"name": "digits"}]
+    p = plan(datasets=datasets, ipc=[1, 2], methods={"random": None, "whole": None}, seeds=1)
+    found = [(run.dataset, run.method, run.ipc) for run in p.runs()]
+    assert found == [
+        *(("blobs", "random", 2), ("blobs", "whole", 0)),
+        *(("digits", "random", 1), ("digits", "random", 2), ("digits", "whole", 0)),
+    ]
+    assert "ipc" not in p.data_spec("blobs")["dataset"]
+    with pytest.raises(ValueError, match="data set blobs: ipc 3 is none of ipc: 1, 2"):
+        plan(datasets=[{"name": "blobs", "ipc": [3]}], ipc=[1, 2])
+
+
 def test_data_are_stale_until_made_from_what_lies_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,9 @@ class DatasetConfig(Section):
     )
     validation_fraction: float | None = Field(None, gt=0, le=0.5, description="Cut from train.")
     download: bool = Field(False, description="Let torchvision download the files into `root`.")
+    ipc: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Which of the benchmark's ipc run on it; default: all."
+    )
 
     @field_validator("name")
     @classmethod
@@ -65,7 +68,7 @@ class DatasetConfig(Section):
     @property
     def identity(self) -> dict[str, Any]:
         """What its tensors depend on; not where the files lie or what they are called here."""
-        return self.model_dump(mode="json", exclude={"root", "download", "label"})
+        return self.model_dump(mode="json", exclude={"root", "download", "label", "ipc"})
 
     @property
     def key(self) -> str:
@@ -202,6 +205,10 @@ class Config(Section):
         ):
             if len(set(found)) < len(found):
                 raise ValueError(f"{kind}: {found} are not distinct; give each its own name")
+        for dataset in self.datasets:
+            for ipc in set(dataset.ipc or ()) - set(self.ipc):
+                allowed = ", ".join(map(str, self.ipc))
+                raise ValueError(f"data set {dataset.key}: ipc {ipc} is none of ipc: {allowed}")
         for name in self.methods:
             methods.find(name)
             for ipc in self.ipcs(name):
@@ -213,9 +220,14 @@ class Config(Section):
                 self.space(name, ipc)
         return self
 
-    def ipcs(self, method: str) -> tuple[int, ...]:
-        """The ipc values that a method runs at; `whole` has none and is filed under 0."""
-        return (0,) if method == "whole" else self.ipc
+    def ipcs(self, method: str, dataset: str | None = None) -> tuple[int, ...]:
+        """The ipc values that a method runs at, on one data set or on any.
+
+        `whole` has none and is filed under 0.
+        """
+        if method == "whole":
+            return (0,)
+        return (self.dataset(dataset).ipc if dataset else None) or self.ipc
 
     def given(self, method: str, ipc: int) -> dict[str, Any]:
         """The parameters that the file gives a method at one ipc; defaults are not filled in."""

@@ -63,7 +63,7 @@ class Forecast:
         return [
             line
             for key, about in self._abouts.items()
-            for ipc in self.plan.config.ipc
+            for ipc in self.plan.config.dataset(key).ipc or self.plan.config.ipc
             for line in too_large(key, about, ipc)
         ]
 

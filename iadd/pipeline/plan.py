@@ -56,14 +56,14 @@ class Plan(Layout):
         """The ipc values that a method runs at, as far as the data have images enough."""
         about = self._known_about(dataset)
         least = None if about is None else min(about.counts["train"])
-        return [ipc for ipc in self.config.ipcs(method) if least is None or ipc <= least]
+        return [ipc for ipc in self.config.ipcs(method, dataset) if least is None or ipc <= least]
 
     # The data.
 
     def source(self, dataset: str) -> Source:
         """What is read for a data set, and how."""
         d = self.config.dataset(dataset)
-        fields = d.model_dump(exclude={"label"})
+        fields = d.model_dump(exclude={"label", "ipc"})
         return Source(**fields, seed=self.config.seed)
 
     def data_spec(self, dataset: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Plan(Layout):
         lines = []
         for dataset in self.config.datasets:
             about = self._known_about(dataset.key)
-            for ipc in self.config.ipc:
+            for ipc in dataset.ipc or self.config.ipc:
                 if about:
                     lines += too_large(dataset.key, about, ipc)
         return lines

@@ -275,8 +275,8 @@ def check_run(config: Config, run: Run) -> None:
         )
     if method not in config.methods:
         raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
-    if run.ipc not in config.ipcs(method):
-        allowed = ", ".join(map(str, config.ipcs(method)))
+    if run.ipc not in config.ipcs(method, run.dataset):
+        allowed = ", ".join(map(str, config.ipcs(method, run.dataset)))
         raise ValueError(f"ipc {run.ipc} is not in this benchmark for {method}: {allowed}")
     if not 0 <= run.seed < config.seeds:
         raise ValueError(f"seed {run.seed}: allowed are 0..{config.seeds - 1}")
