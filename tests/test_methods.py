@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from method_cases import SEEDS, make, small_problem, tiny
-from published_settings import published
 from torch import Tensor
 
 from iadd import methods
 from iadd.augment import Augmentation, augment
 from iadd.engine.distance import Distance
+from iadd.leaderboard.published_settings import published
 from iadd.methods._gradient import gradient_distance
 from iadd.methods.iadd import IADDParams, relative_distance
 from iadd.networks import build_network

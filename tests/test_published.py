@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from published_settings import PUBLISHED, published
 
 from iadd import methods
+from iadd.leaderboard.published_settings import PUBLISHED, published
 from iadd.pipeline.config import load_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))

@@ -1,7 +1,8 @@
 """Published settings as data: what the papers and their code use, by method, data set and ipc.
 
-`config/*.yaml` are held against this table by a test: a shipped benchmark of a data set that stands
-here uses these values. A key that is not here was not published, or could not be confirmed.
+`iadd reproduce` tells where a benchmark departs from them, and a test holds `config/*.yaml` against
+them: a shipped benchmark of a data set that stands here uses these values. A key that is not here
+was not published, or could not be confirmed.
 """
 
 from __future__ import annotations
