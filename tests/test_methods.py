@@ -385,8 +385,10 @@ def test_relative_residuals_do_not_depend_on_a_segments_size() -> None:
 
 
 def test_experts_that_do_not_reach(task: methods.Problem) -> None:
-    with pytest.raises(ValueError, match="reaches epoch 10, experts were kept to 6"):
+    with pytest.raises(ValueError, match="settings reach epoch 10, experts were kept to 6"):
         make("mtt", task, max_start=10)
+    with pytest.raises(ValueError, match="method softlabel: its settings reach epoch 20"):
+        make("softlabel", task, expert_epoch=20)
     alone = methods.Problem(task.dataset, task.network, 2)
     with pytest.raises(ValueError, match="method mtt needs expert trajectories"):
         make("mtt", alone)

@@ -23,6 +23,8 @@ def plan(**changes: Any) -> Plan:
 def test_expert_epochs_are_those_that_can_be_reached() -> None:
     assert plan().expert_epochs == 7 - 1 + 2
     assert plan(methods={"random": None}).expert_epochs == 0
+    labelled = plan(methods={"random": None, "softlabel": {"params": {"expert_epoch": 5}}})
+    assert labelled.expert_epochs == 5 and labelled.recipes == ["standard"]
 
 
 def test_shards_share_the_experts_out() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from iadd import methods
+from iadd.experts import named_recipe
 from iadd.leaderboard.published_settings import PUBLISHED, published
 from iadd.pipeline.config import load_config
 
@@ -13,8 +14,9 @@ CONFIGS = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row.method}-{row.dataset}-{row.ipc}")
 def test_a_published_row_is_a_setting_of_its_method(row: object) -> None:
-    method, dataset, ipc, _, source, params = row  # type: ignore[misc]
+    method, dataset, ipc, _, source, params, experts = row  # type: ignore[misc]
     methods.find(method).Params(**params)
+    assert not experts or named_recipe(methods.find(method).experts or "", experts)
     assert "arXiv" in source and published(method, dataset, ipc) is params
 
 

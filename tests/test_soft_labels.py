@@ -130,6 +130,28 @@ def test_learned_labels_are_validated_stored_and_judged(
     assert rows[0]["status"] == "ok" and rows[0]["accuracy"] > 0.4
 
 
+# Random images with an expert's labels.
+
+
+def test_softlabel_gives_the_images_of_random_an_experts_logits(task: methods.Problem) -> None:
+    """Rule: seed s means the same images for `random` and `softlabel`; labels against float64."""
+    found = methods.distill(make("softlabel", task, expert_epoch=2), SEEDS)
+    assert torch.equal(found.images, methods.distill(make("random", task), SEEDS).images)
+    assert task.experts is not None
+    said = [
+        task.network.apply(task.experts.snapshot(k, 2).double(), found.images.double())
+        for k in range(task.experts.count)
+    ]
+    apart = [float((found.labels - logits).abs().max()) for logits in said]
+    assert min(apart) < 1e-5 < max(apart)  # those of one expert
+    later = methods.distill(make("softlabel", task, expert_epoch=5), SEEDS)
+    assert torch.equal(found.images, later.images) and not torch.equal(found.labels, later.labels)
+    kept = synthetic_set(task, found, {"method": "softlabel"})
+    assert kept.label_kind == "soft" and kept.step_size is None
+    rows = list(evaluate(kept, task.dataset, "mtt-v1", {"mlp-w16": 1}, epochs=40, seeds=SEEDS))
+    assert rows[0]["status"] == "ok" and rows[0]["accuracy"] > 0.4
+
+
 def test_a_plug_in_is_found_by_plan_tables_and_rows(
     taught: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

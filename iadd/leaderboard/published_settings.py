@@ -20,6 +20,8 @@ class Published(NamedTuple):
     """Whether images are whitened; None: the source does not say."""
     source: str
     params: dict[str, Any]
+    experts: dict[str, Any] = {}  # noqa: RUF012 (read only)
+    """What its experts' recipe has otherwise than the one that the method names."""
 
 
 _MTT = "arXiv 2203.11932, table of settings and its code"
@@ -27,6 +29,7 @@ _DC = "arXiv 2006.05929, section 4 and its code (get_loops)"
 _DSA = "arXiv 2102.08259, section 4 and its code (get_loops)"
 _DM = "arXiv 2110.04181, section 4"
 _FTD = "arXiv 2211.11004, table of settings"
+_SOFT = "arXiv 2406.10485, table of hyper-parameters"
 
 
 def _mtt(dataset: str, ipc: int, zca: bool, **params: Any) -> Published:
@@ -80,6 +83,14 @@ PUBLISHED: tuple[Published, ...] = (
             (10, 0.9995, _trajectory(30, 2, 20, 100, 1e-5, 0.001)),
             (50, 0.999, _trajectory(30, 2, 40, 1000, 1e-5, 0.001)),
         )
+    ),
+    *(
+        Published("softlabel", dataset, ipc, zca, _SOFT, {"expert_epoch": epoch}, experts)
+        for dataset, zca, experts, epochs in (
+            ("cifar10", True, {"step_size": 5e-4}, (20, 44, 128)),
+            ("cifar100", None, {"step_size": 1e-2}, (13, 36, 125)),
+        )
+        for ipc, epoch in zip((1, 10, 50), epochs, strict=True)
     ),
 )
 

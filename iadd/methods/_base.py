@@ -18,6 +18,7 @@ from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
 from iadd.networks import Network
+from iadd.train import fixed_statistics, predict
 
 RANGES = ("log", "uniform", "int")
 Space = dict[str, tuple[str, Any, Any] | list[Any]]
@@ -31,6 +32,11 @@ class MethodParams(BaseModel):
     """Base of every method's parameters: immutable, unknown keys and NaN refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def reach(self) -> int:
+        """The last epoch of an expert that these settings may ask for."""
+        return 0
 
 
 class IterativeParams(MethodParams):
@@ -109,6 +115,13 @@ class Problem:
         """`ipc` random training rows of each class without replacement, (N,)."""
         return torch.cat([_some(rows, self.ipc, generator) for rows in self.dataset.class_rows])
 
+    def expert_logits(self, expert: int, epoch: int, images: Tensor) -> Tensor:
+        """What an expert said of images (N, C, H, W) after an epoch: logits (N, K)."""
+        assert self.experts is not None
+        params = self.experts.snapshot(expert, epoch)
+        statistics = fixed_statistics(self.network, params, self.dataset.train.images)
+        return predict(self.network, params, images, statistics)
+
     def check(self) -> None:
         """Raise ValueError where a class has fewer training images than ipc."""
         counts = torch.bincount(self.dataset.train.labels, minlength=self.dataset.classes)
@@ -160,6 +173,21 @@ class Method(ABC):
 
     def __init__(self, params: MethodParams, problem: Problem) -> None:
         self.params, self.problem = params, problem
+        if self.experts is None:
+            return
+        if problem.experts is None:
+            raise ValueError(f"method {self.name} needs expert trajectories; none were given")
+        if params.reach > problem.experts.epochs:
+            raise ValueError(
+                f"method {self.name}: its settings reach epoch {params.reach}, experts were kept "
+                f"to {problem.experts.epochs}"
+            )
+
+    @property
+    def trajectories(self) -> Experts:
+        """The experts, of a method that asks for some."""
+        assert self.problem.experts is not None
+        return self.problem.experts
 
     @property
     def name(self) -> str:
@@ -172,11 +200,15 @@ class Method(ABC):
 
 
 class Selection(Method):
-    """A method that chooses real images."""
+    """A method that chooses real images, and may label them anew."""
 
     @abstractmethod
     def rows(self, generator: torch.Generator) -> Tensor:
         """Rows (N,) int64 of the training split, on the CPU, class after class."""
+
+    def labels(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The labels of these rows: their classes int64 (N,), or logits float32 (N, K)."""
+        return self.problem.dataset.train.labels[rows]
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,9 @@ def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distill
     method.problem.check()
     if isinstance(method, Selection):
         began = time.perf_counter()
-        rows, train = method.rows(seeds.generator("initial")), method.problem.dataset.train
-        images, labels = train.pick(rows), train.labels[rows].cpu()  # waits for the device
+        rows = method.rows(seeds.generator("initial"))
+        labels = method.labels(rows, seeds.generator("experts")).cpu()  # waits for the device
+        images = method.problem.dataset.train.pick(rows)
         seconds = time.perf_counter() - began
         return Distilled(images, labels, None, "ok", seconds=seconds, rows=rows)
     assert isinstance(method, Iterative)

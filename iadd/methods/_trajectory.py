@@ -19,8 +19,7 @@ from iadd import extension
 from iadd.engine.distance import Distance, distance
 from iadd.engine.student import draw_steps
 from iadd.engine.unroll import unroll
-from iadd.experts import Experts
-from iadd.methods._base import Gradients, Iterative, IterativeParams, Problem, Rate, Workload
+from iadd.methods._base import Gradients, Iterative, IterativeParams, Rate, Workload
 from iadd.methods._variables import SGD, PositiveSGD, Variable
 from iadd.seeds import generator_for
 
@@ -38,6 +37,10 @@ class TrajectoryParams(IterativeParams):
     )
     step_size: Rate = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
     lr_lr: Rate = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
+
+    @property
+    def reach(self) -> int:
+        return self.max_start - 1 + self.expert_epochs
 
 
 class SoftTrajectoryParams(TrajectoryParams):
@@ -61,18 +64,6 @@ class Trajectory(Iterative):
         "max_start": ("int", 1, 20),
     }
 
-    def __init__(self, params: Any, problem: Problem) -> None:
-        super().__init__(params, problem)
-        if problem.experts is None:
-            raise ValueError(f"method {self.name} needs expert trajectories; none were given")
-        self.trajectories: Experts = problem.experts
-        epochs, reach = problem.experts.epochs, params.max_start - 1 + params.expert_epochs
-        if reach > epochs:
-            raise ValueError(
-                f"method {self.name}: max_start {params.max_start} - 1 + expert_epochs "
-                f"{params.expert_epochs} reaches epoch {reach}, experts were kept to {epochs}"
-            )
-
     def loss(
         self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
     ) -> Tensor | Distance:
@@ -93,8 +84,7 @@ class Trajectory(Iterative):
 
     def initial_labels(self, images: Tensor) -> Tensor:
         """Logits (N, K) that learned labels start from: the first expert's at its last epoch."""
-        params = self.trajectories.snapshot(0, self.trajectories.epochs)
-        return self.problem.backend.logits(params, images)
+        return self.problem.expert_logits(0, self.trajectories.epochs, images)
 
     def variables(self, images: Tensor) -> dict[str, Variable]:
         p = self.params

@@ -114,24 +114,19 @@ class Plan(Layout):
 
     @cached_property
     def expert_epochs(self) -> int:
-        """The last epoch that any trajectory method can reach: max_start - 1 + K."""
-        reach = [
-            self._highest(method, ipc, "max_start")
-            - 1
-            + self._highest(method, ipc, "expert_epochs")
-            for method in self.config.methods
-            if methods.find(method).experts
-            for ipc in self.config.ipc
-        ]
-        return max(reach, default=0)
+        """The last epoch of an expert that any method's settings can reach."""
+        asking = [method for method in self.config.methods if methods.find(method).experts]
+        reaches = (self._reach(m, ipc) for m in asking for ipc in self.config.ipc)
+        return max(reaches, default=0)
 
-    def _highest(self, method: str, ipc: int, name: str) -> int:
-        """The highest value of a parameter that a run, or a trial of a search, may have."""
-        params: Any = self.config.params(method, ipc)
-        values = [getattr(params, name)]
+    def _reach(self, method: str, ipc: int) -> int:
+        """The last epoch that a run, or a trial of a search, may ask for."""
+        params = self.config.params(method, ipc)
         if method in self.config.search.methods:
-            values += ends(self.config.space(method, ipc).get(name, []))
-        return int(max(values))
+            found = {name: ends(over) for name, over in self.config.space(method, ipc).items()}
+            whole = {n: v for n, v in found.items() if all(isinstance(end, int) for end in v)}
+            params = params.model_copy(update={name: max(v) for name, v in whole.items()})
+        return params.reach
 
     # The experts.
 
