@@ -54,6 +54,8 @@ RECIPES = {
     # FTD's flat trajectories: Du et al., CVPR 2023, arXiv 2211.11004, appendix; alpha is that of
     # CIFAR-10 at ipc 1 and 10 (1 elsewhere).
     "flat": Recipe(rho=0.01, alpha=0.3),
+    # Experts that learn slowly, to be stopped early: arXiv 2406.10485, CIFAR-10.
+    "slow": Recipe(step_size=5e-4),
 }
 """Recipes by the name under which a method asks for its experts."""
 

@@ -21,10 +21,26 @@ def plan(**changes: Any) -> Plan:
 
 
 def test_expert_epochs_are_those_that_can_be_reached() -> None:
-    assert plan().expert_epochs == 7 - 1 + 2
-    assert plan(methods={"random": None}).expert_epochs == 0
+    assert plan().expert_epochs("standard") == 7 - 1 + 2
+    assert plan(methods={"random": None}).recipes == []
     labelled = plan(methods={"random": None, "softlabel": {"params": {"expert_epoch": 5}}})
-    assert labelled.expert_epochs == 5 and labelled.recipes == ["standard"]
+    assert labelled.expert_epochs("standard") == 5 and labelled.recipes == ["standard"]
+
+
+def test_a_benchmark_chooses_which_experts_a_method_uses() -> None:
+    """Rule: each recipe's experts are trained as far as its own methods need."""
+    slow = {"params": {"expert_epoch": 20}, "experts": "slow"}
+    p = plan(methods={"softlabel": slow, "mtt": {"params": {"max_start": 7}}})
+    assert p.recipes == ["slow", "standard"]
+    assert (p.expert_epochs("slow"), p.expert_epochs("standard")) == (20, 7 - 1 + 2)
+    assert "-slow-" in str(p.needs("blobs", "softlabel")[0])
+    assert p.job_spec(Run("blobs", "softlabel", 2, 0))["experts"]["recipe"]["step_size"] == 5e-4
+    with pytest.raises(ValueError, match=r"methods.random.experts: slow: it needs no experts"):
+        plan(methods={"random": {"experts": "slow"}})
+    with pytest.raises(
+        ValueError, match="recipe 'slw'; known: standard, flat, slow"
+    ):
+        plan(methods={"mtt": {"experts": "slw"}})
 
 
 def test_shards_share_the_experts_out() -> None:

@@ -16,7 +16,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
 def test_a_published_row_is_a_setting_of_its_method(row: object) -> None:
     method, dataset, ipc, _, source, params, experts = row  # type: ignore[misc]
     methods.find(method).Params(**params)
-    assert not experts or named_recipe(methods.find(method).experts or "", experts)
+    assert not experts or (methods.find(method).experts and named_recipe("standard", experts))
     assert "arXiv" in source and published(method, dataset, ipc) is params
 
 
@@ -33,5 +33,7 @@ def test_a_shipped_benchmark_uses_the_published_settings(path: Path) -> None:
                 found = {key: given[key] for key in row.params}
                 assert found == row.params, f"{path.name}: {row.method} at ipc {row.ipc}"
                 assert row.zca in (None, dataset.zca), f"{path.name}: zca of {dataset.name}"
+                recipe = config.experts.named(config.recipe(row.method) or "standard")
+                assert row.experts.items() <= recipe.model_dump().items(), f"{path.name}: experts"
                 compared += 1
     assert compared >= 8 or path.stem != "cifar10"

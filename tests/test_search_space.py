@@ -59,10 +59,11 @@ def test_the_space_holds_the_default_and_what_the_benchmark_changes() -> None:
 
 def test_experts_reach_as_far_as_any_trial_and_any_point_may() -> None:
     plain = plan_of(space={"mtt": {"max_start": None, "expert_epochs": None}})
-    assert plain.expert_epochs == 2 - 1 + 1
-    assert plan_of(space={"mtt": {"max_start": {"int": [1, 9]}}}).expert_epochs == 9 - 1 + 4
+    assert plain.expert_epochs("standard") == 2 - 1 + 1
+    wider = plan_of(space={"mtt": {"max_start": {"int": [1, 9]}}})
+    assert wider.expert_epochs("standard") == 9 - 1 + 4
     recipes = {"mtt": [{"lr_img": 3.0}, {"max_start": 25, "expert_epochs": 6}]}
-    assert plan_of(points=recipes).expert_epochs == 25 - 1 + 6
+    assert plan_of(points=recipes).expert_epochs("standard") == 25 - 1 + 6
     assert plan_of(points=recipes).config.space("mtt", 1)["max_start"] == ("int", 1, 25)
 
 

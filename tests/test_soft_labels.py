@@ -41,7 +41,7 @@ def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ("line", "told"),
     [
         ('label_kind = "sfot"', "label_kind is 'sfot', allowed are hard, soft"),
-        ('experts = "flatt"', "experts is 'flatt', allowed are None, standard, flat"),
+        ('experts = "flatt"', "experts is 'flatt', allowed are None, standard, flat, slow"),
         ('space = {"lr_imgg": ("log", 1, 2)}', "space: 'lr_imgg' is no parameter"),
         ('space = {"lr_img": ("gauss", 1, 2)}', "space: lr_img: ('gauss', 1, 2), allowed are"),
         ('space = {"lr_img": ("uniform", 3, 1)}', "space: lr_img: ('uniform', 3, 1), allowed are"),

@@ -21,7 +21,7 @@ class Published(NamedTuple):
     source: str
     params: dict[str, Any]
     experts: dict[str, Any] = {}  # noqa: RUF012 (read only)
-    """What its experts' recipe has otherwise than the one that the method names."""
+    """Settings of its experts' recipe that the source names."""
 
 
 _MTT = "arXiv 2203.11932, table of settings and its code"

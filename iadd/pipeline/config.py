@@ -147,10 +147,13 @@ class ValidationConfig(Section):
 
 
 class MethodConfig(Section):
-    """A method's parameters, and what differs by ipc."""
+    """A method's parameters, what differs by ipc, and its experts."""
 
     params: dict[str, Any] = Field(default_factory=dict, description="For every ipc.")
     ipc: dict[int, dict[str, Any]] = Field(default_factory=dict, description="For one ipc.")
+    experts: str | None = Field(
+        None, description=f"Recipe of its experts, of {', '.join(RECIPES)}; default: its own."
+    )
 
 
 class Config(Section):
@@ -209,8 +212,11 @@ class Config(Section):
             for ipc in set(dataset.ipc or ()) - set(self.ipc):
                 allowed = ", ".join(map(str, self.ipc))
                 raise ValueError(f"data set {dataset.key}: ipc {ipc} is none of ipc: {allowed}")
-        for name in self.methods:
-            methods.find(name)
+        for name, given in self.methods.items():
+            if given.experts and not methods.find(name).experts:
+                raise ValueError(f"methods.{name}.experts: {given.experts}: it needs no experts")
+            if given.experts:
+                named_recipe(given.experts)
             for ipc in self.ipcs(name):
                 self.params(name, ipc)
         for name in self.search.methods:
@@ -228,6 +234,11 @@ class Config(Section):
         if method == "whole":
             return (0,)
         return (self.dataset(dataset).ipc if dataset else None) or self.ipc
+
+    def recipe(self, method: str) -> str | None:
+        """Which recipe a method's experts follow here; None where it needs none."""
+        own = methods.find(method).experts
+        return own and (self.methods[method].experts or own)
 
     def given(self, method: str, ipc: int) -> dict[str, Any]:
         """The parameters that the file gives a method at one ipc; defaults are not filled in."""

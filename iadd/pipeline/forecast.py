@@ -79,8 +79,8 @@ class Forecast:
         disk = 4 * images * about.channels * about.resolution**2
         rows = [Row(key, "data", int(key in self.stale), disk, 0.0)]
         shards = len(plan.shards(key))
-        for recipe in plan.recipes if plan.expert_epochs else ():
-            seconds = sum(self.expert_seconds(key, k) for k in range(shards))
+        for recipe in plan.recipes:
+            seconds = sum(self.expert_seconds(key, recipe, k) for k in range(shards))
             disk = self._expert_bytes(key, recipe)
             rows.append(Row(key, f"experts {recipe}", shards, disk, seconds))
         for method in plan.config.search.methods:
@@ -116,9 +116,8 @@ class Forecast:
         dataset, method = wildcards.get("dataset", ""), wildcards.get("method", "")
         ipc = int(wildcards.get("ipc", 0))
         if rule == "experts":
-            folder = wildcards["folder"]
-            dataset = folder.partition(f"-{self.plan.config.network}-")[0]
-            return self.expert_seconds(dataset, int(wildcards["shard"]))
+            dataset, _, rest = wildcards["folder"].partition(f"-{self.plan.config.network}-")
+            return self.expert_seconds(dataset, rest.split("-")[0], int(wildcards["shard"]))
         if rule == "search":
             return self.search_seconds(dataset, method, ipc)
         if rule == "distill":
@@ -127,11 +126,12 @@ class Forecast:
             return self.evaluate_seconds(dataset, method, ipc)
         return 0.0
 
-    def expert_seconds(self, key: str, shard: int) -> float:
-        """One shard: every expert sees the training data once an epoch."""
-        size = sum(self._abouts[key].counts["train"])
-        experts = len(self.plan.shard_experts(shard))
-        return experts * self.plan.expert_epochs * size * self._rate(key, self.plan.config.network)
+    def expert_seconds(self, key: str, recipe: str, shard: int) -> float:
+        """One shard: every expert sees the training data once an epoch, with GSAM twice."""
+        passes = 2 if self.plan.config.experts.named(recipe).rho else 1
+        size = passes * sum(self._abouts[key].counts["train"])
+        epochs = len(self.plan.shard_experts(shard)) * self.plan.expert_epochs(recipe)
+        return epochs * size * self._rate(key, self.plan.config.network)
 
     def search_seconds(self, key: str, method: str, ipc: int) -> float:
         """One search: the trials as far as the scheduler lets them, then the finalists again."""
@@ -190,7 +190,8 @@ class Forecast:
     def _expert_bytes(self, key: str, recipe: str) -> int:
         width = 4 if self.plan.config.experts.named(recipe).dtype == "float32" else 2
         parameters = int(self._network(key, self.plan.config.network).num_parameters)
-        return self.plan.config.experts.count * (self.plan.expert_epochs + 1) * parameters * width
+        snapshots = self.plan.config.experts.count * (self.plan.expert_epochs(recipe) + 1)
+        return snapshots * parameters * width
 
     def _network(self, key: str, name: str) -> Network:
         about = self._abouts[key]

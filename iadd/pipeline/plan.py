@@ -112,10 +112,9 @@ class Plan(Layout):
                     lines += too_large(dataset.key, about, ipc)
         return lines
 
-    @cached_property
-    def expert_epochs(self) -> int:
-        """The last epoch of an expert that any method's settings can reach."""
-        asking = [method for method in self.config.methods if methods.find(method).experts]
+    def expert_epochs(self, recipe: str) -> int:
+        """The last epoch of a recipe's experts that any method's settings can reach."""
+        asking = [method for method in self.config.methods if self.config.recipe(method) == recipe]
         reaches = (self._reach(m, ipc) for m in asking for ipc in self.config.ipc)
         return max(reaches, default=0)
 
@@ -133,7 +132,7 @@ class Plan(Layout):
     @cached_property
     def recipes(self) -> list[str]:
         """The expert recipes that the benchmark's methods ask for."""
-        asked = [methods.find(method).experts for method in self.config.methods]
+        asked = [self.config.recipe(method) for method in self.config.methods]
         return sorted({name for name in asked if name is not None})
 
     def experts_folder(self, dataset: str, recipe: str = "standard") -> Path:
@@ -153,7 +152,7 @@ class Plan(Layout):
 
     def _experts(self, recipe: str) -> dict[str, Any]:
         settings = self.config.experts.named(recipe).model_dump(mode="json")
-        return {"recipe": settings, "epochs": self.expert_epochs}
+        return {"recipe": settings, "epochs": self.expert_epochs(recipe)}
 
     def shards(self, dataset: str, recipe: str = "standard") -> list[Path]:
         """The shard files of a data set's experts."""
@@ -168,7 +167,7 @@ class Plan(Layout):
 
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        recipe = methods.find(method).experts
+        recipe = self.config.recipe(method)
         return self.shards(dataset, recipe) if recipe else []
 
     # What identifies a result.
@@ -224,8 +223,8 @@ class Plan(Layout):
         }
         if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")
-        if kind.experts:
-            spec["experts"] = self._experts(kind.experts) | {"count": config.experts.count}
+        if recipe := config.recipe(method):
+            spec["experts"] = self._experts(recipe) | {"count": config.experts.count}
         return spec
 
     def search_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def record(
 ) -> None:
     """Record one shard of experts, of a recipe that the benchmark's methods ask for."""
     shards = plan.shards(key, recipe)
-    if not plan.expert_epochs or recipe not in plan.recipes:
+    if recipe not in plan.recipes:
         asked = ", ".join(plan.recipes) or "none"
         raise ValueError(f"no method of this benchmark needs experts {recipe!r}; needed: {asked}")
     if not 0 <= shard < len(shards):
@@ -78,7 +78,7 @@ def record(
             dataset,
             open_network(plan.config, dataset),
             plan.config.experts.named(recipe),
-            epochs=plan.expert_epochs,
+            epochs=plan.expert_epochs(recipe),
             experts=plan.shard_experts(shard),
             seed=plan.config.seed,
             path=shards[shard],
@@ -96,13 +96,13 @@ def problem(
     for line in too_large(key, plan.about(key), ipc):
         raise ValueError(line)
     network = open_network(config, dataset)
-    experts, recipe = None, methods.find(method).experts
+    experts, recipe = None, config.recipe(method)
     if recipe is not None:
         expect = expert_spec(
             dataset,
             network,
             config.experts.named(recipe),
-            plan.expert_epochs,
+            plan.expert_epochs(recipe),
             config.seed,
             plan.experts_source(),
         )
