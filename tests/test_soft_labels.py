@@ -146,9 +146,10 @@ def test_softlabel_gives_the_images_of_random_an_experts_logits(task: methods.Pr
     assert min(apart) < 1e-5 < max(apart)  # those of one expert
     later = methods.distill(make("softlabel", task, expert_epoch=5), SEEDS)
     assert torch.equal(found.images, later.images) and not torch.equal(found.labels, later.labels)
-    kept = synthetic_set(task, found, {"method": "softlabel"})
+    kept = synthetic_set(task, later, {"method": "softlabel"})
     assert kept.label_kind == "soft" and kept.step_size is None
-    rows = list(evaluate(kept, task.dataset, "mtt-v1", {"mlp-w16": 1}, epochs=40, seeds=SEEDS))
+    how: dict[str, Any] = {"epochs": 200, "step_size": 0.1, "seeds": SEEDS}
+    rows = list(evaluate(kept, task.dataset, "mtt-v1", {"mlp-w16": 1}, **how))
     assert rows[0]["status"] == "ok" and rows[0]["accuracy"] > 0.4
 
 
