@@ -198,20 +198,6 @@ def test_mtt_loss(task: methods.Problem) -> None:
     assert torch.equal(found.weighted, found.unweighted)
 
 
-def test_ddpp_prunes_the_hardest_on_both_sides(task: methods.Problem) -> None:
-    method = make("ddpp", task, pruned=0.25)
-    student, start, target = three(size=8)
-    residual = (student - target).square()
-    keep = residual.argsort()[:6]
-    expected = residual[keep].sum() / (start - target).square()[keep].sum()
-    found = method.loss(student, start, target, {}).weighted
-    assert float(found) == pytest.approx(float(expected), rel=1e-5)
-    assert method.kept == 0.75
-    zero = make("ddpp", task, pruned=0.0)
-    mtt = make("mtt", task).loss(student, start, target, {})
-    assert torch.equal(zero.loss(student, start, target, {}).weighted, mtt.weighted)
-
-
 @pytest.mark.parametrize(
     "off", [{"lr_w": 0}, {"update": "off"}, {"update": "off", "granularity": "tensor"}]
 )

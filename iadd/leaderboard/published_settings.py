@@ -30,6 +30,7 @@ _DSA = "arXiv 2102.08259, section 4 and its code (get_loops)"
 _DM = "arXiv 2110.04181, section 4"
 _FTD = "arXiv 2211.11004, table of settings"
 _SOFT = "arXiv 2406.10485, table of hyper-parameters"
+_PAD = "arXiv 2408.03360, its code: the share alone; the rest is DATM's"
 
 
 def _mtt(dataset: str, ipc: int, zca: bool, **params: Any) -> Published:
@@ -91,6 +92,11 @@ PUBLISHED: tuple[Published, ...] = (
             ("cifar100", None, {"step_size": 1e-2}, (13, 36, 125)),
         )
         for ipc, epoch in zip((1, 10, 50), epochs, strict=True)
+    ),
+    *(
+        Published("pad", dataset, ipc, None, _PAD, {"pruned": pruned})
+        for dataset, shares in (("cifar10", (0.0, 0.5, 0.25)), ("cifar100", (0.5, 0.5, 0.0)))
+        for ipc, pruned in zip((1, 10, 50), shares, strict=True)
     ),
 )
 
