@@ -44,6 +44,8 @@ def run(
     step_size: float = 0.05,
     dtype: torch.dtype = torch.float64,
     backend: Callable[..., Backend] = choose_backend,
+    compared: tuple[int, ...] = (),
+    truncated: bool = False,
 ) -> Unrolled:
     g = generator_for(network_name, "unroll")
     network = build_network(network_name, channels, resolution, 3)
@@ -64,8 +66,22 @@ def run(
     def endpoint(student: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return (student - target).square().sum(), 2 * (student - target)
 
+    seen: dict[int, torch.Tensor] = {0: start}
+
+    def watch(t: int, state: torch.Tensor) -> None:
+        assert t == max(seen) + 1  # of every step, in order
+        seen[t] = state
+
+    def of_states(end: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        assert torch.equal(end, seen[steps])
+        apart = {t: t * (seen[t] - target) for t in compared}
+        loss = sum((z.square().sum() / t / 2 for t, z in apart.items()), start.new_zeros(()))
+        return loss, apart
+
     passes = backend(network, start.device, dtype)
-    return unroll(passes, start, images, targets, step_size, plan, endpoint, mode)
+    loss = of_states if compared else endpoint
+    given = (passes, start, images, targets, step_size, plan, loss, mode)
+    return unroll(*given, watch=watch, truncated=truncated)
 
 
 def assert_same(a: Unrolled, b: Unrolled, tolerance: float = 1e-9) -> None:
@@ -94,6 +110,25 @@ def test_minibatches_soft_labels_and_checkpoints(mode: str, steps: int) -> None:
     options = {"steps": steps, "batch": 4, "soft": True, "families": ("rotate", "color")}
     assert_same(run("mlp-w16", mode, **options), run("mlp-w16", "graph", **options))
     assert_same(run("convnet-d2-w8", mode, **options), run("convnet-d2-w8", "graph", **options))
+
+
+@pytest.mark.parametrize("mode", ["replay", "checkpoint", "captured"])
+@pytest.mark.parametrize("compared", [(9,), (4, 9), (1, 5), (6,), (3,), (1,)])
+def test_a_loss_of_any_states(mode: str, compared: tuple[int, ...]) -> None:
+    """Steps after the last state that is compared leave no gradient."""
+    options = {"steps": 9, "batch": 4, "families": ("rotate", "color"), "compared": compared}
+    assert_same(run("convnet-d2-w8", mode, **options), run("convnet-d2-w8", "graph", **options))
+
+
+@pytest.mark.parametrize("mode", ["replay", "checkpoint", "captured"])
+@pytest.mark.parametrize("compared", [(), (2, 7)])
+def test_truncated_gradient(mode: str, compared: tuple[int, ...]) -> None:
+    options = {"steps": 7, "batch": 4, "soft": True, "families": ("scale",), "compared": compared}
+    exact = run("convnet-d2-w8", mode, **options)
+    found = run("convnet-d2-w8", mode, truncated=True, **options)
+    assert torch.equal(found.end, exact.end) and torch.equal(found.loss, exact.loss)
+    assert not torch.equal(found.images, exact.images)
+    assert_same(found, run("convnet-d2-w8", "graph", truncated=True, **options))
 
 
 @settings(max_examples=15, deadline=None)

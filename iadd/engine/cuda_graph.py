@@ -9,7 +9,7 @@ the two graphs the end-point loss runs as ordinary code, so that a method may co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ class Frame(NamedTuple):
     batch: int | None
     """Images a step sees; None: all of them, in order."""
     augmented: bool
+    truncated: bool = False
 
     @property
     def bytes(self) -> int:
@@ -79,13 +80,18 @@ class Iteration:
         for buffer, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
             buffer.copy_(new)
         self.forward()
+        for t in range(1, self.frame.steps + 1):
+            student.watch(t, self.trajectory[t])
         end = self.trajectory[-1].clone()
-        loss, adjoint = student.endpoint(end)
-        self.adjoint.copy_(adjoint)
-        self.backward()
-        found = (self.by_images.clone(), self.by_targets.clone(), self.by_alpha.clone())
+        loss, found = student.endpoint(end)
+        if isinstance(found, Tensor):
+            self.adjoint.copy_(found)
+            self.backward()
+        else:  # which states a loss sees may change from iteration to iteration
+            self._backward(found)
+        gradients = (self.by_images.clone(), self.by_targets.clone(), self.by_alpha.clone())
         path = ("captured " if self.captured else "replay ") + self.backend.name
-        return Unrolled(loss.detach(), *found, end, path)
+        return Unrolled(loss.detach(), *gradients, end, path)
 
     def _picked(self) -> Tensor:
         """The images of all steps as they stand: (J * b, C, H, W)."""
@@ -106,16 +112,25 @@ class Iteration:
                 _, grad = self.backend.gradient(now, self.seen[t], self.labels[t])
                 torch.addcmul(now, self.alpha, grad, value=-1, out=after)
 
-    def _backward(self) -> None:
+    def _backward(self, gradients: Mapping[int, Tensor] | None = None) -> None:
+        """From the adjoint of the end point, or from a loss's gradients by {t: theta_t}."""
+        last = self.frame.steps
         with torch.no_grad():
             self.by_alpha.zero_()
-            for t in reversed(range(self.frame.steps)):
+            if gradients is not None:
+                last = max(gradients)
+                for unused in (self.adjoint, self.by_seen[last:], self.by_labels[last:]):
+                    unused.zero_()
+            for t in reversed(range(last)):
+                if gradients is not None and t + 1 in gradients:
+                    self.adjoint.add_(gradients[t + 1])
                 now, seen, labels = self.trajectory[t], self.seen[t], self.labels[t]
                 h = self.backend.tangent(now, seen, labels, self.adjoint)
                 self.by_seen[t].copy_(h.images)
                 self.by_labels[t].copy_(h.targets)
                 self.by_alpha.sub_(h.slope)
-                self.adjoint.addcmul_(self.alpha, h.params, value=-1)
+                if not self.frame.truncated:
+                    self.adjoint.addcmul_(self.alpha, h.params, value=-1)
         by_picked = self.by_seen.flatten(0, 1)
         if self.frame.augmented:
             with torch.enable_grad():
@@ -179,7 +194,7 @@ def replay(backend: Backend, student: Student, largest: int) -> Unrolled | None:
     (batch,) = sizes
     draws = [step.draw for step in steps]
     augmented = any(draw is not None for draw in draws)
-    frame = Frame(backend, shape, len(steps), batch, augmented)
+    frame = Frame(backend, shape, len(steps), batch, augmented, student.truncated)
     if frame.bytes > largest:
         return None
     packed = pack_draws(draws, batch or shape[0], shape[-1], student.start.dtype)

@@ -5,7 +5,7 @@ Below `unroll` and `cuda_graph`, the two ways to take it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +14,13 @@ from torch import Tensor
 
 from iadd.augment import Draw, augment_together, steps_together
 
-Endpoint = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps the student's end point (P,) to the loss () and its gradient (P,)."""
+Endpoint = Callable[[Tensor], tuple[Tensor, Tensor | Mapping[int, Tensor]]]
+"""Maps the student's end point theta_J (P,) to the loss () and its gradient (P,).
+
+A loss of other states, that a `Watch` saw, gives its gradients by {t: theta_t}, t in 1..J.
+"""
+Watch = Callable[[int, Tensor], None]
+"""Hears t and theta_t (P,) after each step, t = 1..J; no theta_t changes until `unroll` ends."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,15 @@ class Step:
     draw: Draw | None
 
 
+def unwatched(t: int, state: Tensor) -> None:
+    """The `Watch` of a loss that sees the end point alone."""
+
+
 class Student(NamedTuple):
     """A student's training: its start (P,), the images and targets, what each step sees, its end.
 
-    `rate` is the learning rate (); `endpoint` is called once.
+    `rate` is the learning rate (); `endpoint` is called once, after `watch` heard of every state.
+    `truncated`: the gradient of each step is taken as if it moved the loss's states directly.
     """
 
     start: Tensor
@@ -38,10 +48,12 @@ class Student(NamedTuple):
     rate: Tensor
     steps: Sequence[Step]
     endpoint: Endpoint
+    watch: Watch = unwatched
+    truncated: bool = False
 
 
 class Unrolled(NamedTuple):
-    """The end-point loss and its exact gradients; `end` is theta_J (P,); `path` says what ran."""
+    """The end-point loss and its gradients; `end` is theta_J (P,); `path` says what ran."""
 
     loss: Tensor
     images: Tensor
@@ -49,6 +61,11 @@ class Unrolled(NamedTuple):
     step_size: Tensor
     end: Tensor
     path: str
+
+
+def by_state(found: Tensor | Mapping[int, Tensor], steps: int) -> Mapping[int, Tensor]:
+    """What an `Endpoint` gave, as gradients by {t: theta_t}."""
+    return {steps: found} if isinstance(found, Tensor) else found
 
 
 def draw_steps(

@@ -9,6 +9,7 @@ soft learns the labels too, as logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -51,10 +52,14 @@ class SoftTrajectoryParams(TrajectoryParams):
 
 
 class Trajectory(Iterative):
-    """Base of mtt, ddpp, iadd, ftd: one outer iteration through the unrolled engine."""
+    """Base of mtt and its rivals: one outer iteration through the unrolled engine."""
 
     Params = TrajectoryParams
     experts = "standard"
+    between: int | None = None
+    """A step, of 1..J - 1, whose student `loss` sees too, (P,), as `own["between"]`."""
+    truncated = False
+    """Whether the gradient leaves out how a step moves the gradients of later ones."""
     space: ClassVar = {
         "lr_img": ("log", 1.0, 1e4),
         "lr_lr": ("log", 1e-7, 1e-2),
@@ -70,13 +75,26 @@ class Trajectory(Iterative):
         """How far the student's end point (P,) is from the target (P,): differentiable, ().
 
         By default MTT's (equation 2). `own` are the method's own variables (`own_variables`); each
-        must be used. A method whose kernel gives the unweighted distance along returns both.
+        that has an optimiser must be used, others may be written in place. A method whose kernel
+        gives the unweighted distance along returns both.
         """
         return distance(student, start, target)
 
+    def compares(self, step: int, student: Tensor, target: Tensor) -> bool:
+        """Whether `loss` gets the student as it is after this step, (P,), of 1..J.
+
+        Asked after each step in turn; the last one that is compared counts. By default J.
+        """
+        return bool(step == self.params.unrolled_steps)
+
     def own_variables(self) -> dict[str, Variable]:
-        """What the method learns beside images, step size and labels."""
+        """What the method changes beside images, step size and labels."""
         return {}
+
+    @cached_property
+    def learned(self) -> frozenset[str]:
+        """Those of its own variables that have an optimiser."""
+        return frozenset(name for name, v in self.own_variables().items() if v.optimiser)
 
     def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
         """Values of the method's `trace_columns`, after `loss`; all variables are seen here."""
@@ -96,14 +114,18 @@ class Trajectory(Iterative):
             found["labels"] = Variable(logits, SGD(p.lr_y, p.momentum_y))
         return found
 
-    def draw_expert(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Start and target (P,) of a random expert, from a stream of its own.
+    def draw_start(self, generator: torch.Generator) -> tuple[int, int]:
+        """A random expert and the epoch to start from, by a stream of their own.
 
         So methods with the same settings see the same experts, whatever else they draw.
         """
         own = generator_for(generator.initial_seed(), "experts")
         expert = int(torch.randint(self.trajectories.count, (), generator=own))
-        epoch = int(torch.randint(self.params.max_start, (), generator=own))
+        return expert, int(torch.randint(self.params.max_start, (), generator=own))
+
+    def draw_expert(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Start and target (P,) of that expert."""
+        expert, epoch = self.draw_start(generator)
         start = self.trajectories.snapshot(expert, epoch)
         return start, self.trajectories.snapshot(expert, epoch + self.params.expert_epochs)
 
@@ -122,25 +144,20 @@ class Trajectory(Iterative):
         )
         logits = variables.get("labels")
         targets = problem.one_hot() if logits is None else logits.softmax(1)
-        own = {k: v.detach().requires_grad_() for k, v in variables.items() if k not in _SHARED}
-        by: dict[str, Tensor] = {}
-        unweighted: list[Tensor] = []
-
-        def endpoint(student: Tensor) -> tuple[Tensor, Tensor]:
-            leaf = student.detach().requires_grad_()
-            with torch.enable_grad():
-                found = self.loss(leaf, start, target, own)
-                loss = found.weighted if isinstance(found, Distance) else found
-                by_student, *by_own = torch.autograd.grad(loss, [leaf, *own.values()])
-            if not isinstance(found, Distance):
-                found = distance(student, start, target)
-            by.update(zip(own, by_own, strict=True))
-            unweighted[:] = [found.unweighted]
-            return loss.detach(), by_student
-
-        rate = float(variables["step_size"])
-        result = unroll(problem.backend, start, images, targets, rate, steps, endpoint)
-        by |= {"images": result.images, "step_size": result.step_size}
+        own = {name: value for name, value in variables.items() if name not in _SHARED}
+        rate, match = float(variables["step_size"]), _Match(self, start, target, own)
+        result = unroll(
+            problem.backend,
+            start,
+            images,
+            targets,
+            rate,
+            steps,
+            match.endpoint,
+            watch=match.watch,
+            truncated=self.truncated,
+        )
+        by = match.by_own | {"images": result.images, "step_size": result.step_size}
         if logits is not None:  # back through the softmax
             along = (targets * result.targets).sum(1, keepdim=True)
             by["labels"] = targets * (result.targets - along)
@@ -148,7 +165,7 @@ class Trajectory(Iterative):
             float(result.loss),
             by,
             f"{result.path} {extension.kernel_name(start)}",
-            float(unweighted[0]),
+            float(match.unweighted),
             self.columns(variables),
         )
 
@@ -157,3 +174,61 @@ class Trajectory(Iterative):
         # A gradient forwards; its tangent on the way back costs about three.
         images = min(params.batch_syn or work.synthetic, work.synthetic)
         return float(params.updates * params.unrolled_steps * 4 * images * work.seconds_per_image)
+
+
+class _Match:
+    """A method's loss in one outer iteration: what the engine asks for, and its gradients."""
+
+    def __init__(
+        self, method: Trajectory, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
+    ) -> None:
+        self.method, self.start, self.target = method, start, target
+        self.own = {k: v.detach().requires_grad_(k in method.learned) for k, v in own.items()}
+        self.seen: dict[str, tuple[int, Tensor]] = {}
+        self.by_own: dict[str, Tensor] = {}
+        self.unweighted = start.new_zeros(())
+
+    def watch(self, step: int, student: Tensor) -> None:
+        """Keep the states that the loss sees."""
+        if self.method.compares(step, student, self.target):
+            self.seen["student"] = step, student
+        if step == self.method.between:
+            self.seen["between"] = step, student
+
+    def endpoint(self, end: Tensor) -> tuple[Tensor, Tensor | dict[int, Tensor]]:
+        """The loss () and its gradient by the end point, or by the states that it sees."""
+        states = {name: state.detach().requires_grad_() for name, (_, state) in self.seen.items()}
+        try:
+            with torch.enable_grad():
+                loss, by = self._differentiated(states)
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"method {self.method.name}: loss: {reason}") from error
+        self.by_own = {name: by[name] for name in self.method.learned}
+        steps: dict[int, Tensor] = {}
+        for name, (step, _) in self.seen.items():
+            steps[step] = steps[step] + by[name] if step in steps else by[name]
+        last = self.method.params.unrolled_steps
+        return loss.detach(), steps[last] if list(steps) == [last] else steps
+
+    def _differentiated(self, states: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if "student" not in states:
+            raise ValueError("`compares` chose no step of the student")
+        student, own = states["student"], self.own | dict(states)
+        found = self.method.loss(student, self.start, self.target, own)
+        loss = found.weighted if isinstance(found, Distance) else found
+        if not isinstance(loss, Tensor) or loss.dim():
+            given = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise ValueError(f"gives {given}, allowed is one number () or a Distance")
+        leaves = dict(states) | {name: self.own[name] for name in self.method.learned}
+        if not loss.requires_grad:
+            raise ValueError(f"depends on none of {', '.join(leaves)}")
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        by = dict(zip(leaves, gradients, strict=True))
+        unused = [name for name, gradient in by.items() if gradient is None]
+        if unused:
+            raise ValueError(f"does not depend on {', '.join(unused)}")
+        if not isinstance(found, Distance):
+            found = distance(student.detach(), self.start, self.target)
+        self.unweighted = found.unweighted
+        return loss, by
