@@ -122,7 +122,7 @@ def test_collect_refuses_rows_made_under_another_configuration(iadd: Iadd) -> No
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["distill", "{c}", "--method", "mtx", "--ipc", "1"], "unknown method 'mtx'; known: dc"),
+        (["distill", "{c}", "--method", "mtx", "--ipc", "1"], "unknown method 'mtx'; known: att"),
         (["distill", "{c}", "--method", "dm", "--ipc", "1"], "'dm' is not in this benchmark"),
         (["distill", "{c}", "--method", "mtt", "--ipc", "7"], "ipc 7 is not in this benchmark"),
         (["distill", "{c}", "--method", "mtt", "--ipc", "1", "--seed", "9"], "allowed are 0..2"),

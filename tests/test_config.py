@@ -38,7 +38,7 @@ def test_shipped_configs_are_valid(path: Path) -> None:
     ("changes", "message"),
     [
         ({"sedes": 3}, "x.yaml: unknown key 'sedes'; allowed: benchmark, seed"),
-        ({"methods": {"mtx": None}}, "unknown method 'mtx'; known: dc"),
+        ({"methods": {"mtx": None}}, "unknown method 'mtx'; known: att"),
         ({"methods": {"mtt": {"params": {"lr_image": 1}}}}, "methods.mtt: unknown key 'lr_image'"),
         (
             {"methods": {"mtt": {"params": {"lr_img": -1}}}},

@@ -271,6 +271,7 @@ def interrupted(method: Any, path: Path, after: int, identity: dict[str, Any]) -
     [
         *((n, {}) for n in methods.names() if issubclass(methods.find(n), methods.Iterative)),
         ("iadd", {"granularity": "filter", "normalisation": "none", "ema": 0.9}),
+        ("hoptm", {"base": 1e-7, "growth": 3.0, "growth_every": 1}),  # what it compares grows
     ],
 )
 @pytest.mark.parametrize("after", [2, 3])

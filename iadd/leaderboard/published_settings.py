@@ -30,6 +30,9 @@ _DSA = "arXiv 2102.08259, section 4 and its code (get_loops)"
 _DM = "arXiv 2110.04181, section 4"
 _FTD = "arXiv 2211.11004, table of settings"
 _SOFT = "arXiv 2406.10485, table of hyper-parameters"
+_ATT = "arXiv 2407.14245, its code"
+_TESLA = "arXiv 2211.10586, commands of its code"
+_HOPTM = "arXiv 2509.24177, settings of its COVID-19 runs"
 _PAD = "arXiv 2408.03360, its code: the share alone; the rest is DATM's"
 
 
@@ -97,6 +100,40 @@ PUBLISHED: tuple[Published, ...] = (
         Published("pad", dataset, ipc, None, _PAD, {"pruned": pruned})
         for dataset, shares in (("cifar10", (0.0, 0.5, 0.25)), ("cifar100", (0.5, 0.5, 0.0)))
         for ipc, pruned in zip((1, 10, 50), shares, strict=True)
+    ),
+    *(
+        Published("att", dataset, ipc, zca, _ATT, settings | {"ema": ema, "iterations": iterations})
+        for dataset, ipc, zca, ema, iterations, settings in (
+            ("cifar10", 1, True, 0.9999, 6_000, _trajectory(80, 4, 2, 1e2, 1e-7, 0.01)),
+            ("cifar10", 10, True, 0.9999, 60_000, _trajectory(30, 2, 20, 1e4, 1e-4, 0.01)),
+            ("cifar10", 50, False, 0.999, 1_000_000, _trajectory(50, 2, 40, 1e2, 1e-5, 0.001)),
+            ("cifar100", 1, True, 0.9995, 3_000, _trajectory(50, 4, 20, 5e2, 1e-5, 0.01)),
+            ("cifar100", 10, False, 0.9995, 200_000, _trajectory(20, 2, 40, 1e3, 1e-5, 0.01)),
+        )
+    ),
+    *(
+        Published(
+            "tesla", dataset, ipc, zca, _TESLA, {"iterations": 10_000, "init": "real"} | given
+        )
+        for dataset, ipc, zca, given in (
+            ("cifar10", 1, False, _trajectory(50, 2, 5, 1000, 1e-7, 0.01)),
+            ("cifar100", 50, True, _trajectory(80, 2, 40, 1000, 1e-5, 0.01) | {"batch_syn": 125}),
+        )
+    ),
+    *(
+        Published(
+            "hoptm",
+            "covid19",
+            ipc,
+            False,
+            _HOPTM,
+            {
+                **{"base": 1e-10, "growth": 1.3, "growth_every": 500, "shape": 1.0},
+                **{"iterations": 10_000, "momentum": 0.5, "batch_syn": batch},
+                **{"unrolled_steps": 80, "expert_epochs": 2, "max_start": start, "lr_img": 10.0},
+            },
+        )
+        for ipc, start, batch in ((1, 4, 10), (10, 40, 100))
     ),
 )
 
