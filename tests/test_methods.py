@@ -18,7 +18,7 @@ from iadd.leaderboard.published_settings import published
 from iadd.methods._gradient import gradient_distance
 from iadd.methods.iadd import IADDParams, relative_distance
 from iadd.networks import build_network
-from iadd.seeds import generator_for
+from iadd.seeds import Seeds, generator_for
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_selections_choose_distinct_real_images_of_the_right_class(
 
 
 def test_unknown_method_and_parameter() -> None:
-    with pytest.raises(ValueError, match="unknown method 'mtx'; known: dc, ddpp"):
+    with pytest.raises(ValueError, match="unknown method 'mtx'; known: att"):
         methods.find("mtx")
     with pytest.raises(ValueError, match="lr_image"):
         methods.find("mtt").Params(lr_image=1)
@@ -267,6 +267,50 @@ def weights_after(method: Any, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Te
         (gradient,) = torch.autograd.grad(loss, own["weights"])
         variable.optimiser.update(variable.value, gradient, memory)
     return method.weights({"weights": variable.value})
+
+
+@pytest.mark.parametrize("granularity", ["scalar", "filter"])
+def test_shuffled_weights_are_felt_by_others_and_learn_from_their_own(
+    granularity: str, task: methods.Problem
+) -> None:
+    plain, shuffled = (
+        make("iadd", task, weights=kind, granularity=granularity)
+        for kind in ("learned", "shuffled")
+    )
+    student, start, target = three(size=task.network.num_parameters)
+    order, w = shuffled.order, 1 + torch.rand(shuffled.count, generator=generator_for("w"))
+    assert not torch.equal(order, order.sort().values) and torch.equal(
+        order.sort().values, torch.arange(shuffled.count)
+    )
+
+    def gradients(method: Any, weights: Tensor) -> list[Tensor]:
+        own, leaf = {"weights": weights.requires_grad_()}, student.clone().requires_grad_()
+        found = method.loss(leaf, start, target, own)
+        loss = found.weighted if isinstance(found, Distance) else found
+        return [loss.detach(), *torch.autograd.grad(loss, [leaf, own["weights"]])]
+
+    loss, by_student, by_weights = gradients(shuffled, w.clone())
+    felt, own = gradients(plain, w[order]), gradients(plain, w.clone())
+    assert float(loss) == pytest.approx(float(felt[0]), rel=1e-6) and float(loss) != float(own[0])
+    assert torch.allclose(by_student, felt[1]) and torch.equal(by_weights, own[2])
+
+
+def test_final_weights_are_learned_once_and_then_fixed(
+    task: methods.Problem,
+) -> None:
+    """The first run has draws of its own; what it ends with is in the state, also after a kill."""
+    method = make("iadd", task, weights="final", lr_w=0.1, reading="R3")
+    result = methods.distill(method, SEEDS)
+    first = make("iadd", task, lr_w=0.1, reading="R3")
+    seed = SEEDS.generator("iteration", 0).initial_seed()
+    learned = first.weights(methods.distill(first, Seeds((seed, "first run"))).variables)
+    assert torch.equal(result.variables["weights"], learned) and float(learned.std()) > 0.01
+    spread = {row["weight_std"] for row in result.trace}
+    assert spread == {float(learned.double().std(correction=0))}
+    assert not torch.equal(result.images, methods.distill(first, SEEDS).images)
+    kind, params = type(method), method.params
+    work = methods.Workload(100, 4, 2, 1e-6)
+    assert kind.forecast(params, work) == 2 * kind.forecast(first.params, work)
 
 
 def test_iadd_default_steps_equal_autograd_and_adam(task: methods.Problem) -> None:

@@ -82,6 +82,8 @@ class Distilled:
     validation_seconds: float = 0.0
     rows: Tensor | None = None
     """The training rows (N,) that a selection chose."""
+    variables: Mapping[str, Tensor] = field(default_factory=dict)
+    """All that an iterative method changed, at that iteration; none of a selection."""
 
 
 def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distilled:
@@ -248,6 +250,7 @@ class _Loop:
             state.iteration,
             self.seconds,
             self.validation_seconds,
+            variables=state.values,
         )
 
     def _save_sometimes(self, accuracy: float | None) -> None:

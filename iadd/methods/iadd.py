@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from iadd.engine.distance import Distance, distance
-from iadd.methods._base import Problem, Rate
+from iadd.methods._base import Gradients, Problem, Rate, Workload
+from iadd.methods._loop import distill
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
 from iadd.methods._variables import SGD, Adam, MeanOneAdam, Optimiser, Variable
+from iadd.seeds import Seeds, generator_for
 
 READINGS: dict[str, dict[str, Any]] = {
     "R1": {"update": "descent", "normalisation": "none", "optimiser": "sgd", "lr_w": 1.0},
@@ -45,6 +47,12 @@ class IADDParams(TrajectoryParams):
         1.0, gt=0, description="Multiplies lr_w; searches vary it, as good lr_w differ by reading."
     )
     w_max: float = Field(10.0, gt=1, description="Weights are clamped to [0, w_max].")
+    weights: Literal["learned", "shuffled", "final"] = Field(
+        "learned",
+        description="What the images feel. For ablations, shuffled: learned as usual, but each "
+        "parameter gets another's weight, by one fixed permutation. final: those that a first run "
+        "of its own ended with, fixed from the start.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -88,25 +96,40 @@ class IADD(Trajectory):
         self.offsets: Tensor | None = None
         if params.granularity != "scalar":
             self.offsets = problem.network.offsets(params.granularity).to(problem.device)
+        size = problem.network.num_parameters
+        self.count = size if self.offsets is None else len(self.offsets) - 1
+        order = torch.randperm(self.count, generator=generator_for("shuffled weights"))
+        self.order = order.to(problem.device)
 
     def own_variables(self) -> dict[str, Variable]:
         if self.frozen:
             return {}
-        segments, ascent = self.offsets, self.params.update == "ascent"
-        count = self.problem.network.num_parameters if segments is None else len(segments) - 1
+        if self.params.weights == "final":  # 0: the first run was not made yet
+            return {"weights": Variable(torch.zeros(self.count, device=self.problem.device), None)}
+        ascent = self.params.update == "ascent"
         start = 0.0 if self.params.normalisation == "softmax" else 1.0
         optimiser: Optimiser = SGD(self.lr_w, maximise=ascent)
         if self.params.optimiser == "adam":
             optimiser = Adam(self.lr_w, ascent)
         if self.fused:
             optimiser = MeanOneAdam(self.lr_w, self.params.w_max, ascent)
-        value = torch.full((count,), start, device=self.problem.device)
+        value = torch.full((self.count,), start, device=self.problem.device)
         return {"weights": Variable(value, optimiser)}
+
+    def gradients(
+        self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Gradients:
+        if self.params.weights == "final" and not (self.frozen or variables["weights"].any()):
+            first = IADD(self.params.model_copy(update={"weights": "learned"}), self.problem)
+            ended = distill(first, Seeds((generator.initial_seed(), "first run")))
+            variables["weights"].copy_(first.weights(ended.variables))
+        return super().gradients(iteration, variables, generator)
 
     def weights(self, own: Mapping[str, Tensor]) -> Tensor:
         """The importance weights (P,) or (S,) as the loss sees them; differentiable."""
         v = own["weights"]
-        if self.fused or self.params.normalisation == "none":
+        made = self.params.weights == "final"
+        if made or self.fused or self.params.normalisation == "none":
             return v
         raw = v.exp() if self.params.normalisation == "softmax" else v
         return (raw / raw.mean()).clamp(0.0, self.params.w_max)
@@ -116,7 +139,20 @@ class IADD(Trajectory):
     ) -> Tensor | Distance:
         if self.frozen:
             return super().loss(student, start, target, own)
-        weights, weighted = self.weights(own), self.params.denominator == "weighted"
+        weights = self.weights(own)
+        if self.params.weights != "shuffled":
+            return self.compared(student, start, target, weights)
+        # The images feel another parameter's weight; a weight learns from its own parameter.
+        felt = self.compared(student, start, target, weights.detach()[self.order])
+        own_loss = self.compared(student.detach(), start, target, weights)
+        felt, own_loss = (x.weighted if isinstance(x, Distance) else x for x in (felt, own_loss))
+        return felt + own_loss - own_loss.detach()
+
+    def compared(
+        self, student: Tensor, start: Tensor, target: Tensor, weights: Tensor
+    ) -> Tensor | Distance:
+        """The distance with given weights (P,) or (S,)."""
+        weighted = self.params.denominator == "weighted"
         if self.offsets is None:
             return distance(student, start, target, weights, weighted_denominator=weighted)
         return relative_distance(student, start, target, weights, self.offsets, weighted)
@@ -132,6 +168,10 @@ class IADD(Trajectory):
             "weight_max": float(w.max()),
             "weight_effective": float(w.sum() ** 2 / w.square().sum() / len(w)),
         }
+
+    @classmethod
+    def forecast(cls, params: Any, work: Workload) -> float:
+        return super().forecast(params, work) * (2 if params.weights == "final" else 1)
 
 
 def relative_distance(
