@@ -27,7 +27,7 @@ ONLY = {
     "ray": {"search"},
     "optuna": {"search"},
     "pandas": {"leaderboard", "search"},
-    "pyarrow": {"leaderboard", "search"},
+    "pyarrow": {"data", "leaderboard", "search"},
     "torchvision": {"data", "networks"},
     "sklearn": {"data"},
     "matplotlib": {"leaderboard", "search"},

@@ -64,6 +64,12 @@ def test_shipped_configs_are_valid(path: Path) -> None:
         ),
         ({"experts": {"recipe": {"dtype": "int8"}}}, "experts.recipe.dtype"),
         ({"datasets": [{"name": "blobs", "augmentation": ["mirror"]}]}, "unknown family 'mirror'"),
+        ({"seeds": True}, r"x.yaml: seeds: must be a number .given: true"),
+        ({"ipc": [True]}, r"x.yaml: ipc: must be a number .given: true"),
+        ({"evaluations": [{"networks": {"mlp": True}}]}, r"networks.mlp: must be a number"),
+        ({"experts": {"recipe": {"momentum": False}}}, r"recipe.momentum: must be a number"),
+        ({"experts": {"recipes": {"flat": {"rho": True}}}}, r"recipes.flat.rho: must be a number"),
+        ({"methods": {"mtt": {"params": {"clip": True}}}}, r"methods.mtt.clip: must be a number"),
     ],
 )
 def test_bad_values_name_the_key_and_what_is_allowed(changes: dict[str, Any], message: str) -> None:

@@ -118,6 +118,26 @@ def test_a_test_image_that_is_also_a_training_image_is_said(tmp_path: Path) -> N
     assert "1 of 7 test images are training images too" in remarks
 
 
+def test_an_image_under_two_classes_is_said(tmp_path: Path) -> None:
+    tree(tmp_path, {"ant": 9, "bee": 9, "cat": 9})
+    assert not inspect(Source("folder", tmp_path)).remarks
+    shutil.copy(tmp_path / "cat/000.png", tmp_path / "ant/copy.png")
+    remark = "1 image stands under several classes, like 'ant' and 'cat'"
+    assert remark in inspect(Source("folder", tmp_path)).remarks
+    shutil.copy(tmp_path / "bee/000.png", tmp_path / "ant/another.png")
+    remark = "2 images stand under several classes, like 'ant' and 'bee'"
+    assert remark in inspect(Source("folder", tmp_path)).remarks
+
+
+def test_every_class_of_three_has_images_in_all_parts(tmp_path: Path) -> None:
+    for number in range(8):
+        folders = {"common": 40, "rare": 3, "pair": 2}
+        about = inspect(Source("folder", tree(tmp_path / str(number), folders, seed=7 * number)))
+        assert all(counts[0] and counts[2] for counts in about.counts.values())
+        assert [about.counts[part][1] for part in ("train", "validation", "test")] == [1, 0, 1]
+        assert "class 'pair' has no validation image" in about.remarks
+
+
 def test_no_global_generator_is_read_or_touched() -> None:
     prints = set()
     for seed in (1, 2):
@@ -185,7 +205,7 @@ def test_imbalance_is_said(tmp_path: Path) -> None:
         ("digits", {"augmentation": ("mirror",)}, "augmentation family 'mirror': allowed are"),
         ("digits", {"validation_fraction": 0.7}, "validation_fraction is 0.7, must be in 0..0.5"),
         ("folder", {"test_fraction": 0.0}, "test_fraction is 0.0, must be above 0, up to 0.5"),
-        ("digits", {"channels": 3}, "digits: channels can be set for 'folder' only"),
+        ("digits", {"channels": 3}, "digits: channels can be set for folder, arrays only"),
         ("folder", {"channels": 2}, "channels: 2 is not allowed, only 1 or 3"),
         ("cifar10", {}, "cifar10: needs root"),
         ("folder", {"root": "nowhere"}, "nowhere: no such folder of images"),
@@ -197,6 +217,20 @@ def test_a_bad_argument_is_one_line(name: str, options: dict[str, object], messa
         load_dataset(name, **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_positive_class_is_one_of_the_classes_and_no_part_of_the_data(tmp_path: Path) -> None:
+    root = tree(tmp_path / "images", {"ill": 12, "well": 12})
+    with pytest.raises(ValueError, match="folder: positive 'sick' is no class; known: ill, well"):
+        inspect(Source("folder", root, positive="sick"))
+    for folder, positive in (("1", None), ("2", "ill")):
+        about = prepare(Source("folder", root, positive=positive), tmp_path / folder)
+        assert about.positive == read_about(tmp_path / folder).positive == positive
+        assert open_dataset(tmp_path / folder).positive == positive
+    assert "positive class: ill" in about.lines()
+    first, second = ((tmp_path / folder / "about.json").read_bytes() for folder in "12")
+    assert first == second  # nothing that was made from the data is made again
+    assert load_dataset("folder", root=root, positive="well").positive == "well"
 
 
 def test_zca_of_too_many_features_is_found_by_a_plan(tmp_path: Path) -> None:

@@ -183,6 +183,35 @@ def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes | None) -> 
     assert "\n" not in str(error.value)
 
 
+def test_all_unreadable_images_are_named_up_to_a_few(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{k}.png", random_bytes(10, 10, seed=k)) for k in range(12)]
+    for path in files[3:10]:  # Their headers are sound.
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(
+        ValueError, match=r"7 files are no readable images: .*7\.png and 2 more$"
+    ) as e:
+        decode(files)
+    for path in files[4:6]:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2 files are no readable images: .*4\.png, .*5\.png$"):
+        decode(files)
+    assert "\n" not in str(e.value)
+
+
+def test_a_few_images_in_colour_or_grey_are_noted(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{k}.png", random_bytes(10, 10, seed=k)) for k in range(5)]
+    assert decode(files).notes == ()
+    save(files[2], random_bytes(10, 10, 3))
+    assert decode(files).notes == (
+        f"1 of 5 images is in colour ({files[2]}), the others grey: all are read as colour; "
+        "channels: 1 reads all as grey",
+    )
+    assert decode(files, channels=3).notes == decode(files, channels=1).notes == ()
+    for path in files[1:4]:
+        save(path, random_bytes(10, 10, 3))
+    assert decode(files).notes[0].startswith(f"2 of 5 images are grey ({files[0]}), the others in")
+
+
 def test_no_interpreter_is_started_for_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
     with pytest.raises(ValueError, match="is no readable image"):

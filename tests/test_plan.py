@@ -113,8 +113,10 @@ def test_a_tuned_run_is_a_run_of_its_own_with_files_of_its_own() -> None:
 
 def test_specs_say_what_not_where() -> None:
     here = plan(datasets=[{"name": "folder", "root": "a", "label": "pics"}])
-    there = plan(datasets=[{"name": "folder", "root": "b", "label": "pics", "download": True}])
+    other = {"root": "b", "download": True, "positive": "ill"}
+    there = plan(datasets=[{"name": "folder", "label": "pics", **other}])
     run = Run("pics", "mtt", 1, 0)
+    assert here.tables_spec() != there.tables_spec()  # they tell the positive class
     assert here.job_spec(run) == there.job_spec(run)
     assert here.experts_folder("pics") == there.experts_folder("pics")
     assert here.evaluation_job_spec() == there.evaluation_job_spec()

@@ -6,8 +6,9 @@ evaluation calls. torchvision, scikit-learn and Pillow are imported by the reade
 
 from iadd.data.about import About, read_about
 from iadd.data.assemble import inspect
+from iadd.data.catalog import AUGMENTATIONS, DATASETS
 from iadd.data.dataset import Dataset, Split, open_test
 from iadd.data.prepare import load_dataset, open_dataset, prepare
-from iadd.data.raw import AUGMENTATIONS, DATASETS, Source
+from iadd.data.raw import Source
 from iadd.data.sources import stamp
 from iadd.data.transform import Transform

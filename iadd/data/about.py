@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from iadd.artifacts import SPEC_VERSION, atomic_write
 
-ABOUT, LEFT_OUT = "about.json", "left_out.txt"
+ABOUT, BESIDE = "about.json", "beside.json"
+TOLD = ("left_out", "notes", "positive")  # in BESIDE: no part of the data
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,12 @@ class About:
 
     `counts`: images of each class in `train`, `validation` and `test`. `transform`: its kind.
     `augmentation`: families. `values`: what pixel values were, e.g. (0, 4095). `remarks`: what a
-    reader of the tables should know. `left_out`: what lies beside the images and was not read; it
-    is kept in a file of its own, since it is no part of the data.
+    reader of the tables should know.
+
+    These are kept in `beside.json`, since they are no part of the data, and what was made from the
+    data stays as it is when they change. `left_out`: what lies beside the images and was not read.
+    `notes`: what whoever has the files may want to look at. `positive`: the class that sensitivity
+    and specificity speak of; None: none was named.
     """
 
     name: str
@@ -33,6 +39,13 @@ class About:
     values: tuple[float, float]
     remarks: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    positive: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.positive is not None and self.positive not in self.class_names:
+            known = ", ".join(self.class_names)
+            raise ValueError(f"{self.name}: positive {self.positive!r} is no class; known: {known}")
 
     def lines(self) -> list[str]:
         """For people: form and values, images a class, remarks, what was left out."""
@@ -45,16 +58,16 @@ class About:
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
             *self.remarks,
+            *self.notes,
+            *([] if self.positive is None else [f"positive class: {self.positive}"]),
             *(f"not read: {what}" for what in self.left_out),
         ]
 
     def write(self, folder: Path) -> None:
-        """Write `left_out.txt` and, last, `about.json`."""
-        atomic_write(folder / LEFT_OUT, "".join(f"{w}\n" for w in self.left_out).encode())
+        """Write `beside.json` and, last, `about.json`."""
         facts = {"spec_version": SPEC_VERSION, **asdict(self)}
-        del facts["left_out"]
-        text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        atomic_write(folder / ABOUT, f"{text}\n".encode())
+        _write(folder / BESIDE, {key: facts.pop(key) for key in TOLD})
+        _write(folder / ABOUT, facts)
 
 
 def read_about(folder: str | Path) -> About:
@@ -69,15 +82,21 @@ def read_about(folder: str | Path) -> About:
         version = facts.pop("spec_version")
         if version != SPEC_VERSION:
             raise ValueError(f"spec_version is {version!r}, this program reads {SPEC_VERSION!r}")
-        if {*facts} != {field.name for field in fields(About)} - {"left_out"}:
+        if {*facts} != {field.name for field in fields(About)} - {*TOLD}:
             raise ValueError("other keys than it should have")
         facts["counts"] = {part: tuple(counts) for part, counts in facts["counts"].items()}
-        for key in ("class_names", "augmentation", "values", "remarks"):
-            facts[key] = tuple(facts[key])
-        left_out = path.with_name(LEFT_OUT)
-        text = left_out.read_text(encoding="utf-8") if left_out.exists() else ""
-        return About(**facts, left_out=tuple(text.splitlines()))
+        beside = path.with_name(BESIDE)
+        facts |= json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+        for key, value in facts.items():
+            if isinstance(value, list):
+                facts[key] = tuple(value)
+        return About(**facts)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; prepare the data first (iadd data)") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); delete it and run again") from error
+
+
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    atomic_write(path, f"{text}\n".encode())

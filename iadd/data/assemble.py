@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iadd.data.about import About
-from iadd.data.cuts import cut, fingerprint, ordered
+from iadd.data.cuts import cut, digests_of_names, fingerprint, ordered, united
 from iadd.data.dataset import Split
 from iadd.data.raw import ALLOWED, RESOLUTIONS, Labels, Progress, Raw, Source
 from iadd.data.sources import read
@@ -32,12 +32,14 @@ class Pixels:
         self.raw, self.rows, self.resolution = raw, rows, resolution
         self.shape = (len(rows), raw.images.shape[1], resolution, resolution)
         self.labels, self.digests = torch.from_numpy(raw.labels[rows]), raw.digests[rows]
+        self.groups = None if raw.groups is None else raw.groups[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: slice) -> Tensor:
-        pixels = torch.from_numpy(self.raw.images[self.rows[index]]).float()
+        chosen = self.raw.images[self.rows[index]]
+        pixels = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
         if self.raw.low:
             pixels.sub_(self.raw.low)
         pixels.div_(self.raw.high - self.raw.low)
@@ -77,22 +79,44 @@ def assemble(source: Source, progress: Progress | None = None) -> tuple[About, d
         raise ValueError(f"{source.name}: has no training images")
     side = _resolution(source, train.images)
     test = read(source, "test", like=train, progress=progress)
-    rows = np.arange(len(train.labels))
-    held = np.zeros(len(rows), dtype=bool)
+    keys = train.digests
+    if train.groups is not None:
+        keys = united(train.digests, digests_of_names(train.groups))
+    rows, share = np.arange(len(train.labels)), source.validation_share
     if test is None:
-        held = cut(train.digests, train.labels, source.test_fraction)
-    parts = {
-        "test": Pixels(test or train, np.arange(len(test.labels)) if test else rows[held], side)
-    }
-    rows = rows[~held]
-    salt = f"validation {source.seed}"
-    held = cut(train.digests[rows], train.labels[rows], source.validation_share, salt)
+        held = cut(keys, train.labels, source.test_fraction, least=2 if share else 1)
+        tested = Pixels(train, rows[held], side)
+        rows = rows[~held]
+    else:
+        tested = Pixels(test, np.arange(len(test.labels)), side)
+    if train.validation is None:
+        held = cut(keys[rows], train.labels[rows], share, f"validation {source.seed}")
+    elif source.validation_fraction is None:
+        held = train.validation
+    else:
+        raise ValueError(
+            f"{source.name}: validation_fraction is {share}, but the set has validation images of "
+            "its own; leave it out"
+        )
     parts = {
         "train": Pixels(train, rows[~held], side),
         "validation": Pixels(train, rows[held], side),
-        **parts,
+        "test": tested,
     }
+    _check_groups(source, parts)
     return _about(source, parts), parts
+
+
+def _check_groups(source: Source, parts: Mapping[str, Pixels]) -> None:
+    """Refuse groups that a set's own parts tear apart."""
+    seen: dict[str, str] = {}
+    for part, pixels in parts.items():
+        for group in {*pixels.groups.tolist()} if pixels.groups is not None else ():
+            if seen.setdefault(group, part) != part:
+                raise ValueError(
+                    f"{source.name}: groups: {group!r} is in the set's own {seen[group]} and "
+                    f"{part} part; leave groups out, or put the images into one part"
+                )
 
 
 def _resolution(source: Source, images: NDArray[Any]) -> int:
@@ -117,7 +141,8 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
             there = sum(found[row] for found in counts.values())
             raise ValueError(
                 f"{source.name}: class {names[row]!r} has no {part} image: of {there} in "
-                "all, too few or all the same, none is left; add images, or leave the class out"
+                "all, too few or all of one content or group, none is left; add images, or leave "
+                "the class out"
             )
     raw = parts["train"].raw
     kind = "zca" if source.zca else "standard"
@@ -130,7 +155,10 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
         "values": [raw.low, raw.high],
         "background": raw.background,
     }
-    contents = [(pixels.digests, pixels.labels.numpy()) for pixels in parts.values()]
+    contents = [
+        (p.digests, p.labels.numpy(), *([] if p.groups is None else [digests_of_names(p.groups)]))
+        for p in parts.values()
+    ]
     raws = {id(pixels.raw): pixels.raw for pixels in parts.values()}.values()
     return About(
         name=source.name,
@@ -144,6 +172,8 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
         values=(raw.low, raw.high),
         remarks=(*(remark for r in raws for remark in r.remarks), *_remarks(parts, counts)),
         left_out=tuple(what for r in raws for what in r.left_out),
+        notes=tuple(what for r in raws for what in r.notes),
+        positive=source.positive,
     )
 
 
@@ -157,7 +187,27 @@ def _remarks(parts: Mapping[str, Pixels], counts: Mapping[str, Sequence[int]]) -
             f"imbalanced: largest class {max(totals):,}, smallest {min(totals):,}; "
             "read balanced accuracy"
         )
+    if len(parts["validation"]):
+        for name, held in zip(raw.class_names, counts["validation"], strict=True):
+            if not held:
+                yield f"class {name!r} has no validation image"
+    yield from _twice(parts)
     trained = {row.tobytes() for part in ("train", "validation") for row in parts[part].digests}
     both = sum(row.tobytes() in trained for row in parts["test"].digests)
     if both:
         yield f"{both:,} of {len(parts['test']):,} test images are training images too"
+
+
+def _twice(parts: Mapping[str, Pixels]) -> Iterator[str]:
+    """A line if one image stands under several classes."""
+    labels: dict[bytes, int] = {}
+    twice: dict[bytes, tuple[int, int]] = {}
+    for pixels in parts.values():
+        for row, label in zip(pixels.digests, pixels.labels.tolist(), strict=True):
+            first = labels.setdefault(row.tobytes(), label)
+            if first != label:
+                twice[row.tobytes()] = first, label
+    if twice:
+        one, other = (parts["train"].raw.class_names[label] for label in min(twice.values()))
+        images = "image stands" if len(twice) == 1 else "images stand"
+        yield f"{len(twice):,} {images} under several classes, like {one!r} and {other!r}"

@@ -39,7 +39,9 @@ class Dataset:
 
     `augmentation`: the families that leave a label true. `fingerprint`: SHA-256 (hex), the identity
     of the data in specs. `held_out`: gives the test split under a transform; only `open_test` calls
-    it. Images may be memory-mapped: nobody writes into them.
+    it. `positive`: the class that sensitivity and specificity speak of, if one was named.
+
+    Images may be memory-mapped: nobody writes into them.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Dataset:
     augmentation: Augmentation
     fingerprint: str
     held_out: Callable[[Transform], Split] = field(repr=False)
+    positive: str | None = None
 
     @property
     def classes(self) -> int:

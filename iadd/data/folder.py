@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from iadd.data.images import SUFFIXES, Look, decode
+from iadd.data.groups import groups_of
+from iadd.data.image_file import SUFFIXES, Look
+from iadd.data.images import decode
 from iadd.data.raw import Labels, Part, Progress, Raw, Source
 
 TRAIN = ("train", "training")
@@ -57,13 +59,29 @@ def read(
         tree = tree if part == "train" else test
     elif part == "test":
         return None
+    remarks = found.remarks if part == "train" else ()
+    left_out = found.left_out if part == "train" else ()
+    raw = raw_of(source, tree, part, like, progress, source.channels)
+    return replace(raw, remarks=remarks, left_out=(*left_out, *raw.left_out))
+
+
+def raw_of(
+    source: Source,
+    tree: Tree,
+    part: Part,
+    like: Raw | None,
+    progress: Progress | None,
+    channels: int | None,
+) -> Raw:
+    """Decode the images of a tree; test images take the form of the training images, `like`."""
     look = None
     if like is not None:
         deep = like.images.dtype != np.uint8
         background = 255 if like.background is None else like.background
         look = Look(like.images.shape[1], like.images.shape[2], deep, background)
-    decoded = decode(tree.files, source.channels, source.resolution, like=look, progress=progress)
-    remarks = found.remarks if part == "train" else ()
+    names = [os.path.relpath(path, source.folder) for path in tree.files]
+    groups = None if source.groups is None else groups_of(Path(source.groups), names)
+    decoded = decode(tree.files, channels, source.resolution, like=look, progress=progress)
     if decoded.several:
         tree.left_out["files' further frames or pages (the first is read)"] = decoded.several
     return Raw(
@@ -74,13 +92,10 @@ def read(
         like.low if like else decoded.low,
         like.high if like else decoded.high,
         decoded.look.background if decoded.transparent else None,
-        remarks,
-        (*(found.left_out if part == "train" else ()), *_told(part, tree.left_out)),
+        groups,
+        left_out=tuple(f"{part}: {count} {what}" for what, count in sorted(tree.left_out.items())),
+        notes=decoded.notes,
     )
-
-
-def _told(part: Part, left_out: Counter[str]) -> list[str]:
-    return [f"{part}: {count} {what}" for what, count in sorted(left_out.items())]
 
 
 def layout(root: Path) -> Layout:
@@ -161,7 +176,7 @@ def files_of(root: Path, *more: Path) -> Tree:
         found: list[Path] = []
         for folder in (place / name for place in (root, *more)):
             if folder.is_dir():
-                _collect(folder, found, tree.left_out)
+                collect(folder, found, tree.left_out)
         if not found:
             raise ValueError(f"{root / name}: class {name!r} has no images")
         tree.files.extend(found)
@@ -172,7 +187,7 @@ def files_of(root: Path, *more: Path) -> Tree:
     return Tree(tree.files, np.array(labels, dtype=np.int64), tree.class_names, tree.left_out)
 
 
-def _collect(folder: Path, found: list[Path], left_out: Counter[str]) -> None:
+def collect(folder: Path, found: list[Path], left_out: Counter[str]) -> None:
     """Add the images under a folder; count what is passed over."""
     visited: set[str] = set()  # A link may lead back to a folder above it.
     for place, folders, names in os.walk(folder, followlinks=True):

@@ -29,7 +29,7 @@ def prepare(source: Source, folder: str | Path, progress: Progress | None = None
     """Read, check, cut and normalise data, and write them for all jobs of a benchmark.
 
     `folder` then holds `train.safetensors` (train and validation), `test.safetensors`,
-    `left_out.txt` and, written last, `about.json`.
+    `beside.json` and, written last, `about.json`.
 
     Args:
         progress: called with images done, images in all, and what is done to them.
@@ -54,7 +54,7 @@ def load_dataset(name: str, **fields: Any) -> Dataset:
     Args:
         name: one of `DATASETS`.
         fields: those of `Source`: root, resolution, channels, zca, validation_fraction,
-            test_fraction, seed, download, augmentation.
+            test_fraction, seed, download, augmentation, positive.
 
     Raises:
         ValueError: one line naming the argument or file, its value and what is allowed.
@@ -136,4 +136,5 @@ def _dataset(
 ) -> Dataset:
     families, identity = Augmentation(about.augmentation), about.fingerprint
     named = about.name, about.class_names
-    return Dataset(*named, train, validation, transform, families, identity, held_out)
+    positive = about.positive
+    return Dataset(*named, train, validation, transform, families, identity, held_out, positive)

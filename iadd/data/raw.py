@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from iadd.augment import FAMILIES, Augmentation
+from iadd.augment import Augmentation
+from iadd.data.catalog import AUGMENTATIONS, DATASETS, GROUPED, OWN_IMAGES, SIDES
 
 Part = Literal["train", "test"]
 Progress = Callable[[int, int, str], None]
@@ -18,23 +19,6 @@ Labels = NDArray[np.int64]
 
 RESOLUTIONS = (8, 256)  # pixels a side
 ALLOWED = f"{RESOLUTIONS[0]} to {RESOLUTIONS[1]} pixels are allowed"
-
-_UNMIRRORED = ("color", "crop", "cutout", "scale", "rotate")
-AUGMENTATIONS: dict[str, tuple[str, ...]] = {
-    # A mirrored digit is no digit. At 8x8 a cutout of half the side takes the stroke away, and
-    # brightness, contrast and saturation add little to grey values of one scanner.
-    "digits": ("crop", "scale", "rotate"),
-    # The place is the class: nothing that moves it across the middle.
-    "blobs": ("crop", "scale"),
-    "mnist": _UNMIRRORED,
-    "fashionmnist": FAMILIES,  # Clothes may be mirrored,
-    "svhn": _UNMIRRORED,
-    "cifar10": FAMILIES,  # and so may animals and vehicles.
-    "cifar100": FAMILIES,
-    # Unknown images: X-rays must not be mirrored (the heart is on the left), photographs may.
-    "folder": _UNMIRRORED,
-}
-DATASETS = tuple(AUGMENTATIONS)
 
 
 @dataclass(frozen=True)
@@ -44,15 +28,19 @@ class Source:
     Args:
         name: one of `DATASETS`.
         root: folder of the data, `~` is expanded; digits and blobs need none.
-        resolution: pixels a side, 8 to 256; None: as the images are.
-        channels: 1 or 3, for `folder`; None: 1 where all training images are grey.
+        resolution: pixels a side, 8 to 256; None: that of `SIDES`, else as the images are.
+        channels: 1 or 3, for one's own images; None: 1 where all training images are grey.
         zca: whiten instead of mean/std normalisation.
         validation_fraction: share of the training images, 0 to 0.5, held out for validation; None:
             200 of 1,347 for digits, 0.1 elsewhere.
-        test_fraction: share, up to 0.5, cut as test from a `folder` without a test folder.
+        test_fraction: share, up to 0.5, cut as test where a set has no test part of its own.
         seed: of the validation cut. It moves no image into or out of a test set.
         download: let torchvision fetch missing files into `root`.
         augmentation: families instead of the dataset's own (`AUGMENTATIONS`).
+        positive: the class that sensitivity and specificity speak of; it changes no tensor.
+        groups: what belongs together, like the images of a patient, and is never cut apart: a CSV
+            file with columns file (relative to `root`) and group; for `arrays` the name of the
+            array or column of groups.
 
     Raises:
         ValueError: one line naming the field, its value and what is allowed.
@@ -68,14 +56,19 @@ class Source:
     seed: int = 0
     download: bool = False
     augmentation: tuple[str, ...] | None = None
+    positive: str | None = None
+    groups: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
             raise ValueError(f"unknown dataset {self.name!r}; known: {', '.join(DATASETS)}")
-        if self.channels is not None and self.name != "folder":
-            raise ValueError(f"{self.name}: channels can be set for 'folder' only")
+        for key, allowed in (("channels", OWN_IMAGES), ("groups", GROUPED)):
+            if getattr(self, key) is not None and self.name not in allowed:
+                raise ValueError(f"{self.name}: {key} can be set for {', '.join(allowed)} only")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: {self.channels} is not allowed, only 1 or 3")
+        if self.resolution is None:
+            object.__setattr__(self, "resolution", SIDES.get(self.name))
         least, most = RESOLUTIONS
         if self.resolution is not None and not least <= self.resolution <= most:
             raise ValueError(f"{self.name}: resolution {self.resolution} does not fit, {ALLOWED}")
@@ -115,11 +108,12 @@ class Source:
 class Raw:
     """Images of one part as they were read, in the order in which they were found.
 
-    `images`: (N, C, H, W), integers or float32 of values `low`..`high` (of the training images;
+    `images`: (N, C, H, W), integers or floats of values `low`..`high` (of the training images;
     test images may go beyond). `labels`: (N,) int64. `digests`: (N, 32) uint8, the SHA-256 of each
     image's content before it was resized or its channels were changed. `background`: the grey
-    value under transparent images, if there are any. `remarks`: what readers of a table should
-    know. `left_out`: what lies there and was not read.
+    value under transparent images, if there are any. `groups`: (N,) names of what must not be cut
+    apart. `validation`: (N,) which images the set itself holds out for validation. `remarks`,
+    `left_out`, `notes`: as in `About`.
     """
 
     images: NDArray[Any]
@@ -129,5 +123,8 @@ class Raw:
     low: float = 0.0
     high: float = 255.0
     background: int | None = None
+    groups: NDArray[np.str_] | None = None
+    validation: NDArray[np.bool_] | None = None
     remarks: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

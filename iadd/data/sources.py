@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from iadd.data import builtin, folder, torchvision_sets
+from iadd.data import arrays, builtin, folder, image_sets, medmnist, torchvision_sets
 from iadd.data.raw import Part, Progress, Raw, Source
 
 DEEPEST = 16  # folders below each other under `root`
@@ -16,7 +16,10 @@ READERS: dict[str, Callable[..., Raw | None]] = {
     "digits": builtin.digits,
     "blobs": builtin.blobs,
     **torchvision_sets.READERS,
+    **image_sets.READERS,
+    **medmnist.READERS,
     "folder": folder.read,
+    "arrays": arrays.arrays,
 }
 
 
@@ -42,16 +45,30 @@ def stamp(source: Source) -> str:
     reader = READERS[source.name]
     where = reader.where if isinstance(reader, torchvision_sets.Reader) else ""
     state = hashlib.sha256()
-    for line in sorted(_listed(source.folder / where)):
+    for line in (*_grouped(source), *sorted(_listed(source.folder / where))):
         state.update(f"{line}\n".encode(errors="surrogateescape"))
     return state.hexdigest()
 
 
+def _grouped(source: Source) -> Iterator[str]:
+    """A line for the groups: of the table's state, or the name of their array."""
+    if source.groups is not None:
+        table = Path(source.groups).expanduser()
+        there = source.name != "arrays" and table.is_file()
+        yield _line(table, "groups") if there else f"groups\0{source.groups}"
+
+
+def _line(path: Path, name: object) -> str:
+    status = path.lstat()
+    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
 def _listed(root: Path) -> Iterator[str]:
+    if root.is_file():
+        yield _line(root, root.name)
     for place, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if len(Path(place).parts) > len(root.parts) + DEEPEST:
             folders.clear()  # A link to a folder above itself.
         for path in (Path(place, name) for name in names if not name.startswith(".")):
-            status = path.lstat()
-            yield f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}"
+            yield _line(path, path.relative_to(root))

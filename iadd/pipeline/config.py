@@ -6,74 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
-from iadd.augment import FAMILIES
-from iadd.data import DATASETS
 from iadd.evaluation import find_protocol
 from iadd.experts import RECIPES, Recipe, named_recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
-from iadd.pipeline.config_file import allowed_keys, check_numbers, first_problem, read_yaml
+from iadd.pipeline.config_file import (
+    Section,
+    allowed_keys,
+    check_booleans,
+    check_numbers,
+    first_problem,
+    read_yaml,
+)
+from iadd.pipeline.dataset_config import DatasetConfig
 from iadd.pipeline.search_space import SearchConfig, points_of, space_of
 
-NAME, LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DatasetConfig(Section):
-    """One data set and how it is read."""
-
-    name: str = Field(description="A known data set, or `folder` for your own images.")
-    label: str | None = Field(
-        None,
-        pattern=LABEL,
-        description="Name in tables and paths; default: `name`.",
-    )
-    root: str | None = Field(None, description="Folder of the files; digits and blobs need none.")
-    resolution: int | None = Field(None, description="Side in pixels that images are resized to.")
-    channels: Literal[1, 3] | None = Field(
-        None, description="1 grey or 3 colour; default: as found."
-    )
-    zca: bool = Field(False, description="ZCA whitening instead of mean and standard deviation.")
-    augmentation: tuple[str, ...] | None = Field(
-        None, description=f"Families of {', '.join(FAMILIES)}; default: the data set's own."
-    )
-    validation_fraction: float | None = Field(None, gt=0, le=0.5, description="Cut from train.")
-    download: bool = Field(False, description="Let torchvision download the files into `root`.")
-    ipc: tuple[int, ...] | None = Field(
-        None, min_length=1, description="Which of the benchmark's ipc run on it; default: all."
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in DATASETS:
-            raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-        return name
-
-    @field_validator("augmentation")
-    @classmethod
-    def _families(cls, families: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for family in families or ():
-            if family not in FAMILIES:
-                raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
-        return families
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What its tensors depend on; not where the files lie or what they are called here."""
-        return self.model_dump(mode="json", exclude={"root", "download", "label", "ipc"})
-
-    @property
-    def key(self) -> str:
-        """The name in tables and paths."""
-        return self.label or self.name
 
 
 class ExpertsConfig(Section):
@@ -100,8 +52,11 @@ class ExpertsConfig(Section):
 
     def named(self, name: str) -> Recipe:
         """A recipe as this benchmark has it."""
+        own = self.recipes.get(name, {})
         given = {key: getattr(self.recipe, key) for key in self.recipe.model_fields_set}
-        return named_recipe(name, given | self.recipes.get(name, {}))
+        recipe = named_recipe(name, given | own)
+        check_booleans(own, recipe.model_dump(), f"recipes.{name}")
+        return recipe
 
 
 def _protocol(name: str) -> str:
@@ -257,11 +212,14 @@ class Config(Section):
 
     def params(self, method: str, ipc: int, point: Mapping[str, Any] | None = None) -> MethodParams:
         """A method's validated parameters at one ipc, `point` (of a search) put over the given."""
+        given = self.given(method, ipc) | dict(point or {})
         try:
-            return methods.find(method).Params(**(self.given(method, ipc) | dict(point or {})))
+            params = methods.find(method).Params(**given)
         except ValidationError as error:
             known = allowed_keys(error, methods.find(method).Params)
             raise ValueError(f"methods.{method}: {first_problem(error)}{known}") from None
+        check_booleans(given, params.model_dump(), f"methods.{method}")
+        return params
 
     def dataset(self, key: str) -> DatasetConfig:
         """The data set of that name in this benchmark."""
@@ -290,9 +248,11 @@ def parse_config(raw: Any, origin: str) -> Config:
     raw = {str(key): value for key, value in raw.items() if not str(key).startswith(".")}
     try:
         check_numbers(raw)
-        return Config(**raw)
+        config = Config(**raw)
+        check_booleans(raw, config.model_dump())
     except ValidationError as error:
         problem = first_problem(error) + allowed_keys(error, Config)
         raise ValueError(f"{origin}: {problem}") from None
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
+    return config

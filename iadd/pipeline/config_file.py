@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 LARGEST = 100_000
 """Values in a file once its aliases are unfolded."""
@@ -65,6 +65,12 @@ def _integer(loader: _Loader, node: Any) -> int:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+class Section(BaseModel):
+    """A mapping of the file; other keys than its fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def read_yaml(path: Path) -> Any:
@@ -121,6 +127,18 @@ def check_numbers(value: Any, key: str = "") -> None:
             check_numbers(part, key)
     elif isinstance(value, float) and not (math.isfinite(value) and abs(value) < FLOAT32):
         raise ValueError(f"{key}: {value} is no float32 number (at most {FLOAT32:g})")
+
+
+def check_booleans(given: Any, parsed: Any, key: str = "") -> None:
+    """ValueError where `true` or `false` was taken for the number 1 or 0, naming its key."""
+    if isinstance(given, bool) and not isinstance(parsed, bool):
+        raise ValueError(f"{key}: must be a number (given: {str(given).lower()})")
+    if isinstance(given, dict) and isinstance(parsed, dict):
+        for name in given.keys() & parsed.keys():
+            check_booleans(given[name], parsed[name], f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list) and isinstance(parsed, list | tuple):
+        for mine, other in zip(given, parsed, strict=False):
+            check_booleans(mine, other, key)
 
 
 _TEXTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from textwrap import indent
@@ -93,11 +94,9 @@ def _sizes(root: Path) -> tuple[int, str]:
     found = set()
     files = files_of(*layout(root).train).files
     for path in files[:: -(-len(files) // LOOKED_AT) or 1]:
-        try:
-            with Image.open(path) as image:
-                found.add(image.size)
-        except OSError as error:
-            raise ValueError(f"{path}: cannot be read as an image ({error})") from None
+        with suppress(OSError), Image.open(path) as image:  # The reader names all that it cannot.
+            found.add(image.size)
+    found = found or {(SIDES[0], SIDES[0])}
     sides = [min(size) for size in found]
     fitting = [side for side in SIDES if side <= min(median(sides), LARGEST)]
     low, high = min(found), max(found)

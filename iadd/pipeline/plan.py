@@ -68,11 +68,9 @@ class Plan(Layout):
 
     def data_spec(self, dataset: str) -> dict[str, Any]:
         """What tells that data should be prepared anew: nothing downstream depends on it."""
-        identity = self.config.dataset(dataset).identity
-        seen = stamp(self.source(dataset))
-        return {"dataset": identity, "seed": self.config.seed, "stamp": seen} | {
-            "source": self._source("data")
-        }
+        d, seen = self.config.dataset(dataset), stamp(self.source(dataset))
+        asked = {"dataset": d.identity, "positive": d.positive, "seed": self.config.seed}
+        return asked | {"stamp": seen, "source": self._source("data")}
 
     def about(self, dataset: str) -> About:
         """What is known of prepared data; ValueError if they are not prepared."""
@@ -266,8 +264,9 @@ class Plan(Layout):
         return self._known[key]
 
     def tables_spec(self) -> dict[str, Any]:
-        """Which runs are in the tables, and the code that makes them."""
-        runs = spec_hash({"runs": [str(run) for run in self.runs()]})
+        """Which runs are in the tables, the positive classes, and the code that makes them."""
+        positive = {d.key: d.positive for d in self.config.datasets}
+        runs = spec_hash({"runs": [str(run) for run in self.runs()], "positive": positive})
         return {"runs": runs, "source": source_of("tables")}
 
     def experts_source(self) -> str:

@@ -1,0 +1,166 @@
+"""Images in Parquet files as the Hugging Face hub lays them out.
+
+A column holds structures of `bytes` (an encoded image) and `path`, another one integer labels,
+whose names stand in the schema's metadata. A part may lie in several files, like
+`train-00000-of-00002.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iadd.data.image_file import Encoded, Item, Look
+from iadd.data.images import TOGETHER, decode
+from iadd.data.raw import Part, Progress, Raw, Source
+
+NAME = re.compile(r"(train|validation|valid|val|dev|test)(?:[-_.]|$)(?:(\d+)-of-(\d+))?")
+PARTS = {"train": "train", "test": "test"}  # all others are for validation
+Shards = Mapping[str, Sequence[Path]]
+
+
+def shards_of(root: Path) -> dict[str, list[Path]]:
+    """The Parquet files under a folder by part: train, validation, test; in order.
+
+    Raises:
+        ValueError: one line naming a shard that its neighbours say there is.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("*.parquet")):
+        match = NAME.match(path.stem)
+        if match is None:
+            continue
+        part, number, count = match.groups()
+        found.setdefault(PARTS.get(part, "validation"), []).append(path)
+        for other in range(int(count or 0)):
+            beside = path.with_name(
+                path.name.replace(f"{number}-of", f"{other:0{len(number)}d}-of")
+            )
+            if not beside.exists():
+                raise ValueError(f"{beside}: no such file; {path.name} says that there are {count}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Images(Collection[Item]):
+    """The encoded images of some files in order, a few read at a time, as often as asked."""
+
+    shards: Sequence[Path]
+    column: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __contains__(self, item: object) -> bool:
+        return any(item == each for each in self)
+
+    def __iter__(self) -> Iterator[Item]:
+        from pyarrow import parquet
+
+        for shard in self.shards:
+            row = 0
+            with parquet.ParquetFile(shard, memory_map=True) as file:
+                for batch in file.iter_batches(TOGETHER, columns=[f"{self.column}.bytes"]):
+                    for content in batch.column(0).field("bytes"):
+                        name = f"{shard}: row {row}"
+                        if not content.is_valid:
+                            raise ValueError(f"{name}: has no bytes of an image")
+                        yield Encoded(name, content.as_py())
+                        row += 1
+
+
+def read_parquet(
+    source: Source, shards: Shards, part: Part, like: Raw | None, progress: Progress | None
+) -> Raw | None:
+    """Read one part; the shards of validation become the set's own validation images."""
+    root = source.folder
+    if "train" not in shards:
+        raise ValueError(f"{root}: has no train-*.parquet")
+    if part == "test" and "test" not in shards:
+        if "validation" in shards:
+            raise ValueError(f"{root}: has a part validation and none test; call it test")
+        return None
+    own: list[tuple[str, Path]] = [(part, shard) for shard in shards[part]]
+    if part == "train":
+        own += [("validation", shard) for shard in shards.get("validation", ())]
+    files = [shard for _, shard in own]
+    image, label, names = _columns(files[0])
+    labels = [_column(file, label) for file in files]
+    for file, values in zip(files, labels, strict=True):
+        for row, value in enumerate(values):
+            if not isinstance(value, int) or not 0 <= value < (len(names) or 10_000):
+                raise ValueError(
+                    f"{file}: {label}: row {row} is {value!r}; allowed are 0 to "
+                    f"{(len(names) or 10_000) - 1}"
+                )
+    every = np.array([value for values in labels for value in values], dtype=np.int64)
+    groups = None
+    if source.groups is not None:
+        groups = np.array([str(g) for file in files for g in _column(file, str(source.groups))])
+    look = None
+    if like is not None:
+        look = Look(like.images.shape[1], like.images.shape[2], like.images.dtype != np.uint8)
+    encoded = _Images(files, image, len(every))
+    found = decode(encoded, source.channels, source.resolution, like=look, progress=progress)
+    held = np.repeat([name == "validation" for name, _ in own], [len(v) for v in labels])
+    return Raw(
+        found.images,
+        every,
+        found.digests,
+        like.class_names if like else names or tuple(map(str, range(int(every.max()) + 1))),
+        like.low if like else found.low,
+        like.high if like else found.high,
+        found.look.background if found.transparent else None,
+        groups,
+        held if held.any() else None,
+        notes=found.notes,
+    )
+
+
+def _columns(file: Path) -> tuple[str, str, tuple[str, ...]]:
+    """The names of the columns of images and labels, and the class names, if they are told."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        schema = parquet.read_schema(file, memory_map=True)
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features: Mapping[str, Any] = told.get("info", {}).get("features", {})
+    except (OSError, ArrowException, ValueError, AttributeError) as error:
+        raise ValueError(f"{file}: is no readable Parquet file ({error})") from error
+    chosen = []
+    for kind, usual in (("Image", "image"), ("ClassLabel", "label")):
+        fitting = [
+            name for name, f in features.items() if isinstance(f, dict) and f.get("_type") == kind
+        ]
+        name = fitting[0] if len(fitting) == 1 and usual not in schema.names else usual
+        if name not in schema.names:
+            held = ", ".join(schema.names)
+            raise ValueError(
+                f"{file}: has no column {usual}, only {held}; rename the one that it is"
+            )
+        chosen.append(name)
+    names = features.get(chosen[1], {}).get("names") or ()
+    return chosen[0], chosen[1], tuple(map(str, names))
+
+
+def _column(file: Path, name: str) -> list[Any]:
+    """The values of a column; ValueError where there is none, or one of them is missing."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        schema = parquet.read_schema(file, memory_map=True)
+        if name not in schema.names:
+            raise ValueError(f"{file}: has no column {name}, only {', '.join(schema.names)}")
+        values: list[Any] = parquet.read_table(file, columns=[name]).column(0).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise ValueError(f"{file}: is no readable Parquet file ({error})") from error
+    if None in values:
+        raise ValueError(f"{file}: {name}: row {values.index(None)} is empty")
+    return values
