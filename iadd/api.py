@@ -7,6 +7,7 @@ differently.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from iadd import methods
 from iadd.artifacts import source_hash
 from iadd.data import Dataset
-from iadd.evaluation import Validation, validation_accuracy
+from iadd.evaluation import Teacher, Validation, validation_accuracy
 from iadd.evaluation import evaluate as judge
 from iadd.experts import Experts, expert_spec, named_recipe, record_shard
 from iadd.methods import Distilled, Hooks, MethodParams, Problem
@@ -47,6 +48,7 @@ def run_distillation(
     checkpoint: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     report: Callable[[int, float], None] | None = None,
+    keep_states: bool = False,
 ) -> Distilled:
     """Run one distillation; with a checkpoint, on from where it was killed.
 
@@ -57,6 +59,7 @@ def run_distillation(
             kept, unmeasured.
         spec: all that the result depends on: a checkpoint of any other spec is ignored.
         progress: hears (updates done, in all, a note); report: (updates, validation accuracy).
+        keep_states: keep the state of every validation measurement too.
     """
     kind = methods.find(method_name)
     settings = params if isinstance(params, MethodParams) else kind.Params(**params)
@@ -67,6 +70,7 @@ def run_distillation(
         report=report,
         checkpoint=checkpoint,
         identity=spec,
+        keep_states=keep_states,
     )
     return methods.distill(kind(settings, problem), seeds, hooks)
 
@@ -175,7 +179,7 @@ def synthetic_set(
     }
     rows = result.rows if by_reference else None
     images = result.images.cpu()
-    return SyntheticSet(
+    found = SyntheticSet(
         images if rows is None else images[:0],
         result.labels.cpu(),
         problem.dataset.transform,
@@ -187,6 +191,11 @@ def synthetic_set(
         rows,
         None if rows is None else problem.dataset.fingerprint,
     )
+    states = (
+        replace(found, images=images.cpu(), labels=labels.cpu(), step_size=step_size)
+        for images, labels, step_size in result.states
+    )
+    return replace(found, states=tuple(states))
 
 
 def evaluate(
@@ -197,7 +206,12 @@ def evaluate(
     protocol: str = "mtt-v1",
     epochs: int = 300,
     seed: int = 0,
+    teacher: Teacher | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and test fresh networks (name -> how many) on a distilled set; one dict a network."""
+    """Train and test fresh networks (name -> how many) on a distilled set; one dict a network.
+
+    teacher: for a protocol that has one; `iadd.evaluation.teacher_of` makes one of an expert.
+    """
     seeds = Seeds((dataset.name, seed))
-    return list(judge(synthetic, dataset, protocol, networks, epochs=epochs, seeds=seeds))
+    how: Any = {"epochs": epochs, "seeds": seeds, "teacher": teacher}
+    return list(judge(synthetic, dataset, protocol, networks, **how))

@@ -14,16 +14,18 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from iadd.artifacts import Stored, TensorFile, load_tensors, save_tensors, spec_hash
+from iadd.artifacts import Stored, load_tensors, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.engine.backend import choose_backend
+from iadd.expert_store import Experts as Experts
 from iadd.networks import Network
 from iadd.seeds import generator_for
 from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
+from iadd.waypoints import path_lengths
 
 FULL = 1 << 15
 """Images times filters of a step that should keep a card busy: 256 images in a width of 128."""
@@ -46,6 +48,19 @@ class Recipe(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Float type of the stored snapshots."
     )
+    waypoints: tuple[int, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Epochs whose parameters are kept, from 0 to the last; what lies between is on "
+        "straight lines (MCT); none: all epochs.",
+    )
+
+    @field_validator("waypoints")
+    @classmethod
+    def _ascending(cls, epochs: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if epochs and (epochs[0] != 0 or list(epochs) != sorted(set(epochs))):
+            raise ValueError(f"{list(epochs)}: allowed are ascending epochs from 0 on")
+        return epochs
 
 
 RECIPES = {
@@ -56,6 +71,8 @@ RECIPES = {
     "flat": Recipe(rho=0.01, alpha=0.3),
     # Experts that learn slowly, to be stopped early: arXiv 2406.10485, CIFAR-10.
     "slow": Recipe(step_size=5e-4),
+    # MCT: Zhong et al., arXiv 2406.19827, its code.
+    "waypoints": Recipe(waypoints=(0, 6, 25, 50)),
 }
 """Recipes by the name under which a method asks for its experts."""
 
@@ -79,6 +96,11 @@ def expert_spec(
 
     source: hash of the code that trains experts; None where the caller keeps no such record.
     """
+    if recipe.waypoints and recipe.waypoints[-1] != epochs:
+        end = recipe.waypoints[-1]
+        raise ValueError(
+            f"experts: way-points end at epoch {end}, so epochs is {end}, not {epochs}"
+        )
     own = {} if source is None else {"source": source}
     families = dataset.augmentation.families if recipe.augmentation else ()
     return own | {
@@ -88,6 +110,7 @@ def expert_spec(
         "network": network.name,
         "precision": network.precision,
         "parameters": network.num_parameters,
+        "sizes": network.sizes,
         "recipe": recipe.model_dump(mode="json"),
         "families": list(families),
         "epochs": epochs,
@@ -109,10 +132,11 @@ def record_shard(
 ) -> None:
     """Train the numbered experts and write their trajectories as one shard.
 
-    The file holds `parameters` (experts, epochs + 1, P): epoch 0 is the untrained network; its
-    attributes tell each expert's accuracy on validation data at the end, where there are any. An
-    expert depends on its number alone, not on the shard it is in. What a killed job had finished
-    is kept beside the shard, one file an expert, and taken up again if its spec is the same.
+    The file holds `parameters` (experts, epochs + 1, P), or of way-points (experts, way-points, P)
+    and `lengths` (see `iadd.waypoints`); epoch 0 is the untrained network. Its attributes tell each
+    expert's accuracy on validation data at the end, where there are any. An expert depends on its
+    number alone, not on the shard it is in. What a killed job had finished is kept beside the
+    shard, one file an expert, and taken up again if its spec is the same.
     """
     spec = expert_spec(dataset, network, recipe, epochs, seed, source)
     parts = {k: path.with_name(f".{path.stem}.expert{k}.partial") for k in experts}
@@ -130,21 +154,29 @@ def record_shard(
                 raise ValueError(f"{path}: expert {expert} diverged (not finite); {lower}")
             reached = _validation_accuracy(dataset, network, trajectory[-1])
             costs = {"seconds": seconds, "validation_accuracy": reached}
-            finished = Stored({"parameters": trajectory}, spec | {"expert": expert}, costs)
+            kept = _kept(trajectory, network, recipe)
+            finished = Stored(kept, spec | {"expert": expert}, costs)
             save_tensors(parts[expert], finished.tensors, finished.spec, costs)
             done[expert] = finished
         if progress:
             progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
-    stored = [finished for finished in done.values() if finished is not None]
-    parameters = torch.stack([finished.tensors["parameters"] for finished in stored])
+    _merge(path, [finished for finished in done.values() if finished], experts, spec)
+    for part in parts.values():
+        part.unlink(missing_ok=True)
+
+
+def _merge(
+    path: Path, stored: Sequence[Stored], experts: Sequence[int], spec: dict[str, Any]
+) -> None:
+    """Write the finished experts as one shard."""
+    names = stored[0].tensors
     attributes = {
         "experts": list(experts),
         "seconds": sum(f.attributes["seconds"] for f in stored),
         "validation_accuracy": [f.attributes["validation_accuracy"] for f in stored],
     }
-    save_tensors(path, {"parameters": parameters}, spec, attributes)
-    for part in parts.values():
-        part.unlink(missing_ok=True)
+    tensors = {name: torch.stack([f.tensors[name] for f in stored]) for name in names}
+    save_tensors(path, tensors, spec, attributes)
 
 
 def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
@@ -157,8 +189,18 @@ def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
         float(found.attributes["seconds"]), found.attributes["validation_accuracy"]
     except (ValueError, KeyError):
         return None
-    fits = found.spec.keys() == spec.keys() and shape == (spec["epochs"] + 1, spec["parameters"])
+    kept = len(spec["recipe"]["waypoints"] or range(spec["epochs"] + 1))
+    fits = found.spec.keys() == spec.keys() and shape == (kept, spec["parameters"])
     return found if fits else None
+
+
+def _kept(trajectory: Tensor, network: Network, recipe: Recipe) -> dict[str, Tensor]:
+    """What is stored of parameters (epochs + 1, P), in the recipe's float type."""
+    dtype = getattr(torch, recipe.dtype)
+    if recipe.waypoints is None:
+        return {"parameters": trajectory.to(dtype)}
+    lengths = path_lengths(trajectory, network.sizes)
+    return {"parameters": trajectory[list(recipe.waypoints)].to(dtype), "lengths": lengths}
 
 
 def _validation_accuracy(dataset: Dataset, network: Network, params: Tensor) -> float | None:
@@ -182,7 +224,7 @@ def _train(
     """Trajectories (len(experts), epochs + 1, P) of the numbered experts, on the CPU."""
     images = dataset.train.images
     targets = F.one_hot(dataset.train.labels, network.classes).float()
-    settings = recipe.model_dump(exclude={"augmentation", "dtype"})
+    settings = recipe.model_dump(exclude={"augmentation", "dtype", "waypoints"})
     plan = TrainingPlan(spec["epochs"], **settings)
     families = Augmentation(tuple(spec["families"]))
     names = (spec["seed"], dataset.name, network.name, "experts")
@@ -197,7 +239,7 @@ def _train(
         snapshots = [torch.stack(starts)]
         train_many(network, snapshots[0], *common, generators, on_epoch=_copying(snapshots))
         found = torch.stack(snapshots, 1)
-    return found.to("cpu", getattr(torch, recipe.dtype))
+    return found.cpu()
 
 
 def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
@@ -211,42 +253,3 @@ def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
 def _copying(snapshots: list[Tensor]) -> Callable[[int, Tensor], None]:
     """Keep a copy of each epoch's parameters: the training loop overwrites its own."""
     return lambda epoch, params: snapshots.append(params.clone())
-
-
-class Experts:
-    """Random access to the trajectories of several shards, without reading what is not asked for.
-
-    Raises:
-        ValueError: no shards; a shard that is truncated, from another spec, or holds NaN.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        expect: dict[str, Any],
-        device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
-    ) -> None:
-        self.device = device
-        if not paths:
-            raise ValueError("experts: no shards given; record them first (iadd experts)")
-        self._rows = []
-        self.seconds = 0.0
-        self.validation_accuracy: list[float] = []
-        """Of each expert at its last epoch, a fraction; empty without validation data."""
-        for path in paths:
-            file = TensorFile(path, expect)
-            self._rows += [(file, row) for row in range(file.shape("parameters")[0])]
-            self.seconds += float(file.attributes["seconds"])
-            accuracies = file.attributes.get("validation_accuracy", [])
-            self.validation_accuracy += [a for a in accuracies if a is not None]
-        self.epochs = int(expect["epochs"])
-        self.identity = spec_hash(expect)
-
-    @property
-    def count(self) -> int:
-        return len(self._rows)
-
-    def snapshot(self, expert: int, epoch: int) -> Tensor:
-        """Float32 parameters (P,) of one expert after `epoch` epochs, a copy on the device."""
-        file, row = self._rows[expert]
-        return file.get_slice("parameters", row, epoch).float().to(self.device)

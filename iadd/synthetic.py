@@ -39,6 +39,7 @@ class SyntheticSet:
     `status`: `diverged` where the optimisation did not end well; the set is the last good one.
     `rows`, `fingerprint`: a set of real images may hold their rows (N,) int64 in the training split
     of the data with this fingerprint instead; `images` is then (0, C, H, W) until `resolve`.
+    `states`: the set at several points of its distillation, for protocols that choose among them.
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class SyntheticSet:
     run: dict[str, Any] = field(default_factory=dict)
     rows: Tensor | None = None
     fingerprint: str | None = None
+    states: tuple[SyntheticSet, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows is not None and (len(self.images) or self.fingerprint is None):
@@ -135,7 +137,7 @@ class SyntheticSet:
         for name, tensor in (("images", self.images), ("labels", self.labels)):
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{path}: not written, {name} have NaN or infinite values")
-        attributes = {
+        attributes: dict[str, Any] = {
             "class_names": list(self.class_names),
             "status": self.status,
             "step_size": self.step_size,
@@ -146,6 +148,9 @@ class SyntheticSet:
         tensors = {"images": self.images, "labels": self.labels, **self.transform.tensors()}
         if self.rows is not None:
             tensors["rows"] = self.rows
+        for k, state in enumerate(self.states):
+            tensors |= {f"state{k}.images": state.images, f"state{k}.labels": state.labels}
+        attributes["states"] = [state.step_size for state in self.states]
         save_tensors(path, tensors, self.spec, attributes)
 
     @classmethod
@@ -162,7 +167,7 @@ class SyntheticSet:
         stored = load_tensors(path, expect)
         tensors, attributes = stored.tensors, stored.attributes
         try:
-            return cls(
+            found = cls(
                 images=tensors["images"],
                 labels=tensors["labels"],
                 transform=Transform.from_tensors(attributes["transform"], tensors),
@@ -174,6 +179,16 @@ class SyntheticSet:
                 rows=tensors.get("rows"),
                 fingerprint=attributes.get("fingerprint"),
             )
+            states = (
+                replace(
+                    found,
+                    images=tensors[f"state{k}.images"],
+                    labels=tensors[f"state{k}.labels"],
+                    step_size=step_size,
+                )
+                for k, step_size in enumerate(attributes.get("states", ()))
+            )
+            return replace(found, states=tuple(states))
         except KeyError as error:
             raise ValueError(f"{path}: is no distilled set, it lacks {error}") from error
 

@@ -50,6 +50,7 @@ def train(
     augmentation: Augmentation,
     generator: torch.Generator,
     on_epoch: OnEpoch | None = None,
+    teacher: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Train from parameters (P,) and return the trained ones; the input is left as it is.
 
@@ -62,10 +63,13 @@ def train(
         generator: order and augmentation.
         on_epoch: called after each epoch with its 1-based number and the live parameters, which
             the next epoch overwrites: clone what is kept.
+        teacher: gives every augmented batch its label probabilities, in the place of `targets`.
 
     A non-finite state is not an error here: it is returned, and whoever asked records it.
     """
     batches = _augmented_batches(images, targets, plan, augmentation, generator)
+    if teacher:
+        batches = ((seen, teacher(seen)) for seen, _ in batches)
     return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
 
 

@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"artifacts", "seeds", "progress", "devices", "extension"},
-    {"augment", "networks"},
+    {"augment", "networks", "waypoints"},
     {"data"},
     {"synthetic", "engine"},
-    {"train", "exchange"},
-    {"experts", "evaluation"},
+    {"train", "exchange", "expert_store"},
+    {"experts", "protocols"},
+    {"evaluation"},
     {"methods"},
     {"leaderboard", "api"},
     {"pipeline"},

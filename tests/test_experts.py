@@ -155,7 +155,7 @@ def test_flat_experts_take_the_steps_of_gsam(
     assert torch.allclose(experts.snapshot(0, 1).double(), by_hand, atol=1e-6)
     assert not torch.allclose(by_hand, start - 0.1 * g, atol=1e-4)  # and not those of SGD
     with pytest.raises(
-        ValueError, match="unknown expert recipe 'round'; known: standard, flat, slow"
+        ValueError, match="unknown expert recipe 'round'; known: standard, flat, slow, waypoints"
     ):
         named_recipe("round")
 

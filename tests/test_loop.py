@@ -266,6 +266,32 @@ def interrupted(method: Any, path: Path, after: int, identity: dict[str, Any]) -
         methods.distill(method, SEEDS, hooks)
 
 
+def test_states_of_all_validations_are_kept_where_asked_also_after_a_kill(
+    task: methods.Problem, tmp_path: Path
+) -> None:
+    path, spec = tmp_path / "c.safetensors", {"run": "states"}
+    measured: list[Tensor] = []
+
+    def watch(images: Tensor, labels: Tensor, step_size: float | None) -> float:
+        measured.append(images.clone())
+        return brightness(images, labels, step_size)
+
+    whole = methods.distill(make("mtt", task), SEEDS, Hooks(watch, keep_states=True))
+    assert len(whole.states) == 2 and not methods.distill(make("mtt", task), SEEDS).states
+    assert all(torch.equal(a, state[0]) for a, state in zip(measured, whole.states, strict=True))
+
+    def kill(done: int, total: int, note: str) -> None:
+        if done == 4:
+            raise Killed
+
+    hooks: dict[str, Any] = {"checkpoint": path, "identity": spec, "keep_states": True}
+    with pytest.raises(Killed):
+        methods.distill(make("mtt", task), SEEDS, Hooks(brightness, kill, **hooks))
+    again = methods.distill(make("mtt", task), SEEDS, Hooks(brightness, **hooks))
+    for one, other in zip(whole.states, again.states, strict=True):
+        assert torch.equal(one[0], other[0]) and one[2] == other[2]
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -37,7 +37,7 @@ def test_a_benchmark_chooses_which_experts_a_method_uses() -> None:
     assert p.job_spec(Run("blobs", "softlabel", 2, 0))["experts"]["recipe"]["step_size"] == 5e-4
     with pytest.raises(ValueError, match=r"methods.random.experts: slow: it needs no experts"):
         plan(methods={"random": {"experts": "slow"}})
-    with pytest.raises(ValueError, match="recipe 'slw'; known: standard, flat, slow"):
+    with pytest.raises(ValueError, match="recipe 'slw'; known: standard, flat, slow, waypoints"):
         plan(methods={"mtt": {"experts": "slw"}})
 
 

@@ -29,6 +29,9 @@ _DC = "arXiv 2006.05929, section 4 and its code (get_loops)"
 _DSA = "arXiv 2102.08259, section 4 and its code (get_loops)"
 _DM = "arXiv 2110.04181, section 4"
 _FTD = "arXiv 2211.11004, table of settings"
+_DATM = "arXiv 2310.05773, its code (configs/*/ConvIN)"
+_CAFE = "arXiv 2203.01531, its code"
+_MCT = "arXiv 2406.19827, its code"
 _SOFT = "arXiv 2406.10485, table of hyper-parameters"
 _ATT = "arXiv 2407.14245, its code"
 _TESLA = "arXiv 2211.10586, commands of its code"
@@ -54,6 +57,23 @@ def _trajectory(j: int, k: int, start: int, lr_img: float, lr_lr: float, lr: flo
     return {
         **{"unrolled_steps": j, "expert_epochs": k, "max_start": start},
         **{"lr_img": lr_img, "lr_lr": lr_lr, "step_size": lr},
+    }
+
+
+def _datm(
+    j: int,
+    k: int,
+    starts: tuple[int | None, ...],
+    lr_img: float,
+    lr_lr: float,
+    lr_y: float,
+    batch: int | None,
+) -> Any:
+    names = ("min_start", "first_max_start", "max_start", "expansion_end")
+    return {
+        **{"unrolled_steps": j, "expert_epochs": k, "batch_syn": batch},
+        **{"lr_img": lr_img, "lr_lr": lr_lr, "lr_y": lr_y},
+        **dict(zip(names, starts, strict=False)),
     }
 
 
@@ -86,6 +106,43 @@ PUBLISHED: tuple[Published, ...] = (
             (1, 0.9999, _trajectory(50, 2, 2, 100, 1e-7, 0.01)),
             (10, 0.9995, _trajectory(30, 2, 20, 100, 1e-5, 0.001)),
             (50, 0.999, _trajectory(30, 2, 40, 1000, 1e-5, 0.001)),
+        )
+    ),
+    *(
+        Published(
+            *("datm", dataset, ipc, True, _DATM),
+            settings
+            | {"iterations": 10000, "momentum": 0.5, "momentum_y": 0.9, "step_size": 0.01}
+            | {"threshold": 1.1 if (dataset, ipc) == ("cifar10", 1) else 1.0}
+            | {"init": "real", "init_right": (dataset, ipc) != ("cifar100", 50)}
+            | {"label_epoch": 100},
+            {"rho": 0.01, "alpha": 0.3, "step_size": 0.01, "batch": 256},
+        )
+        for dataset, ipc, settings in (
+            ("cifar10", 1, _datm(80, 2, (0, None, 4), 100, 1e-7, 5.0, None)),
+            ("cifar10", 10, _datm(80, 2, (0, 10, 20, 1000), 100, 1e-5, 2.0, 100)),
+            ("cifar10", 50, _datm(80, 2, (0, 20, 40, 2000), 1000, 1e-5, 2.0, 500)),
+            ("cifar100", 1, _datm(40, 3, (0, 20, 30, 1000), 1000, 1e-5, 10.0, None)),
+            ("cifar100", 10, _datm(80, 2, (0, 30, 50, 2000), 1000, 1e-5, 10.0, 1000)),
+            ("cifar100", 50, _datm(80, 2, (20, None, 70), 1000, 1e-5, 10.0, 1000)),
+            ("tinyimagenet", 1, _datm(40, 2, (0, 15, 20, 2000), 10000, 1e-4, 10.0, None)),
+            ("tinyimagenet", 10, _datm(40, 2, (10, None, 50), 100, 1e-4, 10.0, 500)),
+            ("tinyimagenet", 50, _datm(20, 2, (40, None, 70), 100, 1e-4, 10.0, 1000)),
+        )
+    ),
+    *(
+        Published(
+            *("cafe", "cifar10", ipc, False, _CAFE),
+            {"lr_img": 0.1, "momentum": 0.5, "init": "noise", "batch_real": 256, "lr_net": 0.01}
+            | {"inner_weight": 0.01, "outer_range": 0.04, "inner_range": 0.03},
+        )
+        for ipc in (1, 10, 50)
+    ),
+    *(
+        Published("mct", "cifar10", ipc, False, _MCT, settings | {"lr_img": 1000.0})
+        for ipc, settings in (
+            (1, {"unrolled_steps": 60, "expert_epochs": 6, "max_start": 4, "lr_lr": 1e-7}),
+            (10, {"unrolled_steps": 30, "expert_epochs": 15, "max_start": 8, "lr_lr": 1e-5}),
         )
     ),
     *(

@@ -30,7 +30,7 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
         first = rows[0]
         console.print(
             f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
-            f"{first.network_eval}, protocol {first.protocol}"
+            f"{first.network_eval}, protocol {protocol_words(first.protocol)}"
         )
         console.print(_table(rows))
     console.print(
@@ -89,6 +89,12 @@ def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:
 def place_words(row: LeaderboardRow) -> str:
     """Label regime and, where it is so, "tuned": what a table's rows have in common."""
     return REGIMES[row.label_regime] + ", tuned" * row.tuned
+
+
+def protocol_words(protocol: str) -> str:
+    """A protocol by its name, and what is wrong with one that looks at the test set."""
+    optimistic = "best-on-test" in protocol
+    return protocol + " (optimistic: chosen by test accuracy)" * optimistic
 
 
 def per_class(ipc: int) -> str:

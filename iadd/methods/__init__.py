@@ -25,7 +25,8 @@ from iadd.methods._base import (
     Space,
     Workload,
 )
-from iadd.methods._loop import Distilled, Hooks, distill
+from iadd.methods._loop import Hooks, distill
+from iadd.methods._state import Distilled
 from iadd.methods._variables import SGD, Adam, Variable
 
 

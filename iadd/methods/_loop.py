@@ -20,7 +20,7 @@ from torch import Tensor
 from iadd.artifacts import canonical_json, load_tensors, save_tensors
 from iadd.devices import synchronize
 from iadd.methods._base import Gradients, Iterative, Method, Selection, Skip
-from iadd.methods._state import State
+from iadd.methods._state import Distilled, State
 from iadd.seeds import Seeds
 
 # SPEC section 2 states these rules.
@@ -54,36 +54,12 @@ class Hooks:
     identity: Mapping[str, Any] = field(default_factory=dict)
     """The whole spec of the run: a checkpoint of any other is ignored."""
     checkpoint_seconds: float = 20.0
+    keep_states: bool = False
+    """Keep the state of every validation measurement, not only the best."""
 
     def __post_init__(self) -> None:
         if self.checkpoint and not self.identity:
             raise ValueError(f"{self.checkpoint}: a checkpoint needs the run's spec as identity")
-
-
-@dataclass
-class Distilled:
-    """What a run ends with; `status` is ok or diverged.
-
-    images: (N, C, H, W); labels: int64 (N,) classes or float32 (N, K) logits, on the CPU.
-    """
-
-    images: Tensor
-    labels: Tensor
-    step_size: float | None
-    status: str
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    """A row an iteration: iteration, loss, loss_unweighted, step_size, validation_accuracy,
-    seconds, event ("", skipped, rollback, diverged), path (which implementation ran, or why the
-    update was skipped), and the method's own `trace_columns`."""
-    iteration: int = 0
-    """The updates after which these were the images: the best on validation."""
-    seconds: float = 0.0
-    """Work in all, also before the run was killed and resumed, without the validations."""
-    validation_seconds: float = 0.0
-    rows: Tensor | None = None
-    """The training rows (N,) that a selection chose."""
-    variables: Mapping[str, Tensor] = field(default_factory=dict)
-    """All that an iterative method changed, at that iteration; none of a selection."""
 
 
 def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distilled:
@@ -125,9 +101,9 @@ class _Loop:
         self.updates, self.rungs = int(method.params.updates), set(method.params.rungs)
         self.iteration, self.status = 0, "ok"
         self.rollbacks, self.in_a_row, self.sound = 0, 0, 0
-        self.best_accuracy = -1.0
+        self.kept: list[State] = []
         self.trace: list[dict[str, Any]] = []
-        self.seconds, self.validation_seconds = 0.0, 0.0
+        self.best_accuracy, self.seconds, self.validation_seconds = -1.0, 0.0, 0.0
         self.saved_at = self.clock = time.perf_counter()
         if hooks.checkpoint and hooks.checkpoint.exists():
             self._resume(hooks.checkpoint)
@@ -219,6 +195,8 @@ class _Loop:
         accuracy = self.hooks.validate(state.images, self._labels(state), state.step_size)
         if accuracy >= self.best_accuracy:
             self.best, self.best_accuracy = state.copy(), accuracy
+        if self.hooks.keep_states:
+            self.kept.append(state.copy())
         self.validation_seconds += self._tick()
         return accuracy
 
@@ -251,6 +229,7 @@ class _Loop:
             self.seconds,
             self.validation_seconds,
             variables=state.values,
+            states=[(kept.images, self._labels(kept), kept.step_size) for kept in self.kept],
         )
 
     def _save_sometimes(self, accuracy: float | None) -> None:
@@ -258,11 +237,11 @@ class _Loop:
         if self.hooks.checkpoint is None or not (late or accuracy is not None):
             return
         self.saved_at = time.perf_counter()
-        states = (self.state, self.safe, self.best)
         tensors: dict[str, Tensor] = {}
-        for prefix, state in zip(_STATES, states, strict=True):
+        states = (self.state, self.safe, self.best, *self.kept)
+        for prefix, state in zip(_prefixes(len(self.kept)), states, strict=True):
             tensors |= state.tensors(prefix)
-        progress = {key: getattr(self, key) for key in _PROGRESS}
+        progress = {key: getattr(self, key) for key in _PROGRESS} | {"kept": len(self.kept)}
         save_tensors(self.hooks.checkpoint, tensors, self.hooks.identity, progress)
 
     def _resume(self, path: Path) -> None:
@@ -271,21 +250,24 @@ class _Loop:
             stored = load_tensors(path)
             if canonical_json(stored.spec) != canonical_json(dict(self.hooks.identity)):
                 return
-            states = [self.state.read(stored.tensors, prefix) for prefix in _STATES]
             progress = {key: kind(stored.attributes[key]) for key, kind in _PROGRESS.items()}
             for row in progress["trace"]:
                 row["iteration"], row["loss"], row["event"], row["validation_accuracy"]
+            prefixes = _prefixes(int(stored.attributes["kept"]))
+            states = [self.state.read(stored.tensors, prefix) for prefix in prefixes]
         except (ValueError, KeyError, TypeError):
             return
-        self.state, self.safe, self.best = states
+        self.state, self.safe, self.best, *self.kept = states
         vars(self).update(progress)
 
 
-_STATES = ("state", "safe", "best")
+def _prefixes(kept: int) -> list[str]:
+    return ["state", "safe", "best", *(f"kept{k}" for k in range(kept))]
+
+
 _PROGRESS: dict[str, Callable[[Any], Any]] = {
     **{"iteration": int, "status": str, "rollbacks": int, "in_a_row": int, "sound": int},
-    **{"trace": list},
-    **{"best_accuracy": float, "seconds": float, "validation_seconds": float},
+    **{"trace": list, "best_accuracy": float, "seconds": float, "validation_seconds": float},
 }
 
 

@@ -1,9 +1,13 @@
-"""The state of a run: what an update changes, a rollback brings back and a checkpoint holds."""
+"""The state of a run: what an update changes, a rollback brings back and a checkpoint holds.
+
+And `Distilled`, what a run ends with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,3 +76,31 @@ class State:
         if average is not None:
             average = like(tensors[f"{prefix}.average"], average)
         return State(values, memories, average, iteration)
+
+
+@dataclass
+class Distilled:
+    """What a run ends with; `status` is ok or diverged.
+
+    images: (N, C, H, W); labels: int64 (N,) classes or float32 (N, K) logits, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step_size: float | None
+    status: str
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """A row an iteration: iteration, loss, loss_unweighted, step_size, validation_accuracy,
+    seconds, event ("", skipped, rollback, diverged), path (which implementation ran, or why the
+    update was skipped), and the method's own `trace_columns`."""
+    iteration: int = 0
+    """The updates after which these were the images: the best on validation."""
+    seconds: float = 0.0
+    """Work in all, also before the run was killed and resumed, without the validations."""
+    validation_seconds: float = 0.0
+    rows: Tensor | None = None
+    """The training rows (N,) that a selection chose."""
+    variables: Mapping[str, Tensor] = field(default_factory=dict)
+    """All that an iterative method changed, at that iteration; none of a selection."""
+    states: list[tuple[Tensor, Tensor, float | None]] = field(default_factory=list)
+    """Images, labels and step size at every validation measurement, where the hooks ask for it."""

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from iadd import extension
@@ -32,16 +32,40 @@ class TrajectoryParams(IterativeParams):
 
     unrolled_steps: int = Field(50, ge=1, description="J, student steps on the synthetic set.")
     expert_epochs: int = Field(2, ge=1, description="K, epochs from the start to the target.")
-    max_start: int = Field(2, ge=1, description="Start epochs are drawn from 0..max_start-1.")
+    min_start: int = Field(0, ge=0, description="First of the start epochs.")
+    max_start: int = Field(
+        2, ge=1, description="Start epochs are drawn from min_start..max_start-1."
+    )
+    first_max_start: int | None = Field(
+        None,
+        ge=1,
+        description="`max_start` in the first iteration, from where it grows; none: no growth.",
+    )
+    expansion_end: int = Field(1000, ge=1, description="Iteration in which it has grown up.")
     batch_syn: int | None = Field(
         None, ge=1, description="Synthetic images a student step sees; none: all of them."
     )
     step_size: Rate = Field(0.01, gt=0, description="Student step size alpha at the beginning.")
     lr_lr: Rate = Field(1e-7, ge=0, description="Learning rate of alpha (applied to log alpha).")
 
+    @model_validator(mode="after")
+    def _range(self) -> TrajectoryParams:
+        name = "max_start" if self.first_max_start is None else "first_max_start"
+        bound = getattr(self, name)
+        if not self.min_start < bound <= self.max_start:
+            allowed = f"min_start ({self.min_start}) < {name} <= max_start ({self.max_start})"
+            raise ValueError(f"{name} {bound}: allowed is {allowed}")
+        return self
+
     @property
     def reach(self) -> int:
         return self.max_start - 1 + self.expert_epochs
+
+    def start_bound(self, iteration: int) -> int:
+        """Start epochs lie below this: max_start, or what has grown of it (DATM, section 4.2)."""
+        first = self.max_start if self.first_max_start is None else self.first_max_start
+        grown = first + int((self.max_start - first) * iteration / self.expansion_end)
+        return min(grown, self.max_start)
 
 
 class SoftTrajectoryParams(TrajectoryParams):
@@ -114,18 +138,19 @@ class Trajectory(Iterative):
             found["labels"] = Variable(logits, SGD(p.lr_y, p.momentum_y))
         return found
 
-    def draw_start(self, generator: torch.Generator) -> tuple[int, int]:
+    def draw_start(self, generator: torch.Generator, iteration: int = 0) -> tuple[int, float]:
         """A random expert and the epoch to start from, by a stream of their own.
 
         So methods with the same settings see the same experts, whatever else they draw.
         """
         own = generator_for(generator.initial_seed(), "experts")
         expert = int(torch.randint(self.trajectories.count, (), generator=own))
-        return expert, int(torch.randint(self.params.max_start, (), generator=own))
+        bound = self.params.start_bound(iteration)
+        return expert, int(torch.randint(self.params.min_start, bound, (), generator=own))
 
-    def draw_expert(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw_expert(self, generator: torch.Generator, iteration: int = 0) -> tuple[Tensor, Tensor]:
         """Start and target (P,) of that expert."""
-        expert, epoch = self.draw_start(generator)
+        expert, epoch = self.draw_start(generator, iteration)
         start = self.trajectories.snapshot(expert, epoch)
         return start, self.trajectories.snapshot(expert, epoch + self.params.expert_epochs)
 
@@ -133,7 +158,7 @@ class Trajectory(Iterative):
         self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
     ) -> Gradients:
         params, problem, images = self.params, self.problem, variables["images"]
-        start, target = self.draw_expert(generator)
+        start, target = self.draw_expert(generator, iteration)
         draw = problem.augmentation.draw
         steps = draw_steps(
             params.unrolled_steps,

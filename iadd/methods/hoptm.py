@@ -52,10 +52,10 @@ class HoPTM(Trajectory):
         none = torch.zeros(self.problem.network.num_parameters, dtype=torch.bool)
         return {"compared": Variable(none.to(self.problem.device), None)}
 
-    def draw_expert(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        expert, epoch = self.draw_start(generator)
+    def draw_expert(self, generator: torch.Generator, iteration: int = 0) -> tuple[Tensor, Tensor]:
+        expert, epoch = self.draw_start(generator, iteration)
         self.middle = self.trajectories.snapshot(expert, epoch + self.params.expert_epochs // 2)
-        return super().draw_expert(generator)
+        return super().draw_expert(generator, iteration)
 
     def gradients(
         self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator

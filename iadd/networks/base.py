@@ -64,6 +64,13 @@ class Network(ABC):
     def embed(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Features (B, F) before the classifier, of images (B, C, H, W)."""
 
+    def activations(self, params: Tensor, images: Tensor) -> list[Tensor]:
+        """What the non-linear layers put out, (B, ...) each, in order, and last the features.
+
+        Of a network whose layers are not ours the features alone. Differentiable by autograd.
+        """
+        return [self.embed(params, images)]
+
     @abstractmethod
     def batch_statistics(self, params: Tensor, images: Tensor) -> Statistics:
         """Mean and variance at every batch norm over `images`: fixes the network for inference.

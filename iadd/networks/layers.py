@@ -56,6 +56,8 @@ class Layers:
         self.options = options
         self.shapes: list[tuple[str, tuple[int, ...]]] = []
         self.batch_statistics: Statistics = []
+        self.kept: list[Tensor] | None = None
+        """What the activations put out, where a list is put here."""
         self._tensors = tensors
         self._fixed = iter(statistics) if statistics else None
 
@@ -101,7 +103,10 @@ class Layers:
             "sigmoid": torch.sigmoid,
             "linear": lambda z: z,
         }
-        return functions[self.options.activation](x)
+        y = functions[self.options.activation](x)
+        if self.kept is not None:
+            self.kept.append(y)
+        return y
 
     def pool(self, x: Tensor) -> Tensor:
         if self.options.pooling == "nopool" or min(x.shape[2:]) < 4:

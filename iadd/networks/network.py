@@ -43,6 +43,12 @@ class LayeredNetwork(Network):
     def embed(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
         return self._embed(self._layers(params, statistics), images)
 
+    def activations(self, params: Tensor, images: Tensor) -> list[Tensor]:
+        layers = self._layers(params, None)
+        layers.kept = []
+        features = self._embed(layers, images)
+        return [*layers.kept, features]
+
     def batch_statistics(self, params: Tensor, images: Tensor) -> Statistics:
         layers = self._layers(params, None)
         self._embed(layers, images)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
-from iadd.evaluation import find_protocol
 from iadd.experts import RECIPES, Recipe, named_recipe
 from iadd.methods import MethodParams, Space
 from iadd.networks import parse_name
@@ -22,6 +21,7 @@ from iadd.pipeline.config_file import (
     read_yaml,
 )
 from iadd.pipeline.dataset_config import DatasetConfig
+from iadd.pipeline.judging_config import EvaluationConfig, ValidationConfig
 from iadd.pipeline.search_space import SearchConfig, points_of, space_of
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
@@ -57,48 +57,6 @@ class ExpertsConfig(Section):
         recipe = named_recipe(name, given | own)
         check_booleans(own, recipe.model_dump(), f"recipes.{name}")
         return recipe
-
-
-def _protocol(name: str) -> str:
-    find_protocol(name)
-    return name
-
-
-class EvaluationConfig(Section):
-    """One protocol with its networks."""
-
-    protocol: str = Field("mtt-v1", description="A protocol of SPEC.md.")
-    networks: dict[str, int] = Field(
-        min_length=1, description="Network name -> how many are trained a set."
-    )
-    epochs: int = Field(1000, ge=1, description="Epochs on a distilled set.")
-    whole_epochs: int = Field(100, ge=1, description="Epochs on the whole data (method `whole`).")
-    batch: int = Field(256, ge=1, description="Batch size.")
-    step_size: float = Field(
-        0.01, gt=0, description="For sets that bring no step size of their own."
-    )
-
-    _known = field_validator("protocol")(_protocol)
-
-    @field_validator("networks")
-    @classmethod
-    def _networks(cls, networks: dict[str, int]) -> dict[str, int]:
-        for name, count in networks.items():
-            parse_name(name)
-            if count < 1:
-                raise ValueError(f"network {name}: {count} networks; at least 1 is needed")
-        return networks
-
-
-class ValidationConfig(Section):
-    """The probe by which checkpoints are chosen: few networks, few epochs, validation data."""
-
-    protocol: str = Field("mtt-v1", description="How the networks are trained.")
-    networks: int = Field(2, ge=1, description="Networks a measurement.")
-    epochs: int = Field(300, ge=2, description="Epochs of each.")
-    step_size: float = Field(0.01, gt=0, description="For methods that learn no step size.")
-
-    _known = field_validator("protocol")(_protocol)
 
 
 class MethodConfig(Section):

@@ -188,10 +188,11 @@ class Forecast:
         return int(4 * pixels * self._images(run.dataset, run.method, run.ipc))
 
     def _expert_bytes(self, key: str, recipe: str) -> int:
-        width = 4 if self.plan.config.experts.named(recipe).dtype == "float32" else 2
+        named = self.plan.config.experts.named(recipe)
+        width = 4 if named.dtype == "float32" else 2
         parameters = int(self._network(key, self.plan.config.network).num_parameters)
-        snapshots = self.plan.config.experts.count * (self.plan.expert_epochs(recipe) + 1)
-        return snapshots * parameters * width
+        epochs = named.waypoints or range(self.plan.expert_epochs(recipe) + 1)
+        return self.plan.config.experts.count * len(epochs) * parameters * width
 
     def _network(self, key: str, name: str) -> Network:
         about = self._abouts[key]

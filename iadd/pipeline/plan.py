@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from iadd import methods
 from iadd.artifacts import canonical_json, spec_hash
 from iadd.data import About, Source, read_about, stamp
-from iadd.pipeline.config import Config
-from iadd.pipeline.paths import Layout
+from iadd.pipeline.expert_plan import ExpertPlan
 from iadd.pipeline.paths import Run as Run
-from iadd.pipeline.search_space import ends
 from iadd.pipeline.source import source_of
 
 
-class Plan(Layout):
+class Plan(ExpertPlan):
     """The runs of a benchmark, where their files lie, and the specs that identify them.
 
     Specs hold what a result depends on and nothing else: what, never where or how. The workflow
     reruns what has another spec.
     """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config.benchmark)
-        self.config = config
-        self._known: dict[tuple[object, ...], Any] = {}
 
     def runs(self) -> Iterator[Run]:
         """All runs; a tuned method is there twice, by its default settings and by those found.
@@ -110,64 +101,6 @@ class Plan(Layout):
                     lines += too_large(dataset.key, about, ipc)
         return lines
 
-    def expert_epochs(self, recipe: str) -> int:
-        """The last epoch of a recipe's experts that any method's settings can reach."""
-        asking = [method for method in self.config.methods if self.config.recipe(method) == recipe]
-        reaches = (self._reach(m, ipc) for m in asking for ipc in self.config.ipc)
-        return max(reaches, default=0)
-
-    def _reach(self, method: str, ipc: int) -> int:
-        """The last epoch that a run, or a trial of a search, may ask for."""
-        params = self.config.params(method, ipc)
-        if method in self.config.search.methods:
-            found = {name: ends(over) for name, over in self.config.space(method, ipc).items()}
-            whole = {n: v for n, v in found.items() if all(isinstance(end, int) for end in v)}
-            params = params.model_copy(update={name: max(v) for name, v in whole.items()})
-        return params.reach
-
-    # The experts.
-
-    @cached_property
-    def recipes(self) -> list[str]:
-        """The expert recipes that the benchmark's methods ask for."""
-        asked = [self.config.recipe(method) for method in self.config.methods]
-        return sorted({name for name in asked if name is not None})
-
-    def experts_folder(self, dataset: str, recipe: str = "standard") -> Path:
-        """The folder of the experts of one recipe."""
-
-        def make() -> Path:
-            asked = self._experts(recipe) | {
-                "seed": self.config.seed,
-                "precision": self.config.precision,
-                "dataset": self.config.dataset(dataset).identity,
-            }
-            name = f"{dataset}-{self.config.network}-{recipe}-{spec_hash(asked)[:8]}"
-            return self.root / "experts" / name
-
-        folder: Path = self._once(("experts", dataset, recipe), make)
-        return folder
-
-    def _experts(self, recipe: str) -> dict[str, Any]:
-        settings = self.config.experts.named(recipe).model_dump(mode="json")
-        return {"recipe": settings, "epochs": self.expert_epochs(recipe)}
-
-    def shards(self, dataset: str, recipe: str = "standard") -> list[Path]:
-        """The shard files of a data set's experts."""
-        count, size = self.config.experts.count, self.config.experts.per_shard
-        folder = self.experts_folder(dataset, recipe)
-        return [folder / f"shard{k}.safetensors" for k in range(-(-count // size))]
-
-    def shard_experts(self, shard: int) -> range:
-        """The experts' numbers in a shard."""
-        size = self.config.experts.per_shard
-        return range(shard * size, min((shard + 1) * size, self.config.experts.count))
-
-    def needs(self, dataset: str, method: str) -> list[Path]:
-        """The expert shards that a method's distillation reads."""
-        recipe = self.config.recipe(method)
-        return self.shards(dataset, recipe) if recipe else []
-
     # What identifies a result.
 
     def spec(self, run: Run) -> dict[str, Any]:
@@ -221,6 +154,8 @@ class Plan(Layout):
         }
         if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")
+            if any(e.rules.optimistic for e in config.evaluations):
+                spec["states"] = "all"
         if recipe := config.recipe(method):
             spec["experts"] = self._experts(recipe) | {"count": config.experts.count}
         return spec
@@ -248,30 +183,19 @@ class Plan(Layout):
 
     def evaluation_job_spec(self) -> dict[str, Any]:
         """How sets are judged, as far as it is known when the workflow's graph is drawn."""
+        teachers = {e.teacher for e in self.config.evaluations if e.rules.teacher}
         return {
             "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
+            "teachers": {name: self._experts(name) for name in sorted(teachers)},
             "base_seed": self.config.seed,
             "source": self._source("evaluate"),
         }
-
-    def _source(self, stage: str, method: str | None = None) -> str:
-        return str(self._once(("source", stage, method), lambda: source_of(stage, method)))
-
-    def _once(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
-        """What is asked for once a run and is the same for many."""
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
 
     def tables_spec(self) -> dict[str, Any]:
         """Which runs are in the tables, the positive classes, and the code that makes them."""
         positive = {d.key: d.positive for d in self.config.datasets}
         runs = spec_hash({"runs": [str(run) for run in self.runs()], "positive": positive})
         return {"runs": runs, "source": source_of("tables")}
-
-    def experts_source(self) -> str:
-        """The code that trains experts."""
-        return self._source("experts")
 
 
 def too_large(dataset: str, about: About, ipc: int) -> list[str]:

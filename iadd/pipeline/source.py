@@ -14,6 +14,8 @@ _TRAINING = (
     *("artifacts", "augment", "data", "devices", "engine", "extension"),
     *("networks", "seeds", "train"),
 )
+_EXPERTS = ("experts", "expert_store", "waypoints")
+_JUDGING = ("synthetic", "protocols", "evaluation")
 
 
 def source_of(stage: str, method: str | None = None) -> str:
@@ -23,9 +25,9 @@ def source_of(stage: str, method: str | None = None) -> str:
     """
     rooms = {
         "data": ("artifacts", "augment", "data"),
-        "experts": (*_TRAINING, "experts"),
-        "methods": (*_TRAINING, "api", "experts", "synthetic", "evaluation"),
-        "evaluate": (*_TRAINING, "synthetic", "evaluation"),
+        "experts": (*_TRAINING, *_EXPERTS),
+        "methods": (*_TRAINING, "api", *_EXPERTS, *_JUDGING),
+        "evaluate": (*_TRAINING, *_JUDGING),
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
     paths: list[Path] = []

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from iadd import data, methods
-from iadd.api import Validation, run_distillation, synthetic_set
+from iadd.api import Teacher, Validation, run_distillation, synthetic_set
 from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked
 from iadd.devices import describe, peak_bytes
-from iadd.experts import Experts, expert_spec, record_shard
+from iadd.experts import record_shard
 from iadd.networks import Network, build_network
-from iadd.pipeline.config import Config, load_config
+from iadd.pipeline.config import Config, EvaluationConfig, load_config
 from iadd.pipeline.plan import Plan, Run, too_large
 from iadd.pipeline.source import git_commit
 from iadd.progress import Progress
@@ -96,17 +96,8 @@ def problem(
     for line in too_large(key, plan.about(key), ipc):
         raise ValueError(line)
     network = open_network(config, dataset)
-    experts, recipe = None, config.recipe(method)
-    if recipe is not None:
-        expect = expert_spec(
-            dataset,
-            network,
-            config.experts.named(recipe),
-            plan.expert_epochs(recipe),
-            config.seed,
-            plan.experts_source(),
-        )
-        experts = Experts(plan.shards(key, recipe), expect, device)
+    recipe = config.recipe(method)
+    experts = plan.experts(key, recipe, dataset, network) if recipe else None
     return methods.Problem(dataset, network, ipc, experts)
 
 
@@ -136,6 +127,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
             spec=spec,
             checkpoint=paths.checkpoint,
             progress=progress,
+            keep_states="states" in spec,
         )
     costs = {
         "expert_seconds": task.experts.seconds if task.experts else 0.0,
@@ -186,6 +178,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
                     epochs=e.whole_epochs if run.method == "whole" else e.epochs,
                     batch=e.batch,
                     step_size=e.step_size,
+                    teacher=_teacher(plan, run.dataset, e, dataset),
                     seeds=seeds_of(config, run),
                     progress=progress,
                 )
@@ -199,6 +192,18 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     )
     first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
     print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
+
+
+def _teacher(plan: Plan, key: str, e: EvaluationConfig, dataset: data.Dataset) -> Teacher | None:
+    """The first expert of a recipe, for a protocol with a teacher."""
+    from iadd.evaluation import teacher_of
+
+    if not e.rules.teacher:
+        return None
+    network = open_network(plan.config, dataset)
+    experts = plan.experts(key, e.teacher, dataset, network, shards=1)
+    params = experts.snapshot(0, e.teacher_epoch)
+    return teacher_of(network, params, dataset.train.images)
 
 
 def _constant(
@@ -216,7 +221,6 @@ def _constant(
         "reconstruction": methods.find(run.method).reconstruction,
         "network_distill": plan.config.network,
         "seed": run.seed,
-        "label_regime": synthetic.label_kind,
         "distill_status": synthetic.status,
         "expert_seconds": synthetic.run.get("expert_seconds"),
         "distill_seconds": synthetic.run.get("distill_seconds"),

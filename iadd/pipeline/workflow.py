@@ -41,6 +41,10 @@ class Jobs:
         """Expert shards that a distillation reads."""
         return self.plan.needs(wildcards.dataset, wildcards.method)
 
+    def teachers(self, wildcards: Any) -> list[Path]:
+        """Expert shards that an evaluation reads, where a protocol has a teacher."""
+        return self.plan.teachers(wildcards.dataset)
+
     def winner(self, wildcards: Any) -> list[Path]:
         """What a tuned distillation takes its parameters from."""
         if not wildcards.tuned:

@@ -4,6 +4,7 @@ rule evaluate:
         ancient(jobs.train),
         # The only rule that reads the test images.
         ancient(jobs.test),
+        jobs.teachers,
         "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
     output:
         "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",

@@ -19,7 +19,7 @@ from iadd.leaderboard.rows import EVALUATIONS, TRACES, TRIALS, LeaderboardRow
 from iadd.leaderboard.site.plot import COLOURS, png
 from iadd.leaderboard.site.runs import describe_runs, describe_searches
 from iadd.leaderboard.site.tables import Record, describe_dataset
-from iadd.leaderboard.text import per_class, place_words, rank_range, remark
+from iadd.leaderboard.text import per_class, place_words, protocol_words, rank_range, remark
 
 
 def build_site(
@@ -77,7 +77,7 @@ def _render(**context: Any) -> str:
     )
     environment.filters |= {
         **{"percent": _percent, "duration": _duration, "size": _size, "per_class": per_class},
-        **{"rank": rank_range, "remark": remark, "place": place_words},
+        **{"rank": rank_range, "remark": remark, "place": place_words, "words": protocol_words},
     }
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     return environment.from_string(template).render(context)

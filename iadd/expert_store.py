@@ -1,0 +1,66 @@
+"""Recorded expert trajectories, read by memory mapping: one snapshot without the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iadd.artifacts import TensorFile, spec_hash
+from iadd.waypoints import shares
+
+
+class Experts:
+    """Random access to the trajectories of several shards, without reading what is not asked for.
+
+    Raises:
+        ValueError: no shards; a shard that is truncated, from another spec, or holds NaN.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        expect: dict[str, Any],
+        device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
+    ) -> None:
+        self.device = device
+        if not paths:
+            raise ValueError("experts: no shards given; record them first (iadd experts)")
+        self._rows = []
+        self.seconds = 0.0
+        self.validation_accuracy: list[float] = []
+        """Of each expert at its last epoch, a fraction; empty without validation data."""
+        for path in paths:
+            file = TensorFile(path, expect)
+            self._rows += [(file, row) for row in range(file.shape("parameters")[0])]
+            self.seconds += float(file.attributes["seconds"])
+            accuracies = file.attributes.get("validation_accuracy", [])
+            self.validation_accuracy += [a for a in accuracies if a is not None]
+        self.epochs = int(expect["epochs"])
+        self.waypoints = expect["recipe"]["waypoints"]
+        self.sizes = expect["sizes"]
+        self.identity = spec_hash(expect)
+
+    @property
+    def count(self) -> int:
+        return len(self._rows)
+
+    def snapshot(self, expert: int, epoch: float) -> Tensor:
+        """Float32 parameters (P,) of one expert after `epoch` epochs, a copy on the device.
+
+        Between two epochs, or way-points, that are kept they lie on a straight line.
+        """
+        file, row = self._rows[expert]
+        if self.waypoints:
+            k, beta = shares(file.get_slice("lengths", row), self.waypoints, epoch)
+            share = beta.float().repeat_interleave(torch.tensor(self.sizes)).to(self.device)
+        else:
+            k, share = int(epoch), torch.tensor(epoch % 1).to(self.device)
+        start = file.get_slice("parameters", row, k).float().to(self.device)
+        if not bool(share.any()):
+            return start
+        end = file.get_slice("parameters", row, k + 1).float().to(self.device)
+        return torch.lerp(start, end, share)
