@@ -20,7 +20,7 @@ app = typer.Typer(
 
 ConfigPath = Annotated[Path, typer.Argument(help="Benchmark YAML, e.g. config/digits.yaml.")]
 Dataset = Annotated[str | None, typer.Option(help="Data set key; default: the first.")]
-Method = Annotated[str, typer.Option(help="Method name, a file in iadd/methods.")]
+Method = Annotated[str, typer.Option(help="A method of the benchmark, by its name there.")]
 Ipc = Annotated[int, typer.Option(help="Images per class; 0 for `whole`.")]
 Device = Annotated[
     str,

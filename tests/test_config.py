@@ -70,6 +70,17 @@ def test_shipped_configs_are_valid(path: Path) -> None:
         ({"experts": {"recipe": {"momentum": False}}}, r"recipe.momentum: must be a number"),
         ({"experts": {"recipes": {"flat": {"rho": True}}}}, r"recipes.flat.rho: must be a number"),
         ({"methods": {"mtt": {"params": {"clip": True}}}}, r"methods.mtt.clip: must be a number"),
+        (
+            {"methods": {"a": {"method": "mtx"}}},
+            "methods.a.method: mtx: unknown method; known: att",
+        ),
+        ({"methods": {"../a": {"method": "mtt"}}}, "methods: name '../a' must be letters, digits"),
+        ({"methods": {"dm": {"method": "mtt"}}}, "methods.dm.method: mtt: dm is a method itself"),
+        ({"methods": {"a": {"method": "whole"}}}, "methods.a.method: whole: has no parameters"),
+        (
+            {"methods": {"a": {"method": "mtt", "params": {"lr_image": 1}}}},
+            "methods.a: unknown key 'lr_image'; allowed: iterations",
+        ),
     ],
 )
 def test_bad_values_name_the_key_and_what_is_allowed(changes: dict[str, Any], message: str) -> None:
@@ -119,6 +130,13 @@ def test_plain_words_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         "no": "yes",
         "x": [1e-3, 100.0, 0.5, 10, 31, True, False, None, "2026-01-01", "1:30", -7],
     }
+
+
+def test_one_method_with_several_settings() -> None:
+    entries = {"iadd": None, "iadd-R1": {"method": "iadd", "params": {"reading": "R1"}}}
+    config = parse_config(plain(methods=entries), "x")
+    assert [config.params(name, 1).model_dump()["reading"] for name in entries] == ["R2", "R1"]
+    assert [config.kind(name).reconstruction for name in entries] == [True, True]
 
 
 def test_a_section_of_comments_has_its_defaults() -> None:

@@ -122,6 +122,19 @@ def test_specs_say_what_not_where() -> None:
     assert here.evaluation_job_spec() == there.evaluation_job_spec()
 
 
+def test_a_variant_is_its_method_under_a_name_of_its_own() -> None:
+    """Rule: a result is what it was made from; what an entry is called is in no spec."""
+    same = {"params": {"max_start": 3}, "ipc": {2: {"max_start": 7}}}
+    entries = {"mtt": same, "again": {"method": "mtt"} | same, "mtt-30": {"method": "mtt"}}
+    p = plan(methods=entries, search={"methods": ["mtt-30"]})
+    mtt, again, other = (Run("blobs", name, 2, 0) for name in entries)
+    assert p.job_spec(mtt) == p.job_spec(again) != p.job_spec(other)
+    assert p.paths(mtt).distilled != p.paths(again).distilled
+    assert p.needs("blobs", "again") == p.needs("blobs", "mtt")
+    assert list(p.searches()) == [("blobs", "mtt-30", 1), ("blobs", "mtt-30", 2)]
+    assert Run("blobs", "mtt-30", 1, 2, tuned=True) in set(p.runs())
+
+
 def test_the_order_of_the_evaluations_changes_no_distillation() -> None:
     a, b = ({"protocol": p, "networks": {"mlp": 1}} for p in ("mtt-v1", "dc-v1"))
     run = Run("blobs", "mtt", 1, 0)

@@ -12,8 +12,11 @@ from iadd.pipeline.search_space import points_of, space_of
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["random"]}, "method random has nothing to tune"),
-        ({"methods": ["mtx"]}, "unknown method 'mtx'"),
+        (
+            {"methods": ["random"], "space": {}},
+            "search.methods: method random has nothing to tune",
+        ),
+        ({"methods": ["mtx"], "space": {}}, "search.methods: mtx is not in methods"),
         ({"methods": ["dm"], "space": {}}, "dm is not in methods"),
         ({"searcher": "bohb"}, "search.searcher: .*'tpe' or 'random'"),
         ({"scheduler": "pbt"}, "search.scheduler: .*'asha', 'median' or 'none'"),
@@ -48,9 +51,8 @@ def test_nonsense_is_refused_in_one_line(changes: dict[str, Any], message: str) 
 
 
 def test_the_space_holds_the_default_and_what_the_benchmark_changes() -> None:
-    space = space_of(
-        "mtt", {"lr_img": 0.5, "max_start": 30}, {"lr_lr": None, "init": ["noise"] * 2}
-    )
+    given, changes = {"lr_img": 0.5, "max_start": 30}, {"lr_lr": None, "init": ["noise"] * 2}
+    space = space_of("mtt", methods.find("mtt"), given, changes)
     assert space["lr_img"] == ("log", 0.5, 1e4)
     assert space["max_start"] == ("int", 1, 30)
     assert "lr_lr" not in space
@@ -69,8 +71,8 @@ def test_experts_reach_as_far_as_any_trial_and_any_point_may() -> None:
 
 def test_each_reading_of_iadd_is_searched_where_its_weights_move() -> None:
     """R1 at a learning rate of R2's would be MTT by another name: its weights need 1 to 30."""
-    space = space_of("iadd", {}, {})
-    default, r1 = points_of("iadd", {}, space, [{"reading": "R1"}])
+    space = space_of("iadd", methods.find("iadd"), {}, {})
+    default, r1 = points_of("iadd", methods.find("iadd"), {}, space, [{"reading": "R1"}])
     params = methods.find("iadd").Params
     _, low, high = space["lr_w_factor"]
     for point, least, most in ((default, 1e-4, 1e-1), (r1, 1.0, 30.0)):

@@ -61,6 +61,18 @@ def accuracies(folder: Path) -> Any:
     return frame[["method", "network_eval", "seed", "eval_seed", "accuracy", "train_accuracy"]]
 
 
+def test_names_with_hyphens_are_not_taken_apart(tmp_path: Path) -> None:
+    """The files of a search carry data set and method in one name."""
+    params = CONFIG["methods"]["mtt"]["params"]
+    variant = {"blobs-mtt": {"method": "mtt", "params": params}}
+    folder = place(tmp_path, methods=variant, search={"methods": ["blobs-mtt"]})
+    done = subprocess.run(
+        [*PLAIN, "--configfile", "config.yaml", "--dry-run", "--quiet", "rules"],
+        cwd=folder, env=environment(), text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def planned(folder: Path) -> set[str]:
     """The rules that a dry run would execute."""
     lines = run(folder, "--dry-run", "--quiet", "host").splitlines()

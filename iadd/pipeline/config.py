@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
 from iadd.experts import RECIPES, Recipe, named_recipe
-from iadd.methods import MethodParams, Space
+from iadd.methods import Method, MethodParams, Space
 from iadd.networks import parse_name
 from iadd.pipeline.config_file import (
     Section,
@@ -22,6 +22,7 @@ from iadd.pipeline.config_file import (
 )
 from iadd.pipeline.dataset_config import DatasetConfig
 from iadd.pipeline.judging_config import EvaluationConfig, ValidationConfig
+from iadd.pipeline.method_config import MethodConfig, check_entry
 from iadd.pipeline.search_space import SearchConfig, points_of, space_of
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
@@ -57,16 +58,6 @@ class ExpertsConfig(Section):
         recipe = named_recipe(name, given | own)
         check_booleans(own, recipe.model_dump(), f"recipes.{name}")
         return recipe
-
-
-class MethodConfig(Section):
-    """A method's parameters, what differs by ipc, and its experts."""
-
-    params: dict[str, Any] = Field(default_factory=dict, description="For every ipc.")
-    ipc: dict[int, dict[str, Any]] = Field(default_factory=dict, description="For one ipc.")
-    experts: str | None = Field(
-        None, description=f"Recipe of its experts, of {', '.join(RECIPES)}; default: its own."
-    )
 
 
 class Config(Section):
@@ -125,16 +116,15 @@ class Config(Section):
             for ipc in set(dataset.ipc or ()) - set(self.ipc):
                 allowed = ", ".join(map(str, self.ipc))
                 raise ValueError(f"data set {dataset.key}: ipc {ipc} is none of ipc: {allowed}")
-        for name, given in self.methods.items():
-            if given.experts and not methods.find(name).experts:
-                raise ValueError(f"methods.{name}.experts: {given.experts}: it needs no experts")
-            if given.experts:
-                named_recipe(given.experts)
+        for name, entry in self.methods.items():
+            check_entry(name, entry)
             for ipc in self.ipcs(name):
                 self.params(name, ipc)
         for name in self.search.methods:
             if name not in self.methods:
                 raise ValueError(f"search.methods: {name} is not in methods: {list(self.methods)}")
+            if not self.kind(name).space:
+                raise ValueError(f"search.methods: method {name} has nothing to tune")
             for ipc in self.ipcs(name):
                 self.space(name, ipc)
         return self
@@ -150,8 +140,16 @@ class Config(Section):
 
     def recipe(self, method: str) -> str | None:
         """Which recipe a method's experts follow here; None where it needs none."""
-        own = methods.find(method).experts
+        own = self.kind(method).experts
         return own and (self.methods[method].experts or own)
+
+    def method(self, entry: str) -> str:
+        """The method of an entry of `methods`, which goes by the entry's name everywhere else."""
+        return self.methods[entry].method or entry
+
+    def kind(self, entry: str) -> type[Method]:
+        """The class of that method."""
+        return methods.find(self.method(entry))
 
     def given(self, method: str, ipc: int) -> dict[str, Any]:
         """The parameters that the file gives a method at one ipc; defaults are not filled in."""
@@ -161,20 +159,21 @@ class Config(Section):
         """What a search of a tuned method may vary."""
         search = self.search
         changes, recipes = search.space.get(method, {}), search.points.get(method, ())
-        return space_of(method, self.given(method, ipc), changes, recipes)
+        return space_of(method, self.kind(method), self.given(method, ipc), changes, recipes)
 
     def points(self, method: str, ipc: int) -> list[dict[str, Any]]:
         """What a search of a tuned method tries first: the default, then the given points."""
         recipes = self.search.points.get(method, ())
-        return points_of(method, self.given(method, ipc), self.space(method, ipc), recipes)
+        given, space = self.given(method, ipc), self.space(method, ipc)
+        return points_of(method, self.kind(method), given, space, recipes)
 
     def params(self, method: str, ipc: int, point: Mapping[str, Any] | None = None) -> MethodParams:
         """A method's validated parameters at one ipc, `point` (of a search) put over the given."""
-        given = self.given(method, ipc) | dict(point or {})
+        Params, given = self.kind(method).Params, self.given(method, ipc) | dict(point or {})
         try:
-            params = methods.find(method).Params(**given)
+            params = Params(**given)
         except ValidationError as error:
-            known = allowed_keys(error, methods.find(method).Params)
+            known = allowed_keys(error, Params)
             raise ValueError(f"methods.{method}: {first_problem(error)}{known}") from None
         check_booleans(given, params.model_dump(), f"methods.{method}")
         return params

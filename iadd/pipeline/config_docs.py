@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from iadd import methods
 from iadd.experts import Recipe
 from iadd.pipeline import config
+from iadd.pipeline.method_config import MethodConfig
 from iadd.pipeline.search_space import SearchConfig
 
 HEAD = """# Configuration
@@ -29,7 +30,7 @@ def render() -> str:
         ("`experts.recipe`", Recipe),
         ("`validation`", config.ValidationConfig),
         ("An entry of `evaluations`", config.EvaluationConfig),
-        ("An entry of `methods`", config.MethodConfig),
+        ("An entry of `methods`", MethodConfig),
         ("`search`", SearchConfig),
     ):
         parts.append(_table(title, model))

@@ -141,6 +141,10 @@ def check_booleans(given: Any, parsed: Any, key: str = "") -> None:
             check_booleans(mine, other, key)
 
 
+PATTERN = (
+    "must be letters, digits, _ or . (names of benchmarks and methods also -), at most 64, and "
+    "begin with a letter, a digit or _"
+)
 _TEXTS = {
     "tuple_type": "must be a list, like [1, 10]",
     "list_type": "must be a list",
@@ -148,8 +152,7 @@ _TEXTS = {
     "model_type": "must be a mapping: keys with values",
     "model_attributes_type": "must be a mapping: keys with values",
     "string_type": "must be text; quote it",
-    "string_pattern_mismatch": "must be letters, digits, _ or . (a benchmark's also -), "
-    "at most 64, and begin with a letter, a digit or _",
+    "string_pattern_mismatch": PATTERN,
 }
 _BARE = ("missing", "value_error", "extra_forbidden")
 

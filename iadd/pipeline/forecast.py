@@ -156,7 +156,8 @@ class Forecast:
         about = self._abouts[key]
         rate = self._rate(key, self.plan.config.network)
         sizes = sum(about.counts["train"]), len(about.class_names)
-        return methods.find(method).forecast(params, methods.Workload(*sizes, ipc, rate))
+        work = methods.Workload(*sizes, ipc, rate)
+        return self.plan.config.kind(method).forecast(params, work)
 
     def _probe_seconds(self, key: str, method: str, ipc: int) -> float:
         probe = self.plan.config.validation
@@ -181,7 +182,7 @@ class Forecast:
 
     def _set_bytes(self, run: Run) -> int:
         """float32 images; the whole data is stored as a reference to itself."""
-        if methods.find(run.method).by_reference:
+        if self.plan.config.kind(run.method).by_reference:
             return 0
         about = self._abouts[run.dataset]
         pixels = about.channels * about.resolution**2

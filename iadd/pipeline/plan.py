@@ -141,16 +141,16 @@ class Plan(ExpertPlan):
 
     def _common_spec(self, dataset: str, method: str, ipc: int) -> dict[str, Any]:
         """What all seeds of a run share."""
-        config, kind = self.config, methods.find(method)
+        config, kind = self.config, self.config.kind(method)
         spec: dict[str, Any] = {
             "kind": "distilled",
-            "method": method,
+            "method": config.method(method),
             "params": config.params(method, ipc).model_dump(mode="json"),
             "network": config.network,
             "precision": config.precision,
             "ipc": ipc,
             "base_seed": config.seed,
-            "source": self._source("methods", method),
+            "source": self._source("methods", config.method(method)),
         }
         if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")

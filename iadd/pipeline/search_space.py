@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from iadd import methods
-from iadd.methods import MethodParams, Space
+from iadd.methods import Method, MethodParams, Space
 from iadd.pipeline.config_file import first_problem
 
 Ranges = dict[str, dict[str, Any] | list[Any] | None]
@@ -63,14 +63,6 @@ class SearchConfig(BaseModel):
         limits += [f"at most {self.gpu_hours:g} GPU hours"] if self.gpu_hours else []
         return f"{self.trials} trials ({', '.join([self.searcher, self.scheduler, *limits])})"
 
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not methods.find(name).space:
-                raise ValueError(f"method {name} has nothing to tune")
-        return names
-
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:
         for key, named in (("points", self.points), ("space", self.space)):
@@ -81,12 +73,17 @@ class SearchConfig(BaseModel):
 
 
 def space_of(
-    method: str, given: dict[str, Any], changes: Ranges, recipes: Sequence[dict[str, Any]] = ()
+    method: str,
+    kind: type[Method],
+    given: dict[str, Any],
+    changes: Ranges,
+    recipes: Sequence[dict[str, Any]] = (),
 ) -> Space:
     """A method's search space: its own ranges, a benchmark's changes, widened to what is given.
 
     Args:
-        method: its name.
+        method: its name in the benchmark.
+        kind: its class.
         given: the parameters that the benchmark gives it; their values are the default.
         changes: the benchmark's ranges by parameter; None takes a parameter out.
         recipes: the benchmark's further points; they lie in the space like the default.
@@ -95,7 +92,6 @@ def space_of(
         ValueError: one line for an unknown parameter, a malformed range, a point of what is not
             searched, or a value that the method refuses.
     """
-    kind = methods.find(method)
     fields = kind.Params.model_fields
     space: Space = dict(kind.space)
     for name, change in changes.items():
@@ -107,26 +103,30 @@ def space_of(
             space[name] = _range(where, change)
     if not space:
         raise ValueError(f"search.space.{method}: nothing is left to tune")
-    for point in points_of(method, given, space, recipes):
+    for point in points_of(method, kind, given, space, recipes):
         for name, over in space.items():
             space[name] = _with_point(f"search.space.{method}.{name}", over, point[name])
     for name, over in space.items():
         for end in ends(over):
-            _params(f"search.space.{method}", method, given, {name: end})
+            _params(f"search.space.{method}", kind, given, {name: end})
     return space
 
 
 def points_of(
-    method: str, given: dict[str, Any], space: Space, recipes: Sequence[dict[str, Any]]
+    method: str,
+    kind: type[Method],
+    given: dict[str, Any],
+    space: Space,
+    recipes: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """What a search tries first: the default, then each recipe; what it leaves out is as given."""
-    points = [_params(f"methods.{method}", method, given, {})]
+    points = [_params(f"methods.{method}", kind, given, {})]
     for recipe in recipes:
         where = f"search.points.{method}"
         for name in recipe:
             if name not in space:
                 raise ValueError(f"{where}: {name!r} is not searched; allowed: {', '.join(space)}")
-        points.append(_params(where, method, given, recipe))
+        points.append(_params(where, kind, given, recipe))
     return [{name: getattr(params, name) for name in space} for params in points]
 
 
@@ -172,11 +172,11 @@ def _with_point(where: str, over: Any, value: Any) -> Any:
 
 
 def _params(
-    where: str, method: str, given: dict[str, Any], changes: dict[str, Any]
+    where: str, kind: type[Method], given: dict[str, Any], changes: dict[str, Any]
 ) -> MethodParams:
     """The method's parameters with changes, which are used as they stand: no text for a number."""
     try:
-        params = methods.find(method).Params(**(given | changes))
+        params = kind.Params(**(given | changes))
     except ValidationError as error:
         raise ValueError(f"{where}: {first_problem(error)}") from None
     for name, value in changes.items():

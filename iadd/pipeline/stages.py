@@ -120,7 +120,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     with Progress(str(run)) as progress:
         result = run_distillation(
             task,
-            run.method,
+            config.method(run.method),
             spec["params"],  # a tuned run's are the winner's
             seeds_of(config, run),
             validation_of(config),
@@ -135,7 +135,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         "device_peak_bytes": peak_bytes(),
         "device": describe(device),
     }
-    by_reference = methods.find(run.method).by_reference
+    by_reference = config.kind(run.method).by_reference
     synthetic = synthetic_set(task, result, spec, costs, by_reference)
     _write_trace(plan, run, spec, result)
     synthetic.resolve(task.dataset).picture(paths.picture)
@@ -218,7 +218,7 @@ def _constant(
         "method": run.method,
         "source": "measured",
         "tuned": run.tuned,
-        "reconstruction": methods.find(run.method).reconstruction,
+        "reconstruction": plan.config.kind(run.method).reconstruction,
         "network_distill": plan.config.network,
         "seed": run.seed,
         "distill_status": synthetic.status,
@@ -271,14 +271,14 @@ def import_set(
 def check_run(config: Config, run: Run) -> None:
     """One line for a run that the benchmark does not have."""
     method = run.method
-    methods.find(method)
+    if method not in config.methods:
+        methods.find(method)
+        raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
     if run.tuned and method not in config.search.methods:
         tuned = ", ".join(config.search.methods) or "none"
         raise ValueError(
             f"method {method!r} is not tuned in this benchmark; search.methods: {tuned}"
         )
-    if method not in config.methods:
-        raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")
     if run.ipc not in config.ipcs(method, run.dataset):
         allowed = ", ".join(map(str, config.ipcs(method, run.dataset)))
         raise ValueError(f"ipc {run.ipc} is not in this benchmark for {method}: {allowed}")

@@ -65,7 +65,7 @@ def search(
     points = config.points(method, ipc)
     plain = config.model_copy(update={"precision": Config.model_fields["precision"].default})
     problem = stages.problem(Plan(plain), dataset, method, ipc)  # what is missing shows in one line
-    methods.find(method)(config.params(method, ipc), problem)
+    config.kind(method)(config.params(method, ipc), problem)
     resources = _resources(plan, problem)
     with state.lock():
         spec = plan.search_spec(dataset, method, ipc)

@@ -132,7 +132,7 @@ def _distill(
     spec = {key: value for key, value in spec.items() if key not in ("budget", "points", "search")}
     return run_distillation(
         _problem(task),
-        task.method,
+        task.plan.config.method(task.method),
         params,
         task.seeds(stage),
         stages.validation_of(task.plan.config),

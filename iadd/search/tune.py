@@ -69,7 +69,7 @@ class _Proposals(Searcher):
     ) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.study, self.kind = state.study, task.plan.config.search.searcher
-        self.names = (*task.seeds("search").names, task.method)
+        self.names = (*task.seeds("search").names, task.plan.config.method(task.method))
         self.space, self.points = space, points
         self.cut_off = [t.number for t in state.study.trials if not t.state.is_finished()]
 
