@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from iadd import exchange_commands
+
 app = typer.Typer(
     name="iadd",
     help="Dataset distillation, benchmarked: every stage of the pipeline by hand.",
@@ -57,12 +59,30 @@ def experts(
     shard: Annotated[int | None, typer.Option(help="One shard; default: all.")] = None,
     recipe: Annotated[str | None, typer.Option(help="One recipe; default: all needed.")] = None,
     device: Device = "auto",
+    read: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", help="Read them from this folder of replay_buffer_<k>.pt instead."
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--export", help="Write them as replay_buffer_<k>.pt here.")
+    ] = None,
 ) -> None:
-    """Train expert networks on the real data and store their trajectories."""
+    """Train expert networks on the real data and store their trajectories.
+
+    With --import, take those that MTT, FTD, TESLA or DATM trained; with --export, give ours in that
+    form.
+    """
     from iadd import devices
-    from iadd.pipeline import stages
+    from iadd.pipeline import foreign, stages
 
     plan, key = stages.open_plan(config, dataset)
+    if read or write:
+        for folder, work in ((read, foreign.import_experts), (write, foreign.export_experts)):
+            if folder is not None:
+                work(plan, key, folder, recipe or "standard")
+        return
     where = devices.choose(device)
     for name in (plan.recipes or ["standard"]) if recipe is None else [recipe]:
         for k in range(len(plan.shards(key))) if shard is None else [shard]:
@@ -101,32 +121,63 @@ def distill(
     tuned: Tuned = False,
     device: Device = "auto",
 ) -> None:
-    """Distill one synthetic set: one method, ipc and seed."""
+    """Distill one synthetic set: one method, ipc and seed; or take in a submitted one."""
     from iadd import devices
-    from iadd.pipeline import stages
+    from iadd.pipeline import foreign, stages
     from iadd.pipeline.plan import Run
 
     plan, key = stages.open_plan(config, dataset)
-    stages.distill(plan, Run(key, method, ipc, seed, tuned), devices.choose(device))
+    run = Run(key, method, ipc, seed, tuned)
+    if plan.config.submission(method):
+        foreign.submit(plan, run)
+    else:
+        stages.distill(plan, run, devices.choose(device))
 
 
 @app.command()
 def evaluate(
-    config: ConfigPath,
-    method: Method,
-    ipc: Ipc,
+    what: Annotated[
+        Path, typer.Argument(help="Benchmark YAML; or, with --config, a distilled set to judge.")
+    ],
+    method: Annotated[str | None, typer.Option(help="Method name.")] = None,
+    ipc: Annotated[int | None, typer.Option(help="Images per class; 0 for `whole`.")] = None,
     seed: Seed = 0,
     dataset: Dataset = None,
     tuned: Tuned = False,
     device: Device = "auto",
+    config: Annotated[
+        Path | None, typer.Option(help="Benchmark YAML whose data and protocols judge the file.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="One of that benchmark's protocols; default: all.")
+    ] = None,
+    step_size: Annotated[
+        str | None,
+        typer.Option(help="Learning rate to train with: a number, or DATM's lr_best.pt."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What rows call it; default: the file's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the rows (.parquet).")] = None,
 ) -> None:
-    """Train fresh networks on one distilled set and test them."""
+    """Train fresh networks on one distilled set and test them.
+
+    A run of the benchmark: iadd evaluate CONFIG --method mtt --ipc 1 --seed 0
+    Anybody's file: iadd evaluate FILE --config CONFIG --protocol mtt-v1
+    """
     from iadd import devices
-    from iadd.pipeline import stages
+    from iadd.pipeline import foreign, stages
     from iadd.pipeline.plan import Run
 
-    plan, key = stages.open_plan(config, dataset)
-    stages.evaluate(plan, Run(key, method, ipc, seed, tuned), devices.choose(device))
+    where = devices.choose(device)
+    if config is not None:
+        rate = foreign.step_size(step_size)
+        foreign.evaluate_file(what, config, dataset, protocol, rate, name, out, where)
+    elif method is None or ipc is None:
+        raise ValueError("evaluate: --method and --ipc are needed, or --config to judge a file")
+    else:
+        plan, key = stages.open_plan(what, dataset)
+        stages.evaluate(plan, Run(key, method, ipc, seed, tuned), where)
 
 
 @app.command()
@@ -169,31 +220,8 @@ def doctor() -> None:
     doctor.print_report()
 
 
-@app.command("export")
-def export_set(
-    distilled: Annotated[Path, typer.Argument(help="A distilled set (.safetensors).")],
-    folder: Annotated[Path, typer.Argument(help="New folder for PNG files and the exact set.")],
-) -> None:
-    """Write a distilled set as PNG files, a folder a class, with its exact tensors beside them."""
-    from iadd.synthetic import SyntheticSet
-
-    SyntheticSet.load(distilled).export_folder(folder)
-    print(f"{folder}: written")
-
-
-@app.command("import")
-def import_set(
-    source: Annotated[Path, typer.Argument(help="An exported folder, or foreign images (.pt).")],
-    out: Annotated[Path, typer.Argument(help="The distilled set to write (.safetensors).")],
-    config: Annotated[Path | None, typer.Option(help="Benchmark whose data set it is for.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Foreign labels (.pt).")] = None,
-    step_size: Annotated[float | None, typer.Option(help="Its learned step size.")] = None,
-    dataset: Dataset = None,
-) -> None:
-    """Read a distilled set from an exported folder or from foreign .pt files (never unpickled)."""
-    from iadd.pipeline import stages
-
-    stages.import_set(source, out, config, labels, step_size, dataset)
+app.command("export")(exchange_commands.export_set)
+app.command("import")(exchange_commands.import_set)
 
 
 @app.command(

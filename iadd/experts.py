@@ -48,6 +48,12 @@ class Recipe(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Float type of the stored snapshots."
     )
+    imported: str | None = Field(
+        None,
+        description="Checksum of the replay buffers, where others trained these experts; "
+        "`iadd experts CONFIG --import FOLDER` tells and reads them. The other settings are then "
+        "theirs, as far as they are known.",
+    )
     waypoints: tuple[int, ...] | None = Field(
         None,
         min_length=2,
@@ -95,13 +101,15 @@ def expert_spec(
     """What identifies a trajectory: data, network, recipe, epochs kept, base seed, code.
 
     source: hash of the code that trains experts; None where the caller keeps no such record.
+    Imported experts have neither our seed nor our code.
     """
     if recipe.waypoints and recipe.waypoints[-1] != epochs:
         end = recipe.waypoints[-1]
         raise ValueError(
             f"experts: way-points end at epoch {end}, so epochs is {end}, not {epochs}"
         )
-    own = {} if source is None else {"source": source}
+    ours = recipe.imported is None
+    own = {"source": source} if ours and source is not None else {}
     families = dataset.augmentation.families if recipe.augmentation else ()
     return own | {
         "kind": "experts",
@@ -114,7 +122,7 @@ def expert_spec(
         "recipe": recipe.model_dump(mode="json"),
         "families": list(families),
         "epochs": epochs,
-        "seed": seed,
+        "seed": seed if ours else None,
     }
 
 
@@ -152,9 +160,9 @@ def record_shard(
             if not bool(torch.isfinite(trajectory).all()):
                 lower = f"lower experts.recipe.step_size ({recipe.step_size})"
                 raise ValueError(f"{path}: expert {expert} diverged (not finite); {lower}")
-            reached = _validation_accuracy(dataset, network, trajectory[-1])
+            reached = expert_accuracy(dataset, network, trajectory[-1])
             costs = {"seconds": seconds, "validation_accuracy": reached}
-            kept = _kept(trajectory, network, recipe)
+            kept = kept_of(trajectory, network, recipe)
             finished = Stored(kept, spec | {"expert": expert}, costs)
             save_tensors(parts[expert], finished.tensors, finished.spec, costs)
             done[expert] = finished
@@ -194,7 +202,7 @@ def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
     return found if fits else None
 
 
-def _kept(trajectory: Tensor, network: Network, recipe: Recipe) -> dict[str, Tensor]:
+def kept_of(trajectory: Tensor, network: Network, recipe: Recipe) -> dict[str, Tensor]:
     """What is stored of parameters (epochs + 1, P), in the recipe's float type."""
     dtype = getattr(torch, recipe.dtype)
     if recipe.waypoints is None:
@@ -203,7 +211,7 @@ def _kept(trajectory: Tensor, network: Network, recipe: Recipe) -> dict[str, Ten
     return {"parameters": trajectory[list(recipe.waypoints)].to(dtype), "lengths": lengths}
 
 
-def _validation_accuracy(dataset: Dataset, network: Network, params: Tensor) -> float | None:
+def expert_accuracy(dataset: Dataset, network: Network, params: Tensor) -> float | None:
     """Accuracy on the validation split; None where that is empty."""
     held_out = dataset.validation
     if not len(held_out):
@@ -222,9 +230,12 @@ def _train(
     experts: Sequence[int],
 ) -> Tensor:
     """Trajectories (len(experts), epochs + 1, P) of the numbered experts, on the CPU."""
+    if recipe.imported:
+        elsewhere = f"experts {recipe.imported} were trained elsewhere and are not here"
+        raise ValueError(f"{elsewhere}; run: iadd experts CONFIG --import FOLDER")
     images = dataset.train.images
     targets = F.one_hot(dataset.train.labels, network.classes).float()
-    settings = recipe.model_dump(exclude={"augmentation", "dtype", "waypoints"})
+    settings = recipe.model_dump(exclude={"augmentation", "dtype", "waypoints", "imported"})
     plan = TrainingPlan(spec["epochs"], **settings)
     families = Augmentation(tuple(spec["families"]))
     names = (spec["seed"], dataset.name, network.name, "experts")

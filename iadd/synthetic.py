@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -14,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iadd.artifacts import atomic_write, load_tensors, replacing, save_tensors
+from iadd.artifacts import atomic_write, load_tensors, save_tensors
 from iadd.data import Dataset, Transform
 
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
@@ -201,48 +199,8 @@ class SyntheticSet:
         _grid(self, columns).save(content, format="PNG")
         atomic_write(path, content.getvalue())
 
-    def export_folder(self, folder: str | Path) -> None:
-        """Write PNG files, a folder a class, with set.json and the exact set beside them.
 
-        PNG files hold clamped 8-bit pixels, to look at and to use anywhere; `import_folder` reads
-        the exact set. The folder appears whole or not at all.
-
-        Raises:
-            ValueError: one line if the folder has something in it or cannot be written.
-        """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder}: exists and is not an empty folder; choose another")
-        with replacing(folder) as draft:
-            draft.mkdir()
-            self._write_folder(draft)
-
-    def _write_folder(self, folder: Path) -> None:
-        width = len(str(max(len(self.class_names) - 1, 1)))
-        names = [  # Numbered, so that folders sort like classes; FashionMNIST has "T-shirt/top".
-            f"{label:0{width}d}_" + re.sub(r"[^\w.-]+", "_", name)
-            for label, name in enumerate(self.class_names)
-        ]
-        for name in names:
-            (folder / name).mkdir()
-        for row, (image, label) in enumerate(zip(self.pixels(), self.classes, strict=True)):
-            _pillow(image).save(folder / names[int(label)] / f"{row:05d}.png")
-        about = {
-            "class_names": self.class_names,
-            "folders": names,
-            "label_kind": self.label_kind,
-            "labels": self.labels.tolist(),
-            "step_size": self.step_size,
-            "status": self.status,
-            "transform": self.transform.kind,
-            "spec": self.spec,
-            "note": f"PNG files are 8-bit pixels; {TENSORS} is exact and holds the transform.",
-        }
-        (folder / "set.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        self.save(folder / TENSORS)
-
-
-def _pillow(pixels: Tensor) -> Any:
+def picture_of(pixels: Tensor) -> Any:
     """Pixels (C, H, W) in [0, 1] as a Pillow image; other channel counts show their mean."""
     from PIL import Image
 
@@ -268,6 +226,6 @@ def _grid(distilled: SyntheticSet, columns: int) -> Any:
         top = gap + line * (tile + gap)
         draw.text((8, top + tile / 2), name, fill="#333", font=font, anchor="lm")
         for column, member in enumerate(members):
-            enlarged = _pillow(pixels[member]).resize((tile, tile), Image.Resampling.NEAREST)
+            enlarged = picture_of(pixels[member]).resize((tile, tile), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (margin + column * (tile + gap), top))
     return canvas

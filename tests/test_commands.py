@@ -1,7 +1,6 @@
 """The command line: bad input ends in one line and status 2, and leaves nothing half-written."""
 
 import errno
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import yaml
 from PIL import Image
 
 from iadd.artifacts import load_tensors
-from iadd.commands import main
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD
 from iadd.pipeline.config import load_config
@@ -42,26 +40,6 @@ TINY: dict[str, Any] = {
 }
 
 Iadd = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def iadd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iadd:
-    """Run a command in an empty folder: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["iadd", *argv])
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def write(config: dict[str, Any], name: str = "c.yaml") -> str:

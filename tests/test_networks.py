@@ -17,7 +17,12 @@ from iadd.seeds import generator_for
         ("convnet-d4-w128", 3, 64, 200, 857_160),  # Tiny ImageNet
         ("convnet-d2-w32", 1, 8, 10, 10_986),
         ("lenet", 1, 28, 10, 61_706),
-        ("resnet18-batchnorm", 3, 32, 10, 11_178_762),
+        ("lenet", 3, 32, 10, 62_006),
+        ("alexnet", 3, 32, 10, 1_872_202),
+        ("vgg11", 3, 32, 10, 9_231_114),
+        ("resnet18", 3, 32, 10, 11_173_962),
+        ("vit-tiny", 3, 32, 10, 5_362_762),
+        ("vit-tiny-d2-w64", 1, 8, 10, 102_218),
     ],
 )
 def test_parameter_counts(
@@ -30,6 +35,7 @@ def test_parameter_counts(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_size_and_channel_count_carries_signal(architecture: str, resolution: int) -> None:
     small = {"alexnet": "-w8", "vgg11": "-w4", "resnet18": "-w4", "convnet": "-w8", "mlp": "-w8"}
+    small |= {"vit-tiny": "-d2-w16"}
     for channels in (1, 3):
         network = build_network(architecture + small.get(architecture, ""), channels, resolution, 3)
         params = network.init(generator_for(architecture))

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from iadd import synthetic
 from iadd.data import Dataset, Transform, load_dataset
 from iadd.synthetic import SyntheticSet
 
@@ -136,10 +135,9 @@ def test_a_full_disk_leaves_the_old_set(tmp_path: Path, hard: SyntheticSet) -> N
     soft, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, most))
-        for write in (lambda: big.save(path), lambda: big.export_folder(tmp_path / "folder")):
-            with pytest.raises(ValueError, match="cannot be written") as error:
-                write()
-            assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match="cannot be written") as error:
+            big.save(path)
+        assert "\n" not in str(error.value)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, most))
     assert path.read_bytes() == before
@@ -230,45 +228,3 @@ def test_the_same_set_gives_the_same_picture(tmp_path: Path, hard: SyntheticSet)
     for name in ("a.png", "b.png"):
         hard.picture(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_an_exported_folder_has_pixels_facts_and_the_exact_set(
-    tmp_path: Path, hard: SyntheticSet
-) -> None:
-    names = ("T-shirt/top", "../up", "c", "d")
-    dataclasses.replace(hard, class_names=names).export_folder(tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    about = json.loads((tmp_path / "out" / "set.json").read_text())
-    assert about["folders"] == ["0_T-shirt_top", "1_.._up", "2_c", "3_d"]
-    assert about["class_names"] == list(names)
-    assert about["labels"] == hard.labels.tolist()
-    assert about["spec"] == SPEC
-    for label, name in enumerate(about["folders"]):
-        rows = (hard.labels == label).nonzero()[:, 0].tolist()
-        files = sorted((tmp_path / "out" / name).iterdir())
-        assert [path.name for path in files] == [f"{row:05d}.png" for row in rows]
-        for row, path in zip(rows, files, strict=True):
-            found = torch.from_numpy(np.asarray(Image.open(path)).copy()).float()
-            assert (found - 255 * hard.pixels()[row, 0]).abs().max() <= 0.501
-    exact = SyntheticSet.load(tmp_path / "out" / synthetic.TENSORS)
-    assert torch.equal(exact.images, hard.images)
-
-
-def test_an_export_does_not_overwrite(tmp_path: Path, hard: SyntheticSet) -> None:
-    (tmp_path / "out").mkdir()
-    hard.export_folder(tmp_path / "out")  # An empty folder is welcome.
-    with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        hard.export_folder(tmp_path / "out")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        hard.export_folder(tmp_path / "file")
-
-
-@pytest.mark.parametrize("classes", [2, 10, 11, 101])
-def test_exported_folders_sort_like_classes(tmp_path: Path, classes: int) -> None:
-    names = tuple(f"class {label}" for label in range(classes))
-    images = torch.zeros(classes, 1, 8, 8)
-    distilled = SyntheticSet(images, torch.arange(classes), Transform(), names)
-    distilled.export_folder(tmp_path / "out")
-    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
-    assert [name.split("_", 1)[1] for name in folders] == [name.replace(" ", "_") for name in names]

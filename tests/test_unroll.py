@@ -27,6 +27,7 @@ NETWORKS = (
     "vgg11-w4",
     "resnet18-w4",
     "resnet18-w4-batchnorm",
+    "vit-tiny-d2-w16",
 )
 
 

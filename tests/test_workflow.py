@@ -200,6 +200,33 @@ def test_ones_own_images_in_a_folder_with_spaces(tmp_path: Path) -> None:
     assert "Nothing to be done" not in out and facts(folder)["data"] != first["data"]
 
 
+def test_a_submission_is_known_by_its_content(tmp_path: Path) -> None:
+    """Rule: a file that is only touched or moved redoes nothing, another content does."""
+    folder = place(tmp_path, seeds=1, methods={"random": None})
+    run(folder)
+    kept = folder / "results/smoke/distilled/blobs/random/ipc1/seed0.safetensors"
+    shutil.copy(kept, folder / "theirs.safetensors")
+    entry = {"name": "theirs", "dataset": "blobs", "ipc": 1, "file": "theirs.safetensors"}
+    options = {"seeds": 1, "methods": {"random": None}, "submissions": [entry]}
+    place(folder, **options)
+    run(folder)
+    board = read_table(folder / "results/smoke/leaderboard.parquet", LEADERBOARD)
+    assert dict(zip(board["method"], board["source"], strict=True)) == {
+        "random": "measured",
+        "theirs": "submitted",
+    }
+    (folder / "theirs.safetensors").touch()
+    assert "Nothing to be done" in run(folder)
+    (folder / "theirs.safetensors").rename(folder / "moved.safetensors")
+    place(folder, **options | {"submissions": [entry | {"file": "moved.safetensors"}]})
+    assert "Nothing to be done" in run(folder)
+    place(
+        folder,
+        **options | {"submissions": [entry | {"file": "moved.safetensors", "step_size": 0.5}]},
+    )
+    assert planned(folder) >= {"distill", "evaluate", "collect"}
+
+
 def facts(folder: Path) -> dict[str, Any]:
     """The spec of the set distilled at ipc 1."""
     (path,) = (folder / "results/smoke/distilled").rglob("ipc1/seed0.safetensors")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from iadd.networks.architectures import architecture_of
 from iadd.networks.layers import Options, Statistics
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -45,7 +46,7 @@ class Network(ABC):
 
     @property
     def architecture(self) -> str:
-        return self.name.split("-")[0]
+        return architecture_of(self.name)
 
     @property
     @abstractmethod

@@ -68,14 +68,20 @@ class Layers:
         return torch.zeros(()).expand(shape)
 
     def conv(
-        self, x: Tensor, out: int, kernel: int = 3, stride: int = 1, padding: int = 1
+        self,
+        x: Tensor,
+        out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        bias: bool = True,
     ) -> Tensor:
         weight = self.parameter("conv.weight", out, x.shape[1], kernel, kernel)
-        bias = self.parameter("conv.bias", out)
-        return F.conv2d(x, weight, bias, stride, padding)
+        added = self.parameter("conv.bias", out) if bias else None
+        return F.conv2d(x, weight, added, stride, padding)
 
     def linear(self, x: Tensor, out: int) -> Tensor:
-        weight = self.parameter("linear.weight", out, x.shape[1])
+        weight = self.parameter("linear.weight", out, x.shape[-1])
         return F.linear(x, weight, self.parameter("linear.bias", out))
 
     def norm(self, x: Tensor) -> Tensor:
@@ -88,6 +94,12 @@ class Layers:
             return self._batch_norm(x, weight, bias)
         groups = {"instancenorm": channels, "layernorm": 1, "groupnorm": math.gcd(channels, 4)}
         return F.group_norm(x, groups[kind], weight, bias)
+
+    def token_norm(self, x: Tensor) -> Tensor:
+        """Layer norm of each token of (B, T, D) by itself."""
+        weight = self.parameter("norm.weight", x.shape[-1])
+        bias = self.parameter("norm.bias", x.shape[-1])
+        return F.layer_norm(x, x.shape[-1:], weight, bias)
 
     def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         fixed = next(self._fixed) if self._fixed is not None else None
@@ -108,8 +120,9 @@ class Layers:
             self.kept.append(y)
         return y
 
-    def pool(self, x: Tensor) -> Tensor:
-        if self.options.pooling == "nopool" or min(x.shape[2:]) < 4:
+    def pool(self, x: Tensor, smallest: int = 4) -> Tensor:
+        """Halve maps (B, C, H, W) of at least `smallest` pixels a side; smaller ones stay."""
+        if self.options.pooling == "nopool" or min(x.shape[2:]) < smallest:
             return x
         if self.options.pooling == "maxpool":
             return F.max_pool2d(x, 2)

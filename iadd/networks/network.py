@@ -23,13 +23,16 @@ class LayeredNetwork(Network):
         return self._options.norm == "batchnorm"
 
     def init(self, generator: torch.Generator) -> Tensor:
-        """Fresh float32 parameters (P,) as torch draws them: U(+-1/sqrt(fan_in)), norms 1 and 0."""
+        """Fresh float32 parameters (P,) as torch draws them: U(+-1/sqrt(fan_in)), norms 1 and 0.
+
+        Embeddings have a standard deviation of 0.02, as those of vision transformers.
+        """
         bounds, centres, fan_in = [], [], 1
         for kind, shape in self.shapes:
             if kind in ("conv.weight", "linear.weight"):
                 fan_in = math.prod(shape[1:])
-            norm = kind.startswith("norm")
-            bounds.append(0.0 if norm else 1 / math.sqrt(fan_in))
+            scale = {"norm": 0.0, "embedding": 0.02 * math.sqrt(3)}
+            bounds.append(scale.get(kind.split(".")[0], 1 / math.sqrt(fan_in)))
             centres.append(1.0 if kind == "norm.weight" else 0.0)
         sizes = torch.tensor(self.sizes)
         uniform = torch.rand(self.num_parameters, generator=generator) * 2 - 1

@@ -24,6 +24,7 @@ from iadd.pipeline.dataset_config import DatasetConfig
 from iadd.pipeline.judging_config import EvaluationConfig, ValidationConfig
 from iadd.pipeline.method_config import MethodConfig, check_entry
 from iadd.pipeline.search_space import SearchConfig, points_of, space_of
+from iadd.pipeline.submission import SubmissionConfig
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
@@ -79,6 +80,9 @@ class Config(Section):
     evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
     methods: dict[str, MethodConfig] = Field(min_length=1)
     search: SearchConfig = SearchConfig()
+    submissions: tuple[SubmissionConfig, ...] = Field(
+        (), description="Other people's distilled sets, judged beside the methods."
+    )
 
     @field_validator("experts", "validation", "search", mode="before")
     @classmethod
@@ -109,6 +113,7 @@ class Config(Section):
         for kind, found in (
             ("datasets", [d.key for d in self.datasets]),
             ("evaluations", [e.protocol for e in self.evaluations]),
+            ("submissions", [s.name for s in self.submissions]),
         ):
             if len(set(found)) < len(found):
                 raise ValueError(f"{kind}: {found} are not distinct; give each its own name")
@@ -116,6 +121,10 @@ class Config(Section):
             for ipc in set(dataset.ipc or ()) - set(self.ipc):
                 allowed = ", ".join(map(str, self.ipc))
                 raise ValueError(f"data set {dataset.key}: ipc {ipc} is none of ipc: {allowed}")
+        for submission in self.submissions:
+            self.dataset(submission.dataset)
+            if submission.name in self.methods:
+                raise ValueError(f"submissions: {submission.name} is a name in methods already")
         for name, entry in self.methods.items():
             check_entry(name, entry)
             for ipc in self.ipcs(name):
@@ -177,6 +186,10 @@ class Config(Section):
             raise ValueError(f"methods.{method}: {first_problem(error)}{known}") from None
         check_booleans(given, params.model_dump(), f"methods.{method}")
         return params
+
+    def submission(self, name: str) -> SubmissionConfig | None:
+        """The submission of that name, if it is no method."""
+        return next((s for s in self.submissions if s.name == name), None)
 
     def dataset(self, key: str) -> DatasetConfig:
         """The data set of that name in this benchmark."""

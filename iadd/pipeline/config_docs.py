@@ -9,6 +9,7 @@ from iadd.experts import Recipe
 from iadd.pipeline import config
 from iadd.pipeline.method_config import MethodConfig
 from iadd.pipeline.search_space import SearchConfig
+from iadd.pipeline.submission import SubmissionConfig
 
 HEAD = """# Configuration
 
@@ -32,6 +33,7 @@ def render() -> str:
         ("An entry of `evaluations`", config.EvaluationConfig),
         ("An entry of `methods`", MethodConfig),
         ("`search`", SearchConfig),
+        ("An entry of `submissions`", SubmissionConfig),
     ):
         parts.append(_table(title, model))
     parts.append("# Methods and their parameters\n")

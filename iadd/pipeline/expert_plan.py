@@ -64,7 +64,8 @@ class ExpertPlan(Layout):
 
     def needs(self, dataset: str, method: str) -> list[Path]:
         """The expert shards that a method's distillation reads."""
-        recipe = self.config.recipe(method)
+        submitted = self.config.submission(method)
+        recipe = None if submitted else self.config.recipe(method)
         return self.shards(dataset, recipe) if recipe else []
 
     def teachers(self, dataset: str) -> list[Path]:

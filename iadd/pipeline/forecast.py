@@ -80,9 +80,10 @@ class Forecast:
         rows = [Row(key, "data", int(key in self.stale), disk, 0.0)]
         shards = len(plan.shards(key))
         for recipe in plan.recipes:
-            seconds = sum(self.expert_seconds(key, recipe, k) for k in range(shards))
+            jobs = 0 if plan.config.experts.named(recipe).imported else shards
+            seconds = sum(self.expert_seconds(key, recipe, k) for k in range(jobs))
             disk = self._expert_bytes(key, recipe)
-            rows.append(Row(key, f"experts {recipe}", shards, disk, seconds))
+            rows.append(Row(key, f"experts {recipe}", jobs, disk, seconds))
         for method in plan.config.search.methods:
             ipcs = [ipc for d, m, ipc in plan.searches() if (d, m) == (key, method)]
             seconds = sum(self.search_seconds(key, method, ipc) for ipc in ipcs)
@@ -147,7 +148,9 @@ class Forecast:
         return trials + again * (trial + judge)
 
     def distill_seconds(self, key: str, method: str, ipc: int) -> float:
-        """One distillation with its validations."""
+        """One distillation with its validations; a submitted set is only read."""
+        if self.plan.config.submission(method):
+            return 0.0
         params: Any = self.plan.config.params(method, ipc)
         probes = float(getattr(params, "validations", 0)) * self._probe_seconds(key, method, ipc)
         return self._updates_seconds(key, method, ipc, params) + probes
@@ -182,7 +185,8 @@ class Forecast:
 
     def _set_bytes(self, run: Run) -> int:
         """float32 images; the whole data is stored as a reference to itself."""
-        if self.plan.config.kind(run.method).by_reference:
+        config = self.plan.config
+        if not config.submission(run.method) and config.kind(run.method).by_reference:
             return 0
         about = self._abouts[run.dataset]
         pixels = about.channels * about.resolution**2

@@ -35,6 +35,8 @@ class Plan(ExpertPlan):
                 for ipc in self.ipcs(dataset.key, method):
                     for seed in range(config.seeds):
                         yield Run(dataset.key, method, ipc, seed, tuned)
+        for submission in config.submissions:
+            yield from submission.runs()
 
     def searches(self) -> Iterator[tuple[str, str, int]]:
         """All (dataset, method, ipc) that are searched."""
@@ -132,6 +134,8 @@ class Plan(ExpertPlan):
 
     def job_spec(self, run: Run) -> dict[str, Any]:
         """What a run depends on as far as it is known when the workflow's graph is drawn."""
+        if submission := self.config.submission(run.method):
+            return submission.spec(run.seed)
         names = run.dataset, run.method, run.ipc
         spec = dict(self._once(("run", *names), lambda: self._common_spec(*names)))
         if run.tuned:

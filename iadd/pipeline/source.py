@@ -27,6 +27,7 @@ def source_of(stage: str, method: str | None = None) -> str:
         "data": ("artifacts", "augment", "data"),
         "experts": (*_TRAINING, *_EXPERTS),
         "methods": (*_TRAINING, "api", *_EXPERTS, *_JUDGING),
+        "submit": ("artifacts", "data", "synthetic", "exchange"),
         "evaluate": (*_TRAINING, *_JUDGING),
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
@@ -34,7 +35,7 @@ def source_of(stage: str, method: str | None = None) -> str:
     for room in rooms:
         folder = PACKAGE / room
         paths += sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
-    if stage not in ("data", "tables"):
+    if stage not in ("data", "submit", "tables"):
         paths += sorted((PACKAGE.parent / "csrc").glob("*.*"))
     if method:
         paths += [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +23,9 @@ from iadd.pipeline.source import git_commit
 from iadd.progress import Progress
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from iadd.leaderboard.rows import EvaluationRow
 
 CPU = torch.device("cpu")
 
@@ -156,18 +160,36 @@ def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Dis
 
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     """Judge one distilled set by every protocol of the benchmark; writes one small table."""
-    from iadd.evaluation import evaluate as judge
     from iadd.leaderboard.results import write_table
-    from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow
+    from iadd.leaderboard.rows import EVALUATIONS
 
     config = plan.config
     check_run(config, run)
     dataset = open_data(plan, run.dataset, device)
     spec, paths = plan.spec(run), plan.paths(run)
     synthetic = SyntheticSet.load(paths.distilled, spec)
+    rows = evaluation_rows(plan, run, synthetic, dataset, spec, config.evaluations)
+    metadata = {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)}
+    write_table(rows, paths.evaluation, EVALUATIONS, metadata)
+    first = [row.accuracy or 0.0 for row in rows if row.protocol == rows[0].protocol]
+    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
+
+
+def evaluation_rows(
+    plan: Plan,
+    run: Run,
+    synthetic: SyntheticSet,
+    dataset: data.Dataset,
+    spec: Mapping[str, Any],
+    evaluations: Iterable[EvaluationConfig],
+) -> list[EvaluationRow]:
+    """Judge a set by some of the benchmark's protocols, on the device of the data."""
+    from iadd.evaluation import evaluate as judge
+    from iadd.leaderboard.rows import EvaluationRow
+
     rows: list[dict[str, Any]] = []
     with Progress(f"evaluate {run}") as progress:
-        for e in config.evaluations:
+        for e in evaluations:
             rows += [
                 {"protocol": e.protocol, **row}
                 for row in judge(
@@ -179,19 +201,12 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
                     batch=e.batch,
                     step_size=e.step_size,
                     teacher=_teacher(plan, run.dataset, e, dataset),
-                    seeds=seeds_of(config, run),
+                    seeds=seeds_of(plan.config, run),
                     progress=progress,
                 )
             ]
-    constant = _constant(plan, run, synthetic, spec, device)
-    write_table(
-        [EvaluationRow(**constant, **row) for row in rows],
-        paths.evaluation,
-        EVALUATIONS,
-        {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)},
-    )
-    first = [row["accuracy"] for row in rows if row["protocol"] == rows[0]["protocol"]]
-    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
+    constant = _constant(plan, run, synthetic, spec, dataset.train.images.device)
+    return [EvaluationRow(**constant, **row) for row in rows]
 
 
 def _teacher(plan: Plan, key: str, e: EvaluationConfig, dataset: data.Dataset) -> Teacher | None:
@@ -207,19 +222,20 @@ def _teacher(plan: Plan, key: str, e: EvaluationConfig, dataset: data.Dataset) -
 
 
 def _constant(
-    plan: Plan, run: Run, synthetic: SyntheticSet, spec: dict[str, Any], device: torch.device
+    plan: Plan, run: Run, synthetic: SyntheticSet, spec: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """What all rows of a run's evaluation share."""
+    submitted = spec["kind"] == "submitted"
     return {
         "spec_version": SPEC_VERSION,
         "benchmark": plan.config.benchmark,
         "dataset": run.dataset,
         "ipc": run.ipc,
         "method": run.method,
-        "source": "measured",
+        "source": "submitted" if submitted else "measured",
         "tuned": run.tuned,
-        "reconstruction": plan.config.kind(run.method).reconstruction,
-        "network_distill": plan.config.network,
+        "reconstruction": not submitted and plan.config.kind(run.method).reconstruction,
+        "network_distill": "unknown" if submitted else plan.config.network,
         "seed": run.seed,
         "distill_status": synthetic.status,
         "expert_seconds": synthetic.run.get("expert_seconds"),
@@ -237,40 +253,15 @@ def _constant(
     }
 
 
-def import_set(
-    source: Path,
-    out: Path,
-    config: Path | None,
-    labels: Path | None,
-    step_size: float | None,
-    dataset: str | None,
-) -> None:
-    """Turn an exported folder, or foreign .pt images and labels, into a distilled set."""
-    from iadd.exchange import import_folder, import_torch
-
-    if config is None:
-        raise ValueError(f"{source}: --config is needed, it names the data set and its transform")
-    plan, key = open_plan(config, dataset)
-    own = open_data(plan, key)
-    if source.is_dir():
-        found = import_folder(
-            source,
-            own.transform,
-            channels=own.channels,
-            resolution=own.resolution,
-            step_size=step_size,
-        )
-    else:
-        found = import_torch(
-            source, own.transform, own.class_names, labels=labels, step_size=step_size
-        )
-    found.save(out)
-    print(f"{out}: written")
-
-
 def check_run(config: Config, run: Run) -> None:
     """One line for a run that the benchmark does not have."""
     method = run.method
+    if submission := config.submission(method):
+        seeds = len(submission.files)
+        if (run.dataset, run.ipc) != (submission.dataset, submission.ipc) or run.seed >= seeds:
+            allowed = f"data set {submission.dataset}, ipc {submission.ipc}, seeds 0..{seeds - 1}"
+            raise ValueError(f"submission {method!r}: {run} is not in this benchmark: {allowed}")
+        return
     if method not in config.methods:
         methods.find(method)
         raise ValueError(f"method {method!r} is not in this benchmark: {', '.join(config.methods)}")

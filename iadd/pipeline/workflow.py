@@ -29,6 +29,9 @@ class Jobs:
                 given = f"--config {' '.join(changes)}" if changes else f"{len(files)} configfiles"
                 raise ValueError(f"{given}: jobs read one file and no changes over it; edit that")
             self.plan = Plan(load_config(self.path))
+            for submission in self.config.submissions:
+                for run in submission.runs():
+                    self.plan.job_spec(run)  # of the file's content: it must be there
         except ValueError as error:
             print(f"iadd: {error}", file=sys.stderr)
             sys.exit(2)

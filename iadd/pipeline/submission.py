@@ -1,0 +1,74 @@
+"""An entry of `submissions`: files that somebody distilled elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from iadd import methods
+from iadd.exchange.statement import checksum
+from iadd.pipeline.config_file import Section
+from iadd.pipeline.paths import Run
+from iadd.pipeline.source import source_of
+
+
+class SubmissionConfig(Section):
+    """Distilled sets that somebody submitted, judged like the benchmark's own."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$",
+        description="Name in tables and paths; not a method's.",
+    )
+    files: tuple[str, ...] = Field(
+        min_length=1,
+        description="The sets of the distillation seeds 0, 1, ...; `file: x` for a single one. "
+        "They say themselves what their numbers are, as `iadd import` writes them.",
+    )
+    ipc: int = Field(ge=1, description="Images per class.")
+    dataset: str = Field(description="The data set that they stand for, by its name here.")
+    step_size: float | None = Field(
+        None, gt=0, description="Learning rate to train with; default: the set's own."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_file(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "file" in given and "files" not in given:
+            rest = {key: value for key, value in given.items() if key != "file"}
+            return rest | {"files": [given["file"]]}
+        return given
+
+    @model_validator(mode="after")
+    def _no_method(self) -> SubmissionConfig:
+        if self.name in methods.names():
+            raise ValueError(f"name {self.name!r} is a method's; give the submission another")
+        return self
+
+    def runs(self) -> Iterator[Run]:
+        """One a file."""
+        return (Run(self.dataset, self.name, self.ipc, k) for k in range(len(self.files)))
+
+    def spec(self, seed: int) -> dict[str, Any]:
+        """What the set of one seed is made from."""
+        return submitted_spec(Path(self.files[seed]), self.ipc, self.step_size, seed)
+
+
+def submitted_spec(file: Path, ipc: int, step_size: float | None, seed: int = 0) -> dict[str, Any]:
+    """What a submitted set is: the content of its file, wherever that lies.
+
+    Raises:
+        ValueError: the file is not there.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    return {
+        "kind": "submitted",
+        "sha256": checksum(file),
+        "ipc": ipc,
+        "params": {"step_size": step_size},
+        "source": source_of("submit"),
+        "seed": seed,
+    }

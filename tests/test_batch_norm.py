@@ -1,0 +1,52 @@
+"""Distilling on networks with batch norm, which normalise by the batch that they see (SPEC, 7)."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from iadd.api import record_experts, run_distillation
+from iadd.data import load_dataset
+from iadd.engine.backend import choose_backend
+from iadd.evaluation import evaluate
+from iadd.methods import Problem
+from iadd.networks import build_network
+from iadd.seeds import Seeds, generator_for
+from iadd.synthetic import SyntheticSet
+
+NET = "convnet-d2-w8-batchnorm"
+
+
+def test_a_student_normalises_by_the_moments_of_its_batch() -> None:
+    """One step against torch's own batch norm in training mode."""
+    network = build_network("convnet-d1-w8-batchnorm", 1, 8, 3)
+    params = network.init(generator_for(0)).double()
+    images = torch.randn(6, 1, 8, 8, generator=generator_for("x")).double() * 3 + 1
+    targets = torch.eye(3).double().repeat(2, 1)
+    leaf = params.clone().requires_grad_()
+    kernel, bias, weight, shift, head, last = network.split(leaf)
+    x = F.batch_norm(F.conv2d(images, kernel, bias, padding=1), None, None, weight, shift, True)
+    x = F.avg_pool2d(F.relu(x), 2).flatten(1)
+    loss = F.cross_entropy(F.linear(x, head, last), targets)
+    (by_hand,) = torch.autograd.grad(loss, leaf)
+    backend = choose_backend(network, params.device, torch.float64)
+    assert torch.allclose(backend.step(params, images, targets, 0.1), params - 0.1 * by_hand)
+
+
+def test_mtt_on_a_batch_norm_network_matches_better_and_is_judged(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    experts = record_experts(digits, NET, tmp_path / "e", count=1, epochs=2, step_size=0.05)
+    task = Problem(digits, build_network(NET, 1, 8, 10), 1, experts)
+    settings = {
+        **{"iterations": 16, "unrolled_steps": 6, "expert_epochs": 1, "max_start": 1},
+        **{"lr_img": 30.0, "clip": 1.0, "step_size": 0.05, "validations": 0},
+    }
+    result = run_distillation(task, "mtt", settings, Seeds((0,)), None, spec={})
+    losses = [row["loss"] for row in result.trace]
+    assert result.status == "ok"
+    assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
+    kept = SyntheticSet(
+        result.images, result.labels, digits.transform, digits.class_names, result.step_size
+    )
+    (row,) = evaluate(kept, digits, "mtt-v1", {NET: 1}, epochs=2, seeds=Seeds((0,)))
+    assert row["status"] == "ok"
