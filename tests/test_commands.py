@@ -249,6 +249,19 @@ def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
     config = load_config("pets/benchmark.yaml")
     assert config.datasets[0].resolution == 16 and config.ipc == (1,)
     assert iadd("plan", "pets/benchmark.yaml")[0] == 0
+    for name in ("cat/3.png", "dog/7.png"):
+        whole = Path("my pics", name).read_bytes()
+        Path("my pics", name).write_bytes(whole[:-40])
+    Path("my pics/dog/8.png").write_bytes(b"")
+    for command in (("new", "more", "--data", "my pics"), ("plan", "pets/benchmark.yaml")):
+        status, _, error = iadd(*command)
+        assert status == 2 and error.count("\n") == 1 and not Path("more").exists()
+        assert "dog/8.png: is no readable image" in error
+    Path("my pics/dog/8.png").unlink()
+    status, _, error = iadd("new", "more", "--data", "my pics")
+    assert status == 2 and error.count("\n") == 1 and not Path("more").exists()
+    assert "2 files are no readable images: " in error and "cat/3.png" in error
+    assert "dog/7.png" in error
     status, _, error = iadd("new", "pets", "--data", "my pics")
     assert status == 2 and "is there already" in error and error.count("\n") == 1
     status, _, error = iadd("new", "other", "--data", "none")

@@ -190,6 +190,14 @@ def test_a_class_that_would_never_be_tested_is_refused(tmp_path: Path) -> None:
     assert inspect(Source("folder", tmp_path)).counts["test"][1] >= 1
 
 
+def test_of_many_classes_the_rarest_are_listed(tmp_path: Path) -> None:
+    about = inspect(Source("folder", tree(tmp_path, {f"c{k:02d}": 4 + k % 9 for k in range(30)})))
+    lines = about.lines()
+    assert lines[22] == "and 10 classes with more training images"
+    listed = [int(line.split()[1]) for line in lines[2:22]]
+    assert listed == sorted(about.counts["train"])[:20]
+
+
 def test_imbalance_is_said(tmp_path: Path) -> None:
     about = inspect(Source("folder", tree(tmp_path, {"common": 60, "rare": 7})))
     assert "imbalanced: largest class 60, smallest 7; read balanced accuracy" in about.lines()

@@ -98,6 +98,13 @@ def test_a_part_validation_is_kept_and_a_test_part_is_cut_where_there_is_none(
     assert counts == {"train": (10, 10), "validation": (3, 3), "test": (4, 4)}
 
 
+def test_folders_of_parts_are_found_too(tmp_path: Path) -> None:
+    labels = [row % 2 for row in range(20)]
+    for part, seed in (("train", 0), ("test", 1)):
+        shard(tmp_path / "default" / part / "0000.parquet", encoded(20, seed), labels)
+    assert inspect(Source("arrays", tmp_path)).counts["test"] == (10, 10)
+
+
 def test_columns_are_found_by_their_kinds_and_classes_may_have_no_names(tmp_path: Path) -> None:
     labels = [row % 2 for row in range(20)]
     shard(tmp_path / "a" / "train.parquet", encoded(20), labels, image="img", label="what")
@@ -147,6 +154,12 @@ def test_missing_shards_and_damaged_files_are_one_line(tmp_path: Path) -> None:
     gone.unlink()
     with pytest.raises(ValueError, match=r"00001-of-00002\.parquet: no such file; train-00000-of"):
         inspect(Source("arrays", tmp_path))
+    spoilt = bytearray(content)
+    spoilt[40:2000] = bytes(1960)  # The end, which says where the columns are, is sound.
+    gone.write_bytes(bytes(spoilt))
+    with pytest.raises(ValueError, match=r"00001-of-00002\.parquet: (is no readable|row)") as e:
+        inspect(Source("arrays", tmp_path))
+    assert "\n" not in str(e.value)
     gone.write_bytes(content[:-100])
     with pytest.raises(ValueError, match=r"00001-of-00002\.parquet: is no readable Parquet") as e:
         inspect(Source("arrays", tmp_path))

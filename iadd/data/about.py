@@ -11,6 +11,7 @@ from typing import Any
 from iadd.artifacts import SPEC_VERSION, atomic_write
 
 ABOUT, BESIDE = "about.json", "beside.json"
+LISTED = 20  # classes that people are shown
 TOLD = ("left_out", "notes", "positive")  # in BESIDE: no part of the data
 
 
@@ -52,11 +53,15 @@ class About:
         colour = "grey" if self.channels == 1 else "colour"
         side, (low, high) = self.resolution, self.values
         width = max(len(name) for name in (*self.class_names, "class"))
-        rows = zip(self.class_names, *self.counts.values(), strict=True)
+        rows = list(zip(self.class_names, *self.counts.values(), strict=True))
+        if len(rows) > LISTED:  # the rarest
+            rows = sorted(rows, key=lambda row: row[1])[:LISTED]
+        left = len(self.class_names) - len(rows)
         return [
             f"{self.name}: {side}x{side} {colour}, values {low:g} to {high:g}, {self.transform}",
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
+            *([f"and {left} classes with more training images"] if left else []),
             *self.remarks,
             *self.notes,
             *([] if self.positive is None else [f"positive class: {self.positive}"]),

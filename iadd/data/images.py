@@ -70,20 +70,26 @@ def decode(
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(min(count or 1, 16)) as pool:
 
-        def each(work: Callable[[Item], Result], chosen: Iterable[Item]) -> Iterator[Result]:
-            return _all_readable(pool, work, chosen)
+        def each(
+            work: Callable[[Item], Result], chosen: Iterable[Item], note: str
+        ) -> Iterator[Result]:
+            for done, found in enumerate(_all_readable(pool, work, chosen), 1):
+                yield found
+                if progress and (done % TOGETHER == 0 or done == len(items)):
+                    progress(done, len(items), note)
 
-        headers = list(each(header, items))
+        headers = list(each(header, items, "headers read"))
         channels = like.channels if like else channels
         look = like or _look(headers, channels, resolution)
         _fit_together(headers, look, resolution)
         clear = [found.name for found in headers if found.transparent]
         if clear:
             pairs = zip(items, headers, strict=True)
-            seen = list(each(_contrasts, (item for item, found in pairs if found.transparent)))
+            chosen = (item for item, found in pairs if found.transparent)
+            seen = list(each(_contrasts, chosen, "transparent images seen"))
             look = replace(look, background=_background(clear, seen, like))
-        decoded = each(lambda item: shown(item, look), items)
-        return _fill(decoded, headers, look, channels, progress)
+        decoded = each(lambda item: shown(item, look), items, "images read")
+        return _fill(decoded, headers, look, channels)
 
 
 def _all_readable(
@@ -118,7 +124,6 @@ def _fill(
     headers: Sequence[Header],
     look: Look,
     channels: int | None,
-    progress: Progress | None,
 ) -> Decoded:
     count = len(headers)
     shape = (count, look.channels, look.side, look.side)
@@ -129,8 +134,6 @@ def _fill(
         images[row] = image  # A grey image among coloured ones is spread over the channels.
         digests[row] = np.frombuffer(content, dtype=np.uint8)
         low, high, grey[row] = min(low, least), max(high, most), is_grey
-        if progress and (row % TOGETHER == 0 or row + 1 == count):
-            progress(row + 1, count, "images read")
     if not look.deep:
         low, high = 0.0, 255.0
     elif low >= 0 and all(found.whole for found in headers):
@@ -141,8 +144,12 @@ def _fill(
     if channels is None and look.channels == 3:
         if grey.all():
             images, look = images[:, :1].copy(), replace(look, channels=1)
-        elif grey.any():
-            notes = (_mixed(headers, grey),)
+        elif 2 * grey.sum() >= count:
+            first, coloured = headers[int(grey.argmin())].name, count - int(grey.sum())
+            notes = (
+                f"of {count:,} images all but {coloured:,} are grey ({first} is in colour): all "
+                "are read as colour; channels: 1 reads all as grey",
+            )
     transparent = any(found.transparent for found in headers)
     several = sum(found.frames > 1 for found in headers)
     return Decoded(images, digests, look, low, high, transparent, several, notes)
@@ -151,18 +158,6 @@ def _fill(
 def depth(high: float) -> float:
     """The highest value of the bits that a value needs: 4095 for 12 bits."""
     return float((1 << max(1, int(high).bit_length())) - 1)
-
-
-def _mixed(headers: Sequence[Header], grey: NDArray[np.bool_]) -> str:
-    """Which images are the exceptions among grey or among coloured ones."""
-    few = grey if 2 * grey.sum() <= len(grey) else ~grey
-    kinds = ("grey", "in colour") if few is grey else ("in colour", "grey")
-    count, first = int(few.sum()), headers[int(few.argmax())].name
-    verb = "is" if count == 1 else "are"
-    return (
-        f"{count:,} of {len(grey):,} images {verb} {kinds[0]} ({first}), the others "
-        f"{kinds[1]}: all are read as colour; channels: 1 reads all as grey"
-    )
 
 
 def _look(headers: Sequence[Header], channels: int | None, resolution: int | None) -> Look:

@@ -33,7 +33,8 @@ def shards_of(root: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
-        match = NAME.match(path.stem)
+        # The hub's own conversions are called <part>/0000.parquet.
+        match = NAME.match(path.parent.name if path.stem.isdigit() else path.stem)
         if match is None:
             continue
         part, number, count = match.groups()
@@ -62,18 +63,23 @@ class _Images(Collection[Item]):
         return any(item == each for each in self)
 
     def __iter__(self) -> Iterator[Item]:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
 
         for shard in self.shards:
-            row = 0
-            with parquet.ParquetFile(shard, memory_map=True) as file:
-                for batch in file.iter_batches(TOGETHER, columns=[f"{self.column}.bytes"]):
-                    for content in batch.column(0).field("bytes"):
-                        name = f"{shard}: row {row}"
+            try:
+                with parquet.ParquetFile(shard, memory_map=True) as file:
+                    batches = file.iter_batches(TOGETHER, columns=[f"{self.column}.bytes"])
+                    contents = (c for batch in batches for c in batch.column(0).field("bytes"))
+                    for row, content in enumerate(contents):
                         if not content.is_valid:
-                            raise ValueError(f"{name}: has no bytes of an image")
-                        yield Encoded(name, content.as_py())
-                        row += 1
+                            raise ValueError(f"{shard}: row {row}: has no bytes of an image")
+                        yield Encoded(f"{shard}: row {row}", content.as_py())
+            except (OSError, ArrowException) as error:
+                raise _unreadable(shard, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file}: is no readable Parquet file ({' '.join(str(error).split())})")
 
 
 def read_parquet(
@@ -133,7 +139,7 @@ def _columns(file: Path) -> tuple[str, str, tuple[str, ...]]:
         told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features: Mapping[str, Any] = told.get("info", {}).get("features", {})
     except (OSError, ArrowException, ValueError, AttributeError) as error:
-        raise ValueError(f"{file}: is no readable Parquet file ({error})") from error
+        raise _unreadable(file, error) from error
     chosen = []
     for kind, usual in (("Image", "image"), ("ClassLabel", "label")):
         fitting = [
@@ -160,7 +166,7 @@ def _column(file: Path, name: str) -> list[Any]:
             raise ValueError(f"{file}: has no column {name}, only {', '.join(schema.names)}")
         values: list[Any] = parquet.read_table(file, columns=[name]).column(0).to_pylist()
     except (OSError, ArrowException) as error:
-        raise ValueError(f"{file}: is no readable Parquet file ({error})") from error
+        raise _unreadable(file, error) from error
     if None in values:
         raise ValueError(f"{file}: {name}: row {values.index(None)} is empty")
     return values
