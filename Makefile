@@ -10,7 +10,7 @@ export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
 export PIP_USER := 0
 
-.PHONY: leaderboard smoke test check docs bench setup clean
+.PHONY: leaderboard smoke test test-recipes check docs bench setup clean
 
 leaderboard: setup
 	@iadd run "$(CONFIG)" --cores $(CORES)
@@ -21,6 +21,10 @@ smoke:
 
 test: setup
 	@python -m pytest
+
+# Every shipped benchmark from made-up files in its format to tables, at a tiny budget.
+test-recipes: setup
+	@python -m pytest -m recipe tests/test_recipes.py
 
 check: setup
 	ruff format --check .

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,20 +58,20 @@ def test_mnist_files(tmp_path: Path, name: str, kind: str) -> None:
     assert load_dataset(name, root=tmp_path, resolution=32, validation_fraction=0).resolution == 32
 
 
-@pytest.mark.parametrize("hundred", [False, True])
-def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: bool) -> None:
+def write_cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch, each: int = 1) -> Any:
+    """CIFAR's files with `each` random images a class and file; torchvision learns their sums."""
     from torchvision import datasets
 
     kind = datasets.CIFAR100 if hundred else datasets.CIFAR10
-    base, classes = tmp_path / kind.base_folder, 100 if hundred else 10
-    base.mkdir()
+    base, classes = root / kind.base_folder, 100 if hundred else 10
+    base.mkdir(parents=True)
     key = "fine_labels" if hundred else "labels"
 
     def written(listed: list[list[str]], seed: int) -> list[list[str]]:
         sums = []
         for number, (name, _) in enumerate(listed):
-            labels = [row % classes for row in range(classes)]
-            batch = {"data": random_bytes(classes, 3072, seed=seed + number), key: labels}
+            labels = [row % classes for row in range(each * classes)]
+            batch = {"data": random_bytes(len(labels), 3072, seed=seed + number), key: labels}
             (base / name).write_bytes(pickle.dumps(batch))
             sums.append([name, hashlib.md5((base / name).read_bytes()).hexdigest()])
         return sums
@@ -82,7 +83,14 @@ def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: b
     (base / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: names}))
     meta["md5"] = hashlib.md5((base / meta["filename"]).read_bytes()).hexdigest()
     monkeypatch.setattr(kind, "meta", meta)
+    return kind
 
+
+@pytest.mark.parametrize("hundred", [False, True])
+def test_cifar_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: bool) -> None:
+    kind = write_cifar(tmp_path, hundred, monkeypatch)
+    base, classes = tmp_path / kind.base_folder, 100 if hundred else 10
+    names = [f"thing {label}" for label in range(classes)]
     name = "cifar100" if hundred else "cifar10"
     loaded = load_dataset(name, root=tmp_path, validation_fraction=0)
     count = classes * len(kind.train_list)
