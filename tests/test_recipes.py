@@ -1,4 +1,4 @@
-"""Every shipped benchmark: its graph resolves, and at a tiny budget it runs from files to tables."""
+"""Every shipped benchmark: its graph resolves, and at a tiny budget it makes its tables."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from iadd.pipeline.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "config").glob("*.yaml"))
+pytestmark = pytest.mark.recipe
 by_name = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 # No number of a recipe is larger than this in a tiny run.
@@ -107,7 +108,6 @@ def test_a_recipe_asks_for_its_runs_before_its_data_are_there(path: Path, tmp_pa
 
 
 @by_name
-@pytest.mark.recipe
 def test_a_recipe_runs_from_files_to_tables(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
