@@ -155,9 +155,7 @@ def evaluate(
         str | None,
         typer.Option(help="Learning rate to train with: a number, or DATM's lr_best.pt."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What rows call it; default: the file's.")
-    ] = None,
+    name: Annotated[str, typer.Option(help="What rows call the file.")] = "submitted",
     out: Annotated[Path | None, typer.Option(help="Also write the rows (.parquet).")] = None,
 ) -> None:
     """Train fresh networks on one distilled set and test them.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import resource
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset, Split, Transform
+from iadd.data.transform import fit
 from iadd.exchange import FORMS, Statement, read_set, state, write_set
 from iadd.exchange.torch_files import step_size
 from iadd.synthetic import TENSORS, SyntheticSet
@@ -34,14 +38,14 @@ SAID = Statement(STANDARD, NAMES)
 
 def whitening() -> Transform:
     pixels = torch.rand(200, *SIZE, generator=torch.Generator().manual_seed(2))
-    from iadd.data.transform import fit
-
     return fit("zca", pixels)
 
 
-def data(transform: Transform = STANDARD, names: tuple[str, ...] = NAMES) -> Dataset:
+def data(
+    transform: Transform = STANDARD, names: tuple[str, ...] = NAMES, size: Sequence[int] = SIZE
+) -> Dataset:
     """What a set has to fit: classes, channels, side."""
-    split = Split(torch.zeros(1, *SIZE), torch.zeros(1, dtype=torch.int64))
+    split = Split(torch.zeros(1, *size), torch.zeros(1, dtype=torch.int64))
     held_out: Callable[[Transform], Split] = lambda _: split  # noqa: E731
     return Dataset("zoo", names, split, split, transform, Augmentation(()), "f" * 64, held_out)
 
@@ -55,27 +59,56 @@ def one_line(error: pytest.ExceptionInfo[ValueError]) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["standard", "zca", "none"])
-@pytest.mark.parametrize("labels", ["hard", "soft"])
+names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> SyntheticSet:
+    """Any distilled set: classes of any name and number of images, labels, transform, size."""
+    called = draw(st.lists(names, min_size=2, max_size=4, unique=True))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    count, channels, side = draw(st.integers(2, 7)), draw(st.sampled_from([1, 3])), 3
+    images = torch.randn(count, channels, side, side, generator=g)
+    labels = torch.randint(len(called), (count,), generator=g)
+    soft = torch.randn(count, len(called), generator=g)
+    mean = torch.rand(channels, generator=g)
+    transform = draw(
+        st.sampled_from(
+            [
+                Transform(),
+                Transform("standard", mean=mean, std=mean + 0.1),
+                fit("zca", torch.rand(9, channels, side, side, generator=g)),
+            ]
+        )
+    )
+    rate = draw(st.none() | st.floats(1e-6, 10))
+    given_labels = soft if draw(st.booleans()) else labels
+    return SyntheticSet(images, given_labels, transform, tuple(called), rate)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_written_comes_back(tmp_path: Path, form: str, labels: str, kind: str) -> None:
-    transform = {"standard": STANDARD, "zca": whitening(), "none": Transform()}[kind]
-    given = LABELS if labels == "hard" else LOGITS
-    names = ("T-shirt/top", "bee", "../cat")
+@settings(max_examples=25, deadline=None)
+@given(distilled=sets(), turn=st.integers(0, 3))
+def test_what_is_written_comes_back(form: str, distilled: SyntheticSet, turn: int) -> None:
+    """Whatever the set, and in whatever order the data have its classes."""
+    called = distilled.class_names
+    own = data(distilled.transform, (*called[turn:], *called[:turn]), distilled.images.shape[1:])
     suffix = {"npz": ".npz", "dc": ".pt"}.get(form, "")
-    out = tmp_path / f"out{suffix}"
-    write_set(SyntheticSet(IMAGES, given, transform, names, 0.02), out, form)
-    found = read_set(out, data(names=names))
-    assert torch.equal(found.images, IMAGES)
-    assert found.transform.same(transform)
-    assert (found.class_names, found.step_size) == (names, 0.02)
-    if form == "tesla" and labels == "soft":
-        assert torch.allclose(found.targets(), LOGITS.softmax(1), atol=1e-6)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / f"out{suffix}"
+        write_set(distilled, out, form)
+        found = read_set(out, own)
+        assert [path.name for path in Path(folder).iterdir()] == [out.name]
+    assert torch.equal(found.images, distilled.images)
+    assert found.transform.same(distilled.transform)
+    assert (found.class_names, found.step_size) == (own.class_names, distilled.step_size)
+    place = torch.tensor([own.class_names.index(name) for name in called])
+    if distilled.label_kind == "hard":
+        assert torch.equal(found.labels, place[distilled.labels])
+    elif form == "tesla":
+        assert torch.allclose(found.targets()[:, place], distilled.targets(), atol=1e-6)
     else:
-        assert torch.equal(found.labels, given)
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    with pytest.raises(ValueError, match=r"exists and is not an empty folder|exists"):
-        write_set(found, out, form)
+        assert torch.equal(found.labels[:, place], distilled.labels)
 
 
 def test_the_fields_own_code_finds_what_it_looks_for(tmp_path: Path) -> None:
@@ -175,13 +208,13 @@ def test_experiments_are_chosen_by_number(tmp_path: Path) -> None:
     path = kept(tmp_path / "res_DM_CIFAR10_ConvNet_2ipc.pt", held)
     assert torch.equal(read_set(path, data(), SAID, experiment=1).images, IMAGES)
     assert not read_set(path, data(), SAID, experiment=0).images.any()
-    for given, message in (
+    for words, message in (
         ({}, "holds 2 experiments; give --experiment 0..1"),
         ({"experiment": 2}, r"has no experiment 2; it holds 2, 0\.\.1"),
         ({"experiment": 0, "labels": "sorted"}, "brings its own labels"),
     ):
         with pytest.raises(ValueError, match=message):
-            read_set(path, data(), SAID, **given)  # type: ignore[arg-type]
+            read_set(path, data(), SAID, **words)  # type: ignore[arg-type]
     alone = kept(tmp_path / "one.pt", {"data": [(IMAGES, LABELS)]})
     assert torch.equal(read_set(alone, data(), SAID).labels, LABELS)
 

@@ -192,6 +192,7 @@ def test_a_file_is_judged_by_hand(iadd: Iadd) -> None:
     for words, message in (
         (("evaluate", file, "--config", "c.yaml", "--protocol", "x"), "it has mtt-v1, dc-v1"),
         (("evaluate", "none.npz", "--config", "c.yaml"), "none.npz"),
+        (("evaluate", file, "--config", "c.yaml", "--name", "mtt"), "'mtt' is a method's"),
         (("evaluate", "c.yaml"), "--method and --ipc are needed, or --config"),
     ):
         status, _, error = iadd(*words)

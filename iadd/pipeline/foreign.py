@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from iadd import data, exchange
 from iadd.exchange import buffers, torch_files
+from iadd.pipeline.config_file import first_problem
 from iadd.pipeline.plan import Plan, Run
-from iadd.pipeline.stages import CPU, check_run, evaluation_rows, open_data, open_network, open_plan
-from iadd.pipeline.submission import submitted_spec
+from iadd.pipeline.stages import (
+    CPU,
+    check_recipe,
+    check_run,
+    evaluation_rows,
+    open_data,
+    open_network,
+    open_plan,
+)
+from iadd.pipeline.submission import SubmissionConfig
 from iadd.progress import Progress
 from iadd.synthetic import SyntheticSet
 
@@ -47,7 +57,7 @@ def evaluate_file(
     dataset: str | None,
     protocol: str | None,
     step_size: float | None,
-    name: str | None,
+    name: str,
     out: Path | None,
     device: torch.device = CPU,
 ) -> None:
@@ -64,8 +74,13 @@ def evaluate_file(
         raise ValueError(f"protocol {protocol!r} is not in this benchmark; it has {known}")
     own = open_data(plan, key, device)
     found = exchange.read_set(file, own, exchange.Statement(step_size=step_size))
-    run = Run(key, name or file.stem, _ipc(found, own, file), 0)
-    spec = submitted_spec(file, run.ipc, found.step_size) | plan.data_identity(key)
+    entry = {"name": name, "file": str(file), "ipc": _ipc(found, own, file), "dataset": key}
+    try:
+        submission = SubmissionConfig(**entry, step_size=step_size)
+    except ValidationError as error:
+        raise ValueError(f"evaluate: {first_problem(error)}") from None
+    spec = submission.spec(0) | plan.data_identity(key)
+    (run,) = submission.runs()
     rows = evaluation_rows(plan, run, found, own, spec, evaluations)
     print(leaderboard_text(rank(table_of(rows, EVALUATIONS))))
     if out is not None:
@@ -106,6 +121,7 @@ def submit(plan: Plan, run: Run) -> None:
 
 def import_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
     """Write a folder of replay buffers as the experts of a recipe that says that it is imported."""
+    check_recipe(plan, recipe)
     found, settings = buffers.Buffers.of(folder), plan.config.experts.named(recipe)
     with Progress(f"checksum of {folder}"):
         checksum = found.checksum
@@ -136,6 +152,7 @@ def import_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
 
 def export_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
     """Write the experts of a recipe as replay buffers, a file a shard."""
+    check_recipe(plan, recipe)
     if plan.config.experts.named(recipe).waypoints:
         raise ValueError(
             f"experts {recipe!r}: way-points are kept of them, buffers hold all epochs"

@@ -70,10 +70,8 @@ def record(
     plan: Plan, key: str, shard: int, device: torch.device = CPU, recipe: str = "standard"
 ) -> None:
     """Record one shard of experts, of a recipe that the benchmark's methods ask for."""
+    check_recipe(plan, recipe)
     shards = plan.shards(key, recipe)
-    if recipe not in plan.recipes:
-        asked = ", ".join(plan.recipes) or "none"
-        raise ValueError(f"no method of this benchmark needs experts {recipe!r}; needed: {asked}")
     if not 0 <= shard < len(shards):
         raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
     dataset = open_data(plan, key, device)
@@ -89,6 +87,13 @@ def record(
             source=plan.experts_source(),
             progress=progress,
         )
+
+
+def check_recipe(plan: Plan, recipe: str) -> None:
+    """One line for experts that no method of the benchmark needs."""
+    if recipe not in plan.recipes:
+        asked = ", ".join(plan.recipes) or "none"
+        raise ValueError(f"no method of this benchmark needs experts {recipe!r}; needed: {asked}")
 
 
 def problem(

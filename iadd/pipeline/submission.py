@@ -52,23 +52,19 @@ class SubmissionConfig(Section):
         return (Run(self.dataset, self.name, self.ipc, k) for k in range(len(self.files)))
 
     def spec(self, seed: int) -> dict[str, Any]:
-        """What the set of one seed is made from."""
-        return submitted_spec(Path(self.files[seed]), self.ipc, self.step_size, seed)
+        """What the set of one seed is: the content of its file, wherever that lies.
 
-
-def submitted_spec(file: Path, ipc: int, step_size: float | None, seed: int = 0) -> dict[str, Any]:
-    """What a submitted set is: the content of its file, wherever that lies.
-
-    Raises:
-        ValueError: the file is not there.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
-    return {
-        "kind": "submitted",
-        "sha256": checksum(file),
-        "ipc": ipc,
-        "params": {"step_size": step_size},
-        "source": source_of("submit"),
-        "seed": seed,
-    }
+        Raises:
+            ValueError: the file is not there.
+        """
+        file = Path(self.files[seed])
+        if not file.is_file():
+            raise ValueError(f"{file}: no such file")
+        return {
+            "kind": "submitted",
+            "sha256": checksum(file),
+            "ipc": self.ipc,
+            "params": {"step_size": self.step_size},
+            "source": source_of("submit"),
+            "seed": seed,
+        }
