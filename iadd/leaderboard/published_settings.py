@@ -186,11 +186,17 @@ PUBLISHED: tuple[Published, ...] = (
             _HOPTM,
             {
                 **{"base": 1e-10, "growth": 1.3, "growth_every": 500, "shape": 1.0},
-                **{"iterations": 10_000, "momentum": 0.5, "batch_syn": batch},
-                **{"unrolled_steps": 80, "expert_epochs": 2, "max_start": start, "lr_img": 10.0},
-            },
+                **{"iterations": 10_000, "momentum": 0.5, "lr_img": 10.0},
+                **{"unrolled_steps": 80, "expert_epochs": 2},
+            }
+            | given,
+            {"rho": 0.01},
         )
-        for ipc, start, batch in ((1, 4, 10), (10, 40, 100))
+        for ipc, given in (
+            (1, {"max_start": 4, "batch_syn": 10}),
+            (10, {"max_start": 40, "batch_syn": 100}),
+            (50, {"min_start": 40, "max_start": 60, "growth": 1.6}),
+        )
     ),
 )
 

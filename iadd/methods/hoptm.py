@@ -60,8 +60,9 @@ class HoPTM(Trajectory):
     def gradients(
         self, iteration: int, variables: Mapping[str, Tensor], generator: torch.Generator
     ) -> Gradients:
-        grown = torch.tensor(self.params.growth).double() ** (iteration // self.params.growth_every)
-        self.threshold = self.params.base * float(grown)
+        growth = torch.tensor(self.params.growth, dtype=torch.float64)  # too large is inf
+        times = iteration // self.params.growth_every
+        self.threshold = self.params.base * float(growth**times)
         return super().gradients(iteration, variables, generator)
 
     def loss(
