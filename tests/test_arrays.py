@@ -13,7 +13,7 @@ from image_files import random_bytes, save
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from iadd.data import Source, inspect, load_dataset, open_test
+from iadd.data import Source, inspect, load_dataset, open_test, stamp
 from iadd.data.catalog import MEDMNIST
 from iadd.data.medmnist import CLASSES
 from iadd.data.sources import read
@@ -58,6 +58,10 @@ def test_both_file_formats_and_a_folder_of_images_give_the_same_data(tmp_path: P
     loaded = load_dataset("arrays", root=tmp_path / "npz" / "set.npz")  # The file itself.
     assert loaded.class_names == tuple(names)
     assert len(open_test(loaded)) == 12
+    file = Source("arrays", tmp_path / "npz" / "set.npz")
+    before = stamp(file)
+    np.savez(file.folder, **arrays)  # without the names
+    assert stamp(file) != before
 
 
 @pytest.mark.parametrize("kind", ["u1", "u2", "i4", "i8", "f2", "f4", "f8"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from image_files import random_bytes, save, tree
 
-from iadd.data import Source, inspect, load_dataset, open_test
+from iadd.data import Source, inspect, load_dataset, open_test, stamp
 from iadd.data.catalog import IMAGENET
 from iadd.data.image_sets import COVID_CLASSES, SUBSETS
 from iadd.data.sources import read
@@ -138,6 +138,15 @@ def test_images_of_imagenet_are_cropped_about_their_centre(tmp_path: Path) -> No
     raw = read(Source("imagenette", tmp_path), "train")
     assert raw is not None
     assert any((image == 200).all() for image in raw.images)
+
+
+def test_the_stamp_sees_the_classes_of_a_subset_and_no_others(tmp_path: Path) -> None:
+    source = Source("imagenette", imagenet(tmp_path, "imagenette"), download=True)
+    before = stamp(source)
+    save(tmp_path / "train" / "n09999999" / "more.JPEG", random_bytes(9, 9, 3))
+    assert stamp(source) == before
+    save(tmp_path / "val" / "n03888257" / "more.JPEG", random_bytes(9, 9, 3))
+    assert stamp(source) != before
 
 
 def test_a_flat_val_of_imagenet_is_one_line(tmp_path: Path) -> None:

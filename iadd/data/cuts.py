@@ -80,11 +80,12 @@ def cut(
     salted = (hashlib.sha256(salt.encode() + row.tobytes()).digest()[:8] for row in digests)
     keys = np.frombuffer(b"".join(salted), dtype=">u8").astype(np.uint64)
     held = keys < np.uint64(int(fraction * 2.0**64))
-    classes = [np.unique(keys[labels == label]) for label in np.unique(labels)]
-    for own in sorted(classes, key=len, reverse=True):  # the last has its way
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    different = [(np.unique(keys[rows]), rows) for rows in classes]
+    for own, rows in sorted(different, key=lambda pair: -len(pair[0])):  # the last has its way
         stay = max(1, min(least, len(own) - 1))
         held &= ~np.isin(keys, own[-stay:])
-        if len(own) > 1 and not np.isin(own, keys[held]).any():
+        if len(own) > 1 and not held[rows].any():
             held |= keys == own[0]
     return held
 

@@ -101,21 +101,28 @@ def imagenet(
     source: Source, part: Part, like: Raw | None = None, progress: Progress | None = None
 ) -> Raw:
     """Ten classes of an ImageNet tree, `train/<wnid>/` and, as the test part, `val/<wnid>/`."""
-    names = SUBSETS[source.name]
-    where = source.folder / ("train" if part == "train" else "val")
-    missing = [wnid for wnid in names if not (where / wnid).is_dir()]
+    names = tuple(SUBSETS[source.name].values())
+    wanted = "train" if part == "train" else "val"
+    folders = [place for place in places(source) if place.parent.name == wanted]
+    missing = [place for place in folders if not place.is_dir()]
     if missing:
         raise ValueError(
-            f"{source.name}: {where / missing[0]} is no folder; root must hold ImageNet's "
+            f"{source.name}: {missing[0]} is no folder; root must hold ImageNet's "
             "train/<wnid>/ and val/<wnid>/ (https://image-net.org, or fast.ai's imagenette2 and "
             "imagewoof2), with the images of val/ sorted into their classes' folders"
         )
-    tree = _tree([where / wnid for wnid in names], tuple(names.values()))
+    tree = _tree(folders, names)
     raw = raw_of(source, tree, part, like, progress, 3)
     if part == "train" or (np.bincount(tree.labels) == VALIDATED).all():
         return raw
     remark = f"val/ is not ImageNet's own, which has {VALIDATED} images a class"
     return replace(raw, remarks=(remark,))
+
+
+def places(source: Source) -> list[Path]:
+    """The folders of a subset's classes, of all that a tree of ImageNet holds."""
+    parts = (source.folder / part for part in ("train", "val"))
+    return [part / wnid for part in parts for wnid in SUBSETS[source.name]]
 
 
 def tiny_imagenet(

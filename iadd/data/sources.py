@@ -40,35 +40,42 @@ def stamp(source: Source) -> str:
     It tells that data should be looked at again; what the data are, their fingerprint tells. It is
     constant for data that come with the program or are downloaded.
     """
-    if source.root is None or source.download:
-        return ""
     reader = READERS[source.name]
-    where = reader.where if isinstance(reader, torchvision_sets.Reader) else ""
+    fetched = isinstance(reader, torchvision_sets.Reader) and source.download
+    if source.root is None or fetched:
+        return ""
+    places = [source.folder]
+    if isinstance(reader, torchvision_sets.Reader):
+        places = [source.folder / reader.where]
+    elif source.name in image_sets.SUBSETS:
+        places = image_sets.places(source)
     state = hashlib.sha256()
-    for line in (*_grouped(source), *sorted(_listed(source.folder / where))):
+    lines = sorted(line for place in places for line in _listed(place, source.folder))
+    for line in (*_grouped(source), *lines):
         state.update(f"{line}\n".encode(errors="surrogateescape"))
     return state.hexdigest()
 
 
 def _grouped(source: Source) -> Iterator[str]:
-    """A line for the groups: of the table's state, or the name of their array."""
+    """A line for the groups: the state of their table, or the name of their array."""
     if source.groups is not None:
         table = Path(source.groups).expanduser()
         there = source.name != "arrays" and table.is_file()
         yield _line(table, "groups") if there else f"groups\0{source.groups}"
 
 
+def _listed(place: Path, root: Path) -> Iterator[str]:
+    """A line for each file at a place, or for a file itself."""
+    if place.is_file():
+        yield _line(place, place.name)
+    for here, folders, names in os.walk(place, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if len(Path(here).parts) > len(place.parts) + DEEPEST:
+            folders.clear()  # A link to a folder above itself.
+        for path in (Path(here, name) for name in names if not name.startswith(".")):
+            yield _line(path, path.relative_to(root))
+
+
 def _line(path: Path, name: object) -> str:
     status = path.lstat()
     return f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
-
-
-def _listed(root: Path) -> Iterator[str]:
-    if root.is_file():
-        yield _line(root, root.name)
-    for place, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if len(Path(place).parts) > len(root.parts) + DEEPEST:
-            folders.clear()  # A link to a folder above itself.
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
-            yield _line(path, path.relative_to(root))
