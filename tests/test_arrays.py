@@ -223,13 +223,13 @@ def test_medmnist_has_its_own_parts_and_class_names(tmp_path: Path) -> None:
 def test_the_file_of_medmnist_is_the_one_for_the_resolution(tmp_path: Path) -> None:
     medmnist(tmp_path, "pneumoniamnist.npz", 28, 2, grey=True)
     medmnist(tmp_path, "pneumoniamnist_64.npz", 64, 2, grey=True)
-    for resolution, stored in ((None, 28), (16, 28), (32, 64), (64, 64)):
+    for resolution, stored in ((None, 28), (16, 28), (32, 28), (64, 64), (127, 64)):
         source = Source("pneumoniamnist", tmp_path, resolution=resolution, positive="pneumonia")
         raw = read(source, "train")
         assert raw is not None and raw.images.shape == (24, 1, stored, stored)
         assert inspect(source).resolution == (resolution or stored)
     with pytest.raises(ValueError, match=r"pneumoniamnist_128\.npz: no such file"):
-        inspect(Source("pneumoniamnist", tmp_path, resolution=65))
+        inspect(Source("pneumoniamnist", tmp_path, resolution=130))
 
 
 def test_several_labels_an_image_are_refused(tmp_path: Path) -> None:

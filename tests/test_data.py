@@ -213,7 +213,7 @@ def test_imbalance_is_said(tmp_path: Path) -> None:
         ("digits", {"augmentation": ("mirror",)}, "augmentation family 'mirror': allowed are"),
         ("digits", {"validation_fraction": 0.7}, "validation_fraction is 0.7, must be in 0..0.5"),
         ("folder", {"test_fraction": 0.0}, "test_fraction is 0.0, must be above 0, up to 0.5"),
-        ("digits", {"channels": 3}, "digits: channels can be set for folder, arrays only"),
+        ("digits", {"channels": 3}, "digits: channels can be set for folder, arrays, covid19 only"),
         ("folder", {"channels": 2}, "channels: 2 is not allowed, only 1 or 3"),
         ("cifar10", {}, "cifar10: needs root"),
         ("folder", {"root": "nowhere"}, "nowhere: no such folder of images"),

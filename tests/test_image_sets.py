@@ -107,10 +107,10 @@ def test_what_is_wrong_with_tiny_imagenet_is_one_line(
     assert str(tmp_path) in str(error.value)
 
 
-def imagenet(root: Path, name: str, held: int = 2) -> Path:
+def imagenet(root: Path, name: str, each: int = 5, held: int = 2) -> Path:
     """An ImageNet tree with the classes of a subset and another one; images of several sizes."""
     for number, wnid in enumerate([*SUBSETS[name], "n09999999"]):
-        for part, count in (("train", 5), ("val", held)):
+        for part, count in (("train", each), ("val", held)):
             for k in range(count):
                 pixels = random_bytes(140 + k, 160, 3, seed=50 * number + k + 7 * (part == "val"))
                 save(root / part / wnid / f"{wnid}_{k}.JPEG", pixels)
@@ -176,6 +176,7 @@ def test_covid_radiographs_are_grey_and_cut_and_their_masks_are_left(tmp_path: P
     assert totals == [12, 12, 12, 13]
     assert all(min(counts) >= 1 for counts in about.counts.values())
     assert "which images are of one patient is not known (key groups)" in about.remarks
+    assert inspect(Source("covid19", tmp_path, channels=3)).channels == 3
     loaded = load_dataset("covid19", root=tmp_path, resolution=32, positive="COVID")
     assert "flip" not in loaded.augmentation.families
     assert open_test(loaded).images.dtype == torch.float32

@@ -36,7 +36,5 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
 DATASETS = tuple(AUGMENTATIONS)
 SIDES = {**dict.fromkeys(IMAGENET, 128), "covid19": 112}
 """Resolutions of sets whose images have several sizes, or too many pixels."""
-OWN_IMAGES = ("folder", "arrays")
-"""The user's own: what is known of a published set may be set for these."""
-GROUPED = (*OWN_IMAGES, "covid19")
-"""Sets for which groups may be given."""
+OPEN = ("folder", "arrays", "covid19")
+"""Sets whose channels and groups are for the user to say."""

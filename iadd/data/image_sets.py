@@ -194,7 +194,8 @@ def covid19(
                 f"covid19: {place} is no folder; root must be the folder "
                 f"COVID-19_Radiography_Dataset of {COVID_URL}"
             )
-    raw = raw_of(source, _tree(places, COVID_CLASSES), part, like, progress, 1)
+    tree = _tree(places, COVID_CLASSES)
+    raw = raw_of(source, tree, part, like, progress, source.channels or 1)
     if source.groups is not None:
         return raw
     return replace(raw, remarks=("which images are of one patient is not known (key groups)",))

@@ -46,10 +46,11 @@ def medmnist(
 ) -> Raw | None:
     """A set of MedMNIST, `<name>.npz` or `<name>_<side>.npz`, with its own three parts.
 
-    The file is the one of 28, 64, 128 or 224 pixels that is not smaller than `resolution`.
+    The file is the largest one of 28, 64, 128 or 224 pixels that is not above `resolution`: images
+    of 32 pixels are made from those of 28, as published results have it.
     """
-    wanted = source.resolution or STORED[0]
-    side = next((side for side in STORED if side >= wanted), STORED[-1])
+    wanted = max(source.resolution or 0, STORED[0])
+    side = max(side for side in STORED if side <= wanted)
     path = source.folder / f"{source.name}{'' if side == STORED[0] else f'_{side}'}.npz"
     if not path.exists():
         raise ValueError(f"{path}: no such file; it is published at {URL}")

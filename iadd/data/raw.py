@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iadd.augment import Augmentation
-from iadd.data.catalog import AUGMENTATIONS, DATASETS, GROUPED, OWN_IMAGES, SIDES
+from iadd.data.catalog import AUGMENTATIONS, DATASETS, OPEN, SIDES
 
 Part = Literal["train", "test"]
 Progress = Callable[[int, int, str], None]
@@ -29,7 +29,7 @@ class Source:
         name: one of `DATASETS`.
         root: folder of the data, `~` is expanded; digits and blobs need none.
         resolution: pixels a side, 8 to 256; None: that of `SIDES`, else as the images are.
-        channels: 1 or 3, for one's own images; None: 1 where all training images are grey.
+        channels: 1 or 3, for `OPEN` sets; None: 1 where all training images are grey.
         zca: whiten instead of mean/std normalisation.
         validation_fraction: share of the training images, 0 to 0.5, held out for validation; None:
             200 of 1,347 for digits, 0.1 elsewhere.
@@ -62,9 +62,9 @@ class Source:
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
             raise ValueError(f"unknown dataset {self.name!r}; known: {', '.join(DATASETS)}")
-        for key, allowed in (("channels", OWN_IMAGES), ("groups", GROUPED)):
-            if getattr(self, key) is not None and self.name not in allowed:
-                raise ValueError(f"{self.name}: {key} can be set for {', '.join(allowed)} only")
+        for key in ("channels", "groups"):
+            if getattr(self, key) is not None and self.name not in OPEN:
+                raise ValueError(f"{self.name}: {key} can be set for {', '.join(OPEN)} only")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: {self.channels} is not allowed, only 1 or 3")
         if self.resolution is None:

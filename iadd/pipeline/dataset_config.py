@@ -33,7 +33,8 @@ class DatasetConfig(Section):
         "ImageNet's subsets, 112 for `covid19`.",
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="1 grey or 3 colour, for your own images; default: as found."
+        None,
+        description="1 grey or 3 colour, for your own images and `covid19`; default: as found.",
     )
     zca: bool = Field(False, description="ZCA whitening instead of mean and standard deviation.")
     augmentation: tuple[str, ...] | None = Field(
