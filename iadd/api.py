@@ -190,6 +190,7 @@ def synthetic_set(
         costs | dict(run or {}),
         rows,
         None if rows is None else problem.dataset.fingerprint,
+        result.decoding,
     )
     states = (
         replace(found, images=images.cpu(), labels=labels.cpu(), step_size=step_size)

@@ -105,7 +105,7 @@ def evaluate(
     if rules.rates and synthetic.step_size is None and not len(dataset.validation):
         missing = f"validation images, of which {dataset.name} has none"
         raise ValueError(f"protocol {protocol}: chooses its step size on {missing}")
-    synthetic = synthetic.resolve(dataset)
+    synthetic = synthetic.resolve(dataset).decoded()
     test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
     judge = _Judge(protocol, rules, dataset, test, epochs, batch, step_size, seeds, teacher)
     if rules.optimistic:

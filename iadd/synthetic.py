@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from iadd import decoding
 from iadd.artifacts import atomic_write, load_tensors, save_tensors
 from iadd.data import Dataset, Transform
+from iadd.decoding import Decoding
 
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
 
@@ -37,6 +39,7 @@ class SyntheticSet:
     `status`: `diverged` where the optimisation did not end well; the set is the last good one.
     `rows`, `fingerprint`: a set of real images may hold their rows (N,) int64 in the training split
     of the data with this fingerprint instead; `images` is then (0, C, H, W) until `resolve`.
+    `decoding`: how the images are decoded before networks are trained on them (`iadd.decoding`).
     `states`: the set at several points of its distillation, for protocols that choose among them.
     """
 
@@ -50,6 +53,7 @@ class SyntheticSet:
     run: dict[str, Any] = field(default_factory=dict)
     rows: Tensor | None = None
     fingerprint: str | None = None
+    decoding: Decoding | None = None
     states: tuple[SyntheticSet, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,6 +65,7 @@ class SyntheticSet:
                 f"synthetic images: must be float32 (N, C, H, W), not {self.images.dtype} "
                 f"{tuple(self.images.shape)}"
             )
+        decoding.check(self.decoding, self.images.shape[-1])
         hard = self.labels.shape == (count,) and self.labels.dtype == torch.int64
         soft = self.labels.shape == (count, classes) and self.labels.dtype == torch.float32
         if not hard and not soft:
@@ -92,6 +97,12 @@ class SyntheticSet:
         images = dataset.train.pick(self.rows).cpu()
         return replace(self, images=images, rows=None, fingerprint=None)
 
+    def decoded(self) -> SyntheticSet:
+        """The set that networks are trained on: itself, or with its images decoded."""
+        images, labels = decoding.decode(self.images, self.labels, self.decoding)
+        states = tuple(state.decoded() for state in self.states)
+        return replace(self, images=images, labels=labels, decoding=None, states=states)
+
     @property
     def label_kind(self) -> Literal["hard", "soft"]:
         """Whether labels are classes or logits."""
@@ -104,7 +115,7 @@ class SyntheticSet:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the images, also of those that rows stand for."""
+        """Bytes of the images as they are stored, also of those that rows stand for."""
         return len(self) * prod(self.images.shape[1:]) * self.images.itemsize
 
     @property
@@ -142,6 +153,7 @@ class SyntheticSet:
             "transform": self.transform.kind,
             "run": self.run,
             "fingerprint": self.fingerprint,
+            "decoding": self.decoding and dict(self.decoding),
         }
         tensors = {"images": self.images, "labels": self.labels, **self.transform.tensors()}
         if self.rows is not None:
@@ -176,6 +188,7 @@ class SyntheticSet:
                 run=attributes["run"],
                 rows=tensors.get("rows"),
                 fingerprint=attributes.get("fingerprint"),
+                decoding=attributes.get("decoding"),
             )
             states = (
                 replace(

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"artifacts", "seeds", "progress", "devices", "extension"},
-    {"augment", "networks", "waypoints"},
+    {"augment", "networks", "waypoints", "decoding"},
     {"data"},
     {"synthetic", "engine"},
     {"train", "expert_store"},

@@ -74,6 +74,8 @@ def read_set(
 def write_set(distilled: SyntheticSet, out: str | Path, form: str = "folder") -> None:
     """Write a distilled set in one of `FORMS`, with its transform; whole or not at all.
 
+    Images are written decoded; a folder holds the exact set besides.
+
     Raises:
         ValueError: one line for an unknown form, or if `out` has something in it.
     """
@@ -82,4 +84,4 @@ def write_set(distilled: SyntheticSet, out: str | Path, form: str = "folder") ->
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: exists and is not an empty folder; choose another")
-    FORMS[form](distilled, out)
+    FORMS[form](distilled if form == "folder" else distilled.decoded(), out)

@@ -44,9 +44,10 @@ def read(folder: Path) -> Found:
 def write(distilled: SyntheticSet, folder: Path) -> None:
     """Write PNG files, a folder a class, with `set.json` and the exact set beside them.
 
-    PNG files hold clamped 8-bit pixels, to look at and to use anywhere; what is read back is the
-    exact set, as long as it is there.
+    PNG files hold clamped 8-bit pixels of the decoded images, to look at and to use anywhere; what
+    is read back is the exact set, as long as it is there.
     """
+    decoded = distilled.decoded()
     width = len(str(max(len(distilled.class_names) - 1, 1)))
     names = [  # Numbered, so that folders sort like classes; FashionMNIST has "T-shirt/top".
         f"{label:0{width}d}_" + re.sub(r"[^\w.-]+", "_", name)
@@ -56,7 +57,7 @@ def write(distilled: SyntheticSet, folder: Path) -> None:
         "class_names": distilled.class_names,
         "folders": names,
         "label_kind": distilled.label_kind,
-        "labels": distilled.labels.tolist(),
+        "labels": decoded.labels.tolist(),
         "step_size": distilled.step_size,
         "status": distilled.status,
         "transform": distilled.transform.kind,
@@ -67,7 +68,7 @@ def write(distilled: SyntheticSet, folder: Path) -> None:
         draft.mkdir()
         for name in names:
             (draft / name).mkdir()
-        each = zip(distilled.pixels(), distilled.classes, strict=True)
+        each = zip(decoded.pixels(), decoded.classes, strict=True)
         for row, (image, label) in enumerate(each):
             picture_of(image).save(draft / names[int(label)] / f"{row:05d}.png")
         (draft / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")

@@ -31,6 +31,7 @@ _DM = "arXiv 2110.04181, section 4"
 _FTD = "arXiv 2211.11004, table of settings"
 _DATM = "arXiv 2310.05773, its code (configs/*/ConvIN)"
 _CAFE = "arXiv 2203.01531, its code"
+_IDM = "arXiv 2307.09742, commands of its code"
 _MCT = "arXiv 2406.19827, its code"
 _SOFT = "arXiv 2406.10485, table of hyper-parameters"
 _ATT = "arXiv 2407.14245, its code"
@@ -137,6 +138,25 @@ PUBLISHED: tuple[Published, ...] = (
             | {"inner_weight": 0.01, "outer_range": 0.04, "inner_range": 0.03},
         )
         for ipc in (1, 10, 50)
+    ),
+    *(
+        Published(
+            *("idm", dataset, ipc, False, _IDM),
+            {"iterations": 20000, "lr_img": 0.2, "momentum": 0.5, "init": "real", "factor": 2}
+            | {"networks": 100, "trained": 2, "train_batch": 256, "lr_net": 0.01}
+            | {"ce_weight": weight, "batch_real": real, "new_every": every, "train_steps": steps},
+        )
+        for dataset, ipc, weight, real, every, steps in (
+            ("cifar10", 1, 0.5, 5000, 5, 10),
+            ("cifar10", 10, 0.5, 256, 30, 10),
+            ("cifar10", 50, 0.1, 256, 30, 10),
+            ("cifar100", 1, 0.5, 5000, 5, 10),
+            ("cifar100", 10, 0.1, 256, 30, 50),
+            ("cifar100", 50, 0.1, 256, 30, 10),
+            ("tinyimagenet", 1, 0.5, 256, 30, 10),
+            ("tinyimagenet", 10, 0.5, 256, 30, 10),
+            ("tinyimagenet", 50, 0.8, 256, 30, 50),
+        )
     ),
     *(
         Published("mct", "cifar10", ipc, False, _MCT, settings | {"lr_img": 1000.0})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset
+from iadd.decoding import Decoding
 from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
@@ -182,6 +183,11 @@ class Method(ABC):
                 f"method {self.name}: its settings reach epoch {params.reach}, experts were kept "
                 f"to {problem.experts.epochs}"
             )
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How its images are decoded before networks are trained on them; None: not at all."""
+        return None
 
     @property
     def trajectories(self) -> Experts:

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from iadd.artifacts import canonical_json, load_tensors, save_tensors
+from iadd.decoding import decode
 from iadd.devices import synchronize
 from iadd.methods._base import Gradients, Iterative, Method, Selection, Skip
 from iadd.methods._state import Distilled, State
@@ -44,7 +45,7 @@ class Hooks:
     """How the loop talks to the world; every part is optional."""
 
     validate: Callable[[Tensor, Tensor, float | None], float] | None = None
-    """(images, labels, step size) -> accuracy on validation data."""
+    """(images, labels, step size), decoded, -> accuracy on validation data."""
     progress: Callable[[int, int, str], None] | None = None
     """(updates done, updates in all, a note with loss and step size)."""
     report: Callable[[int, float], None] | None = None
@@ -192,7 +193,8 @@ class _Loop:
             return None
         self.seconds += self._tick()
         state = self.safe
-        accuracy = self.hooks.validate(state.images, self._labels(state), state.step_size)
+        seen = decode(state.images, self._labels(state), self.method.decoding)
+        accuracy = self.hooks.validate(*seen, state.step_size)
         if accuracy >= self.best_accuracy:
             self.best, self.best_accuracy = state.copy(), accuracy
         if self.hooks.keep_states:
@@ -229,6 +231,7 @@ class _Loop:
             self.seconds,
             self.validation_seconds,
             variables=state.values,
+            decoding=self.method.decoding,
             states=[(kept.images, self._labels(kept), kept.step_size) for kept in self.kept],
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iadd.decoding import Decoding, decode
 from iadd.methods._variables import Memory, Variable
 
 
@@ -102,5 +103,11 @@ class Distilled:
     """The training rows (N,) that a selection chose."""
     variables: Mapping[str, Tensor] = field(default_factory=dict)
     """All that an iterative method changed, at that iteration; none of a selection."""
+    decoding: Decoding | None = None
+    """How the images are decoded before networks are trained on them."""
     states: list[tuple[Tensor, Tensor, float | None]] = field(default_factory=list)
     """Images, labels and step size at every validation measurement, where the hooks ask for it."""
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """Images and labels that networks are trained on."""
+        return decode(self.images, self.labels, self.decoding)

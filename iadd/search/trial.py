@@ -115,7 +115,7 @@ def confirm(task: Task, trial: Trial) -> Trial:
     validation = stages.validation_of(config)
     judging = dataclasses.replace(validation, networks=config.search.confirm_networks)
     judge = probe(_problem(task), judging, task.seeds(stage, "judge"))
-    accuracy = judge(result.images, result.labels, result.step_size)
+    accuracy = judge(*result.decoded(), result.step_size)
     status = CONFIRMED if result.status == "ok" else result.status
     rungs = [[result.trace[-1]["iteration"], accuracy, time.perf_counter() - began]]
     return dataclasses.replace(trial, rungs=rungs, status=status, **place())
