@@ -195,11 +195,25 @@ def site(config: ConfigPath) -> None:
 
 
 @app.command()
-def show(config: ConfigPath) -> None:
+def show(
+    config: ConfigPath,
+    compare: Annotated[
+        str | None, typer.Option(help="One method against each other one, instead.")
+    ] = None,
+) -> None:
     """Print the leaderboard that `collect` wrote, and where everything lies."""
     from iadd.pipeline import stages, tables
 
-    tables.show(stages.open_plan(config)[0])
+    tables.show(stages.open_plan(config)[0], compare)
+
+
+@app.command()
+def reproduce(config: ConfigPath) -> None:
+    """Hold what was measured against what was published, and say what differs in the set-up."""
+    from iadd.pipeline import stages
+    from iadd.pipeline.reproduce import reproduce
+
+    print(reproduce(stages.open_plan(config)[0]))
 
 
 @app.command()

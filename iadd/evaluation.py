@@ -21,40 +21,24 @@ from iadd.data import Dataset, Split, open_test
 from iadd.networks import Network, Statistics, build_network
 from iadd.protocols import PROTOCOLS as PROTOCOLS
 from iadd.protocols import Protocol, find_protocol
+from iadd.scores import Score, accuracy_of, score_of
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
 from iadd.train import TrainingPlan, fixed_statistics, predict, train
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a network reached on a split; fractions.
-
-    `confusion`: K*K counts, row = true class, column = predicted; None for a network whose outputs
-    are not finite. Such a network counts as one that guesses uniformly: it gets 1/K of each class
-    right, whatever the classes' shares.
-    """
-
-    accuracy: float
-    balanced_accuracy: float
-    confusion: list[int] | None
-
-
 def score(
     network: Network, params: Tensor, split: Split, statistics: Statistics | None = None
 ) -> Score:
-    """Classify a split once. Classes without images have no part in the balanced accuracy."""
-    classes = network.classes
-    logits = predict(network, params, split.images, statistics)
-    if not bool(torch.isfinite(logits).all()):
-        return Score(1 / classes, 1 / classes, None)
-    cells = split.labels.to(logits.device) * classes + logits.argmax(1)
-    counts = torch.bincount(cells, minlength=classes**2).view(classes, classes).double().cpu()
-    right, total = counts.diagonal(), counts.sum(1)
-    recall = (right / total)[total > 0]
-    return Score(
-        float(right.sum() / total.sum()), float(recall.mean()), counts.long().flatten().tolist()
-    )
+    """Classify a split once; what that says of the network."""
+    return score_of(predict(network, params, split.images, statistics), split.labels)
+
+
+def accuracy(
+    network: Network, params: Tensor, split: Split, statistics: Statistics | None = None
+) -> float:
+    """The accuracy alone, as `score` has it."""
+    return accuracy_of(predict(network, params, split.images, statistics), split.labels)
 
 
 Teacher = Callable[[Tensor], Tensor]
@@ -160,7 +144,7 @@ class _Judge:
         if len(trained) > 1:
             params, statistics = max(
                 trained,
-                key=lambda found: score(network, found[0], data.validation, found[1]).accuracy,
+                key=lambda found: accuracy(network, found[0], data.validation, found[1]),
             )
         judged = score(network, params, self.test, statistics)
         own = self._own(synthetic)
@@ -168,7 +152,7 @@ class _Judge:
             "network_eval": name,
             "eval_seed": eval_seed,
             "label_regime": self.rules.regime(synthetic.label_kind),
-            "train_accuracy": score(network, params, own, statistics).accuracy,
+            "train_accuracy": accuracy(network, params, own, statistics),
             "status": "diverged" if judged.confusion is None else "ok",
             "evaluate_seconds": time.perf_counter() - began,
         }
@@ -254,5 +238,5 @@ def validation_accuracy(
     for k in range(validation.networks):
         generator = seeds.generator("validate", k)
         params, statistics = _train(network, images, targets, plan, families, generator)
-        total += score(network, params, dataset.validation, statistics).accuracy
+        total += accuracy(network, params, dataset.validation, statistics)
     return total / validation.networks

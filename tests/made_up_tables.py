@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from iadd.artifacts import SPEC_VERSION
+from iadd.leaderboard import ranking
 from iadd.leaderboard.results import table_of
-from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow, TraceRow
+from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow, LeaderboardRow, TraceRow
 
 Row = dict[str, Any]
 TEST_COUNTS = (5000, 5000)  # images of each class: many, so that the test set's error is small
@@ -25,6 +27,20 @@ def confusion(accuracy: float | None, counts: Sequence[int] = TEST_COUNTS) -> li
         cells[label * classes + label] = right
         cells[label * classes + (label + 1) % classes] += count - right
     return cells
+
+
+def by_class(matrix: Sequence[int] | None) -> dict[str, list[float] | None]:
+    """Recall and specificity of each class from a confusion matrix; AUROC is their mean."""
+    if matrix is None:
+        return dict.fromkeys(("recall", "specificity", "auroc"))
+    classes = math.isqrt(len(matrix))
+    lines = [matrix[classes * k : classes * (k + 1)] for k in range(classes)]
+    recall = [line[k] / sum(line) for k, line in enumerate(lines)]
+    wrong = [sum(line[k] for line in lines) - lines[k][k] for k in range(classes)]
+    others = [sum(matrix) - sum(line) for line in lines]
+    specificity = [1 - wrong[k] / others[k] for k in range(classes)]
+    auroc = [(a + b) / 2 for a, b in zip(recall, specificity, strict=True)]
+    return {"recall": recall, "specificity": specificity, "auroc": auroc}
 
 
 def evaluation(
@@ -54,6 +70,7 @@ def evaluation(
         accuracy=accuracy,
         balanced_accuracy=accuracy,
         confusion=confusion(accuracy),
+        **by_class(confusion(accuracy)),
         train_accuracy=1.0,
         status="ok",
         distill_status="ok",
@@ -96,6 +113,11 @@ def trace(iteration: int, seed: int = 0, **changes: Any) -> Row:
     row: Row = {"dataset": "digits", "ipc": 1, "method": "iadd", "tuned": False, "seed": seed}
     row |= {"iteration": iteration, "loss": 0.5, "seconds": 1.0, "event": "", "path": "reference"}
     return vars(TraceRow.of(**(row | changes)))
+
+
+def rank(evaluations: Any, **options: Any) -> list[LeaderboardRow]:
+    """The leaderboard alone, without the comparisons."""
+    return ranking.rank(evaluations, **options)[0]
 
 
 def table(rows: Sequence[Row]) -> Any:

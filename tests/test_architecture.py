@@ -14,7 +14,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"data"},
     {"synthetic", "engine"},
     {"train", "expert_store"},
-    {"experts", "protocols"},
+    {"experts", "protocols", "scores"},
     {"evaluation"},
     {"methods", "exchange"},
     {"leaderboard", "api"},

@@ -1,6 +1,7 @@
 """The command line: bad input ends in one line and status 2, and leaves nothing half-written."""
 
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,20 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     page = Path("results/tiny/site/index.html").read_text()
     assert "mtt" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert not [name for name in files() if "checkpoint" in name or name.endswith(".tmp")]
-    assert iadd("plan", config)[1].count("evaluate") == 3
+    plan = iadd("plan", config)[1]
+    assert plan.count("evaluate") == 3 and "of which 0 are left" in plan
+    assert re.search(r"experts blobs mlp-w8 standard: \d+\.\d % on validation after 2 epochs", plan)
+    told = iadd("show", config, "--compare", "mtt")[1]
+    assert "mtt against the others: blobs, 1 image a class" in told and "random" in told
+    status, _, error = iadd("show", config, "--compare", "dm")
+    assert status == 2 and "method 'dm' is not compared here; compared: mtt, random" in error
+    assert "without a published value to compare with: " in iadd("reproduce", config)[1]
+    Path("results/tiny/evaluations/blobs/mtt/ipc1/seed1.parquet").unlink()
+    assert "of which 3 are left" in iadd("plan", config)[1]  # it, the tables, the page
+    write(TINY | {"methods": TINY["methods"] | {"whole": None}, "validation": {"epochs": 6}})
+    # Three distillations of mtt, whose probe is another, the evaluations, the tables, the page.
+    assert "of which 8 are left" in iadd("plan", config)[1]
+    write(TINY | {"methods": TINY["methods"] | {"whole": None}})
     one = "results/tiny/distilled/blobs/mtt/ipc1/seed0.safetensors"
     assert iadd("export", one, "folder")[0] == 0
     assert iadd("import", "folder", "again.safetensors", "--config", config)[0] == 0

@@ -10,6 +10,7 @@ from iadd.data import Dataset, Split, load_dataset
 from iadd.evaluation import (
     PROTOCOLS,
     Validation,
+    accuracy,
     evaluate,
     find_protocol,
     score,
@@ -112,8 +113,16 @@ def test_the_confusion_matrix_gives_both_accuracies(blobs: Dataset) -> None:
     assert found.accuracy == pytest.approx(float((predicted == uneven.labels).double().mean()))
     recalls = [float((predicted == c)[uneven.labels == c].double().mean()) for c in range(3)]
     assert found.balanced_accuracy == pytest.approx(sum(recalls) / 3)  # class 3 has no images
+    assert found.recall == [pytest.approx(recall) for recall in recalls] + [None]
+    kept = [float((predicted != c)[uneven.labels != c].double().mean()) for c in range(4)]
+    assert found.specificity == [pytest.approx(share) for share in kept]
+    assert found.auroc[3] is None and all(0 <= area <= 1 for area in found.auroc[:3])
+    assert accuracy(network, params, uneven) == found.accuracy
     broken = score(network, params * float("nan"), uneven)
     assert (broken.accuracy, broken.balanced_accuracy, broken.confusion) == (0.25, 0.25, None)
+    lists = broken.recall, broken.specificity, broken.auroc
+    assert lists == ([0.25] * 4, [0.75] * 4, [0.5] * 4)
+    assert accuracy(network, params * float("nan"), uneven) == 0.25
 
 
 def test_a_network_is_judged_by_itself_not_by_its_distillation(blobs: Dataset) -> None:

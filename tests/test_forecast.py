@@ -56,7 +56,7 @@ def test_a_plan_for_a_card_needs_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     print_plan(plan(precision=precision))
-    assert f"core hours on this machine's CPU (not {precision})" in capsys.readouterr().out
+    assert f"core hours left on this machine's CPU (not {precision})" in capsys.readouterr().out
 
 
 def test_data_are_checked_before_anything_runs(

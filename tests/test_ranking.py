@@ -7,12 +7,14 @@ import re
 
 import numpy as np
 import pytest
-from made_up_tables import confusion, evaluation, runs, spread, table
+from made_up_tables import by_class, confusion, evaluation, rank, runs, spread, table
 
-from iadd.leaderboard.ranking import rank
+from iadd.leaderboard import ranking
+from iadd.leaderboard.cells import UNSEEN
+from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.statistics import estimate, label_robust_score
-from iadd.leaderboard.text import leaderboard_text, remark
+from iadd.leaderboard.statistics import compare, estimate, label_robust_score
+from iadd.leaderboard.text import comparisons_text, leaderboard_text, remark
 
 
 def line(board: list[LeaderboardRow], method: str, **where: object) -> LeaderboardRow:
@@ -266,3 +268,136 @@ def test_the_printed_table_fits_100_columns_and_says_what_is_wrong():
     assert "ceiling" in lines["whole"]
     assert text.index("mtt ") < text.index("random") < text.index("whole")
     assert "\x1b" not in text
+
+
+# ---- comparisons ---------------------------------------------------------------------------------
+
+
+def test_every_difference_is_a_row_both_ways_round():
+    """Rule: whether a method beats another is answered by a table: difference, interval, p."""
+    luck = [0.55, 0.60, 0.65]
+    rows = runs("a", [[x + 0.02] for x in luck]) + runs("b", [[x] for x in luck])
+    rows += runs("few", [[0.9], [0.9]]) + runs("whole", [[0.95]] * 3, ipc=0)
+    _, found = ranking.rank(table(rows))
+    assert [(row.method, row.other) for row in found] == [("a", "b"), ("b", "a")]
+    one, other = found
+    by_hand = compare({k: x + 0.02 for k, x in enumerate(luck)}, dict(enumerate(luck)), 10000)
+    assert one.n_seeds == 3 and one.difference == pytest.approx(0.02)
+    assert (one.low, one.high, one.p) == pytest.approx((by_hand.low, by_hand.high, by_hand.p))
+    assert one.p_holm == one.p and one.significant == other.significant == (one.p < 0.05)
+    assert (other.difference, other.low) == (-one.difference, -one.high)
+    text = comparisons_text(found, "a")
+    assert "a against the others: digits, 1 image a class, hard labels" in text
+    assert re.search(r"b +3 +\+2\.00 +\+\S+ to \+\S+ .* better", text)
+    with pytest.raises(ValueError, match="method 'few' is not compared here; compared: a, b"):
+        comparisons_text(found, "few")
+
+
+def test_p_values_are_corrected_within_a_cell_alone():
+    rows = [r for k, m in enumerate("abc") for r in runs(m, spread(0.5 + 0.1 * k))]
+    rows += runs("a", spread(0.5), ipc=10) + runs("b", spread(0.6), ipc=10)
+    _, found = ranking.rank(table(rows))
+    pairs = {(row.ipc, row.method, row.other): row for row in found}
+    assert len(pairs) == 6 + 2
+    assert pairs[10, "a", "b"].p_holm == pairs[10, "a", "b"].p
+    smallest = min((row for row in found if row.ipc == 1), key=lambda row: row.p)
+    assert smallest.p_holm == pytest.approx(3 * smallest.p)
+
+
+# ---- transfer ------------------------------------------------------------------------------------
+
+
+def judged(method, means, ipc=1):
+    """Three seeds of a method, each by one or more networks of each kind."""
+    return [
+        row
+        for network, (mean, count) in means.items()
+        for row in runs(method, [[mean + 0.001 * s] * count for s in range(3)], ipc=ipc)
+        for row in [row | {"network_eval": network}]
+    ]
+
+
+def test_the_networks_that_nothing_was_distilled_on_make_a_cell_of_their_own():
+    """Rule: its score is the mean over kinds of networks, however many of each there are."""
+    rows = judged("a", {"convnet": (0.9, 2), "mlp": (0.6, 1), "vgg11": (0.8, 3)})
+    rows += judged("b", {"convnet": (0.9, 2), "mlp": (0.5, 1), "vgg11": (0.4, 3)})
+    rows += runs("whole", [[0.99, 0.97]], ipc=0, network_eval="mlp")
+    rows += runs("whole", [[0.95, 0.95]], ipc=0, network_eval="vgg11")
+    board, pairs = ranking.rank(table(rows))
+    a, b = (line(board, m, network_eval=UNSEEN) for m in "ab")
+    assert a.accuracy_mean == pytest.approx((0.601 + 0.801) / 2)
+    assert (a.n_seeds, a.n_networks, a.lrs) == (3, 3 * 4, None)
+    assert (a.rank_low, a.rank_high, b.rank_low) == (1, 1, 2)
+    assert line(board, "a", network_eval="convnet").rank_high == 2
+    sent = [row | {"source": "submitted", "network_distill": "unknown"} for row in rows[:18]]
+    theirs = [row | {"method": "theirs"} for row in sent]
+    more = rank(table(rows + theirs))
+    assert {row.method for row in more if row.network_eval == UNSEEN} == {"a", "b", "whole"}
+    whole = line(board, "whole", network_eval=UNSEEN)
+    assert whole.accuracy_mean == pytest.approx(np.mean([0.97, 0.96]))
+    assert [p.difference for p in pairs if (p.network_eval, p.method) == (UNSEEN, "a")] == [
+        pytest.approx(0.25)
+    ]
+    assert "evaluated by the other networks (mean), protocol mtt-v1" in leaderboard_text(board)
+
+
+def test_one_other_network_is_no_mean_and_what_was_distilled_on_is_not_unseen():
+    rows = judged("a", {"convnet": (0.9, 1), "mlp": (0.6, 1)})
+    assert not [row for row in rank(table(rows)) if row.network_eval == UNSEEN]
+    rows = judged("a", {"convnet": (0.9, 1), "mlp": (0.6, 1), "vgg11": (0.8, 1)})
+    other = [row | {"method": "b", "network_distill": "vgg11"} for row in rows]
+    assert not [row for row in rank(table(rows + other)) if row.network_eval == UNSEEN]
+
+
+def test_a_network_that_fails_with_every_method_is_named():
+    """Rule: chance is one class's share of balanced accuracy, whatever the classes' shares."""
+
+    def of(method, network, mean):
+        matrix = confusion(mean, (9000, 1000))
+        score = {"confusion": matrix, "balanced_accuracy": mean, **by_class(matrix)}
+        return [row | score for row in runs(method, spread(mean), network_eval=network)]
+
+    rows = of("a", "convnet", 0.9) + of("b", "convnet", 0.505)
+    rows += of("a", "resnet18", 0.51) + of("b", "resnet18", 0.50)
+    text = leaderboard_text(rank(table(rows)))
+    assert text.count("Near chance") == 1
+    assert (
+        "Near chance for every method: digits, 1 image a class, hard labels, evaluated by" in text
+    )
+    assert "resnet18" in text[text.index("Near chance") :]
+
+
+# ---- classes -------------------------------------------------------------------------------------
+
+
+def test_recall_of_each_class_and_what_a_named_class_is_asked_for():
+    # 100 ill, of whom 80 are found; 900 well, of whom 90 are called ill.
+    matrix = [80, 20, 90, 810]
+    score = {"accuracy": 0.89, "balanced_accuracy": 0.85, "confusion": matrix, **by_class(matrix)}
+    rows = [row | score | {"auroc": [0.91, 0.93]} for row in runs("mtt", spread(0.5))]
+    (plain,) = rank(table(rows))
+    assert plain.recall == pytest.approx([0.8, 0.9])
+    assert (plain.positive, plain.sensitivity_mean) == (None, None)
+    assert plain.auroc == pytest.approx(0.92)  # mean over the classes
+    (row,) = rank(table(rows), positive={"digits": Positive("covid", 0)})
+    assert row.positive == "covid" and row.auroc == pytest.approx(0.91)
+    assert (row.sensitivity_mean, row.specificity_mean) == pytest.approx((0.8, 0.9))
+    ill, well = estimate([0.8] * 3, 100), estimate([0.9] * 3, 900)
+    assert (row.sensitivity_low, row.sensitivity_high) == pytest.approx((ill.low, ill.high))
+    assert (row.specificity_low, row.specificity_high) == pytest.approx((well.low, well.high))
+    (other,) = rank(table(rows), positive={"digits": Positive("well", 1)})
+    assert (other.sensitivity_mean, other.specificity_mean) == pytest.approx((0.9, 0.8))
+    text = leaderboard_text([row])
+    assert "With 'covid' as the positive class:" in text
+    assert re.search(r"mtt +80\.0 +7\d\.\d to 8\d\.\d +90\.0 +8\d\.\d to 9\d\.\d +0\.910", text)
+    assert "positive class" not in leaderboard_text([plain])
+
+
+def test_networks_without_outputs_count_as_guesses_in_every_score_of_a_class():
+    rows = runs("mtt", spread(0.9))
+    guess = {"accuracy": 0.5, "balanced_accuracy": 0.5, "confusion": None, "status": "diverged"}
+    rows[0] |= guess | {"recall": [0.5, 0.5], "specificity": [0.5, 0.5], "auroc": [0.5, 0.5]}
+    (row,) = rank(table(rows), positive={"digits": Positive("one", 1)})
+    seeds = [np.mean([0.5, 0.9]), np.mean([0.9, 0.902]), np.mean([0.898, 0.902])]
+    assert row.sensitivity_mean == pytest.approx(np.mean(seeds), abs=1e-9)
+    assert row.recall == pytest.approx([np.mean(seeds)] * 2, abs=1e-9)

@@ -11,11 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up_tables import evaluation, runs, spread, table, trace
+from made_up_tables import evaluation, rank, runs, spread, table, trace
 
 from iadd.artifacts import SPEC_VERSION
 from iadd.leaderboard import results, rows
-from iadd.leaderboard.ranking import rank
 from iadd.leaderboard.results import (
     collect,
     read_metadata,
@@ -40,14 +39,18 @@ from iadd.leaderboard.rows import (
 CONTRACT = {
     "evaluations": """spec_version protocol benchmark dataset ipc method source tuned label_regime
         reconstruction network_distill network_eval seed eval_seed accuracy balanced_accuracy
-        confusion train_accuracy status distill_status expert_seconds distill_seconds
-        validation_seconds evaluate_seconds host_peak_bytes device_peak_bytes image_bytes
-        label_bytes params source_hash git_commit torch_version device""",
+        confusion recall specificity auroc train_accuracy status distill_status expert_seconds
+        distill_seconds validation_seconds evaluate_seconds host_peak_bytes device_peak_bytes
+        image_bytes label_bytes params source_hash git_commit torch_version device""",
     "leaderboard": """dataset ipc network_eval protocol label_regime tuned method source
-        reconstruction n_seeds n_networks accuracy_mean accuracy_std accuracy_low accuracy_high
-        balanced_accuracy_mean balanced_accuracy_low balanced_accuracy_high rank_low rank_high lrs
-        ars distill_seconds validation_seconds bytes n_diverged n_failed n_diverged_runs test_images
-        test_imbalance agrees""",
+        reconstruction network_distill n_seeds n_networks accuracy_mean accuracy_std accuracy_low
+        accuracy_high balanced_accuracy_mean balanced_accuracy_low balanced_accuracy_high rank_low
+        rank_high lrs ars recall positive sensitivity_mean sensitivity_low sensitivity_high
+        specificity_mean specificity_low specificity_high auroc distill_seconds validation_seconds
+        bytes n_diverged n_failed n_diverged_runs test_images test_imbalance published agrees
+        more_seeds citation""",
+    "comparisons": """dataset ipc network_eval protocol label_regime tuned method other n_seeds
+        difference low high p p_holm significant""",
     "traces": """dataset ipc method tuned seed iteration loss step_size validation_accuracy seconds
         event path extra""",
     "trials": """benchmark dataset method ipc trial config rung iteration validation_accuracy

@@ -41,12 +41,29 @@ def test_the_line_tells_jobs_names_and_the_time_left() -> None:
         )
         monitor.expect(lambda rule, wildcards: 9.0, {"distill": 9.0})
         assert monitor.line().startswith("digits: 0 of 4 jobs done, about 0:20 left")
-        monitor.began = time.monotonic() - 30  # one job of four took half a minute
+        monitor.first = time.monotonic() - 30  # one job of four took half a minute
         monitor.handle(event("finished", 1, 0))
         monitor.handle({"event": "done", "done": 1})
+        # Work 40, done 10, elapsed 30 on 2 cores: (30 + 4 / 2) / (10 + 4) * 30 = 68.6 seconds.
         assert monitor.line() == (
-            "digits: 1 of 4 jobs done, about 1:30 left; running: distill mtt digits ipc1 seed1"
+            "digits: 1 of 4 jobs done, about 1:09 left; running: distill mtt digits ipc1 seed1"
         )
+        monitor.running[2].began -= 5  # half of its forecast
+        assert monitor.seconds_left() == pytest.approx(32 / 19 * 25, abs=0.1)
+
+
+def test_start_up_and_long_jobs_do_not_count_against_the_machine() -> None:
+    """Rule: a second into the first of many long jobs, the forecast stands as it was."""
+    monitor = Monitor("digits", cores=1)
+    monitor.began -= 100  # Snakemake drew the graph
+    monitor.handle({"event": "jobs", "counts": {"distill": 10}})
+    monitor.expect(lambda rule, wildcards: 3599.0, {"distill": 3599.0})
+    monitor.handle(event("started", 1, 0))
+    for seconds in (1, 3000):
+        monitor.first = monitor.running[1].began = time.monotonic() - seconds
+        assert monitor.seconds_left() == pytest.approx(36000 - seconds, abs=1)
+    monitor.first = monitor.running[1].began = time.monotonic() - 7200  # twice its forecast
+    assert monitor.seconds_left() == pytest.approx(32400 * (7200 + 3600) / 7200, abs=1)
     assert job_name("distill", {"method": "mtt", "tuned": "-tuned"}) == "distill mtt tuned"
 
 

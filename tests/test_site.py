@@ -5,15 +5,19 @@ import re
 import struct
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
-from made_up_tables import confusion, evaluation, runs, spread, table, trace
+from made_up_tables import by_class, confusion, evaluation, rank, runs, spread, table, trace
 
-from iadd.leaderboard.ranking import rank
+from iadd.leaderboard.beside import beside
+from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.results import write_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 from iadd.leaderboard.site import build_site
+from iadd.leaderboard.site.matrices import _shares
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+NET = "convnet-d3-w128"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -64,10 +68,11 @@ def traces():
     return rows
 
 
-def write_tables(folder, rows, history):
+def write_tables(folder, rows, history, positive=None):
     write_table(rows, folder / "evaluations.parquet", EVALUATIONS, {})
     write_table(history, folder / "traces.parquet", TRACES, {})
-    write_table(rank(table(rows)), folder / "leaderboard.parquet", LEADERBOARD, {})
+    board = beside(rank(table(rows), positive=positive), {"cifar10": "cifar10"})
+    write_table(board, folder / "leaderboard.parquet", LEADERBOARD, {})
     names = ("leaderboard", "evaluations", "traces")
     return {name: folder / f"{name}.parquet" for name in names}
 
@@ -203,7 +208,7 @@ def test_plots_follow_the_theme_and_name_every_method(page):
 def test_pictures_are_inside(page, inputs):
     content = inputs["pictures"]["digits", "iadd", 10].read_bytes()
     assert base64.b64encode(content).decode() in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 4 + 2  # and a heat map for each ipc
 
 
 def test_runs_show_the_loss_the_method_s_own_columns_and_what_went_wrong(page):
@@ -312,3 +317,112 @@ def test_bad_inputs_are_named_and_nothing_is_written(inputs, tmp_path):
     with pytest.raises(ValueError, match="empty: has no rows"):
         build_site(**(inputs | {"leaderboard": tmp_path / "empty"}), out=out)
     assert not out.parent.exists()
+
+
+def embedded(text, alt):
+    """Size of the first embedded picture whose description begins so."""
+    (uri, *_) = re.findall(
+        rf'<img class="matrix" src="data:image/png;base64,([^"]+)"[^>]*alt="{alt}', text
+    )
+    return struct.unpack(">II", base64.b64decode(uri)[16:24])
+
+
+def test_published_values_stand_apart_on_page_and_plot(tmp_path):
+    here = {"dataset": "cifar10"} | dict.fromkeys(("network_eval", "network_distill"), NET)
+    rows = [row | here for row in runs("mtt", spread(0.465)) + runs("dm", spread(0.3))]
+    out = tmp_path / "index.html"
+    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Published")
+    text = out.read_text("utf-8")
+    told = [row for row in Page(text).rows if len(row) == 10]
+    names = [row[1] for row in told[1:]]
+    assert names[:2] == ["mtt agrees with published 46.3", "dm higher than published 26.0"]
+    assert all("published: " in name for name in names[2:]) and len(names) > 5
+    tesla = next(row for row in told if row[1].startswith("tesla"))
+    assert tesla[0] == "–" and tesla[2:4] == ["48.50", "±0.8"] and tesla[5] == "–"
+    assert text.count('<tr class="published">') == len(names) - 2
+    (plot,) = re.findall(r"<figure class=\"card plot\".*?</figure>", text, re.DOTALL)
+    assert ">published</text>" in plot and ">tesla</text>" not in plot
+    assert "is never ranked" in text or "never ranked with measured" in text
+    best = re.findall(r'<div class="best">(.*?)</div>', text)
+    assert best == ["mtt"]
+
+
+def test_no_plot_holds_two_label_regimes(tmp_path):
+    """Rule: what is ranked apart is drawn apart."""
+    rows = [
+        *runs("mtt", spread(0.8)),
+        *runs("datm", spread(0.9), label_regime="soft"),
+        *runs("softlabel", spread(0.7), label_regime="soft"),
+        *runs("sre2l", spread(0.6), label_regime="soft+teacher"),
+    ]
+    out = tmp_path / "index.html"
+    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Apart")
+    plots = re.findall(
+        r"<figure class=\"card plot\".*?</figure>", out.read_text("utf-8"), re.DOTALL
+    )
+    drawn = [
+        {m for m in ("mtt", "datm", "softlabel", "sre2l") if f">{m}</text>" in p} for p in plots
+    ]
+    assert drawn == [{"mtt"}, {"datm", "softlabel"}, {"sre2l"}]
+    captions = [re.search(r"<strong>(.*?)</strong>", plot)[1] for plot in plots]
+    assert captions == [
+        f"digits, 1 image a class, {words}"
+        for words in ("hard labels", "soft labels", "soft labels of a teacher")
+    ]
+
+
+def test_transfer_has_a_mean_over_the_other_networks_and_a_heat_map(tmp_path):
+    rows = [
+        row | {"network_eval": network}
+        for network, drop in (("convnet", 0), ("mlp", 0.2), ("vgg11", 0.3))
+        for method, mean in (("mtt", 0.8), ("iadd", 0.85))
+        for row in runs(method, spread(mean - drop - 0.1 * (method == "iadd" and drop > 0)))
+    ]
+    out = tmp_path / "index.html"
+    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Transfer")
+    text = out.read_text("utf-8")
+    assert ["Method", "convnet", "mlp", "vgg11", "Mean of the others", "Its rank"] in Page(
+        text
+    ).rows
+    found = {row[0]: row for row in Page(text).rows if len(row) == 6}
+    assert found["mtt"][1].startswith("80.0 ±") and found["mtt"][4].startswith("55.0 ±")
+    assert (found["mtt"][5], found["iadd reconstruction"][5]) == ("1", "2")
+    width, height = embedded(text, "Accuracy by method and evaluation network, digits, 1 image")
+    assert width > height > 50
+    assert "evaluated by the other networks (mean)" in text
+
+
+@pytest.mark.parametrize("classes", [2, 25])
+def test_confusion_matrices_are_pictures(classes, tmp_path):
+    counts = [1000] * classes
+    rows = [
+        row | {"confusion": (matrix := confusion(row["accuracy"], counts)), **by_class(matrix)}
+        for method in ("mtt", "dm", "random", "herding")
+        for row in runs(method, spread(0.8))
+    ]
+    rows[0] |= {"confusion": None, "status": "diverged"}
+    out, names = tmp_path / "index.html", {"digits": [f"kind {k}" for k in range(classes)]}
+    written = write_tables(tmp_path, rows, [])
+    build_site(**written, pictures={}, out=out, title="Classes", classes=names)
+    text = out.read_text("utf-8")
+    assert "1 image a class, hard labels: confusion matrices" in text
+    width, height = embedded(text, "Confusion matrix of each method, digits, 1 image a class")
+    assert width > 600 and height > 400  # two lines of three
+
+
+def test_shares_of_a_class_are_means_over_networks():
+    found = _shares(pd.Series([[8, 2, 0, 10], [4, 6, 5, 5]]))
+    assert found.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)], [0.25, 0.75]]
+
+
+def test_a_positive_class_and_what_is_known_of_experts(tmp_path):
+    rows = runs("mtt", spread(0.8)) + runs("dm", spread(0.6))
+    written = write_tables(tmp_path, rows, [], {"digits": Positive("covid", 1)})
+    out = tmp_path / "index.html"
+    told = {"digits": ["experts digits convnet standard: 84.1 % on validation"]}
+    build_site(**written, pictures={}, out=out, title="Ill", experts=told)
+    text = out.read_text("utf-8")
+    row = next(row for row in Page(text).rows if row[1:2] == ["mtt"])
+    assert row[4].startswith("80.0 ±") and row[6] == "0.800"
+    assert "recall of covid" in text
+    assert "<li>experts digits convnet standard: 84.1 % on validation</li>" in text

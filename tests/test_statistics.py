@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from iadd.leaderboard.statistics import (
+    MARGIN,
+    Estimate,
+    agreement,
     augmentation_robust_score,
     binomial_error,
+    compare,
+    compare_all,
     effective_size,
     estimate,
     holm,
     label_robust_score,
-    paired_p_value,
-    significantly_better,
 )
 
 TRUTH = 0.6
@@ -97,9 +100,12 @@ def test_balanced_accuracy_has_the_error_of_an_effective_number_of_images():
 def test_a_paired_comparison_by_hand():
     one, other = [0.62, 0.71, 0.80], [0.60, 0.68, 0.76]
     # Differences 0.02, 0.03, 0.04: mean 0.03, s 0.01, t = 5.196 with 2 degrees: p = 0.0351.
-    p = paired_p_value(numbered(one), numbered(other), MANY)
-    assert p == pytest.approx(0.03510, abs=1e-5)
-    assert p == pytest.approx(stats.ttest_rel(one, other).pvalue)
+    found = compare(numbered(one), numbered(other), MANY)
+    assert found.p == pytest.approx(0.03510, abs=1e-5)
+    assert found.p == pytest.approx(stats.ttest_rel(one, other).pvalue)
+    # t(0.975, 2) = 4.3027, half width 4.3027 * 0.01 / sqrt(3) = 0.02484.
+    assert (found.seeds, found.difference) == (3, pytest.approx(0.03))
+    assert (found.low, found.high) == pytest.approx((0.00516, 0.05484), abs=1e-5)
     # Unpaired, the seeds' common luck would hide it.
     assert stats.ttest_ind(one, other).pvalue > 0.5
 
@@ -107,8 +113,8 @@ def test_a_paired_comparison_by_hand():
 def test_seeds_are_paired_by_their_number_and_only_common_ones_count():
     one = {0: 0.62, 1: 0.71, 2: 0.80, 7: 0.1}
     other = {2: 0.76, 0: 0.60, 1: 0.68, 5: 0.9}
-    assert paired_p_value(one, other, MANY) == pytest.approx(0.03510, abs=1e-5)
-    assert paired_p_value({0: 0.1, 1: 0.2}, {1: 0.9, 2: 0.9}, MANY) == 1
+    assert compare(one, other, MANY).p == pytest.approx(0.03510, abs=1e-5)
+    assert compare({0: 0.1, 1: 0.2}, {1: 0.9, 2: 0.9}, MANY) is None
 
 
 def test_equal_differences_are_not_sure_below_what_the_test_set_can_resolve():
@@ -116,13 +122,23 @@ def test_equal_differences_are_not_sure_below_what_the_test_set_can_resolve():
     for images in (360, 10000):
         for lead in range(1, 15):
             one = [0.5 + lead / images] * 3
-            p = paired_p_value(numbered(one), numbered([0.5] * 3), images)
+            found = compare(numbered(one), numbered([0.5] * 3), images)
             exact = stats.binomtest(lead, lead).pvalue
-            assert (p < 0.05) == (exact < 0.05), (images, lead)
-    assert paired_p_value(numbered([0.9] * 3), numbered([0.9] * 3), 100) == 1
+            assert (found.p < 0.05) == (exact < 0.05), (images, lead)
+            assert (found.p < 0.05) == (found.low > 0), (images, lead)
+    assert compare(numbered([0.9] * 3), numbered([0.9] * 3), 100).p == 1
     # By hand: d = 0.1, N = 96: q = 11.6 / 100, error 0.032022, z = 3.1228, p = 0.00179.
-    p = paired_p_value(numbered([0.6] * 3), numbered([0.5] * 3), 96)
-    assert p == pytest.approx(0.00179, abs=1e-5)
+    found = compare(numbered([0.6] * 3), numbered([0.5] * 3), 96)
+    assert found.p == pytest.approx(0.00179, abs=1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6))
+def test_a_difference_s_interval_excludes_zero_where_its_p_value_says_so(pairs):
+    one, other = (numbered(values) for values in zip(*pairs, strict=True))
+    found, swapped = compare(one, other, 500), compare(other, one, 500)
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+    assert swapped.difference == -found.difference and swapped.p == found.p
 
 
 def test_the_floor_never_exceeds_the_variance_of_two_classifiers_difference():
@@ -152,13 +168,9 @@ def test_simulated_family_wise_error_stays_below_5_percent():
     for _ in range(trials):
         luck = rng.normal(0.6, 0.02, 5)  # of the seeds, common to the methods
         methods = {str(k): numbered(luck + rng.normal(0, 0.01, 5)) for k in range(6)}
-        corrected += bool(significantly_better(methods, MANY))
-        names = list(methods)
-        uncorrected += any(
-            paired_p_value(methods[a], methods[b], MANY) < 0.05
-            for k, a in enumerate(names)
-            for b in names[k + 1 :]
-        )
+        pairs = compare_all(methods, MANY).values()
+        corrected += any(pair.significant for pair in pairs)
+        uncorrected += any(pair.p < 0.05 for pair in pairs)
     assert corrected / trials <= 0.065  # 5 % is the promise; this count's standard error is 0.9 %
     assert uncorrected / trials > 0.2
 
@@ -170,8 +182,50 @@ def test_paired_seeds_find_a_difference_that_common_luck_would_hide():
         luck = rng.normal(0.6, 0.03, 5)
         better = numbered(luck + 0.02 + rng.normal(0, 0.004, 5))
         worse = numbered(luck + rng.normal(0, 0.004, 5))
-        found += significantly_better({"a": worse, "b": better}, 10000) == {("b", "a")}
+        pair = compare_all({"a": worse, "b": better}, 10000)["a", "b"]
+        found += pair.significant and pair.difference < 0
     assert found / trials > 0.95
+
+
+# ---- beside a published value --------------------------------------------------------------------
+
+
+def judged(mean, std, seeds, published=0.463, spread=0.008, images=10000):
+    found = estimate([mean] * seeds, images)._replace(mean=mean, std=std)
+    half = max(
+        stats.t.ppf(0.975, seeds - 1) * std / math.sqrt(seeds),
+        1.959964 * binomial_error(mean, images),
+    )
+    found = found._replace(low=mean - half, high=mean + half)
+    return agreement(found, seeds, images, published, spread)
+
+
+def test_a_measured_interval_agrees_with_lies_below_or_above_a_published_value():
+    # 5 seeds, s = 0.005: half width 2.7764 * 0.005 / sqrt(5) = 0.0062, the test set's 0.0098.
+    assert judged(0.460, 0.005, 5) == ("agrees", None)
+    assert judged(0.446, 0.005, 5) == ("agrees", None)  # up to 0.4558, the published from 0.455 on
+    assert judged(0.444, 0.005, 5) == ("lower", None)  # up to 0.4538
+    assert judged(0.482, 0.005, 5) == ("higher", None)  # from 0.4722 on, the published up to 0.471
+    assert judged(0.444, 0.005, 5, spread=0.02) == ("agrees", None)
+
+
+def test_undecided_says_how_many_more_seeds_would_settle_it():
+    # s = 0.01: half widths 0.0248 (3 seeds), 0.0159 (4), 0.0124 (5), 0.0105 (6), 0.0092 (7).
+    assert judged(0.463, 0.01, 3) == ("undecided", 7 - 3)
+    # At 0.44 the interval ends below 0.455 with 5 seeds (0.4524), not with 4 (0.4559).
+    assert judged(0.44, 0.01, 3) == ("undecided", 5 - 3)
+    for more in (1, 2, 3):
+        assert judged(0.463, 0.01, 3 + more)[0] == "undecided"
+    assert judged(0.463, 0.01, 7) == ("agrees", None)
+
+
+def test_what_no_number_of_seeds_settles_or_nobody_can_know():
+    assert agreement(Estimate(0.463), 1, 10000, 0.463, 0.008) == ("undecided", None)
+    assert agreement(Estimate(), 0, 10000, 0.463, 0.008) == ("undecided", None)
+    assert judged(0.463, 0.4, 3) == ("undecided", None)  # thousands of seeds
+    # 450 test images tell no better than 4.6 points: that is the margin, then.
+    assert 1.96 * binomial_error(0.463, 450) > 4 * MARGIN
+    assert judged(0.463, 0.005, 5, images=450) == ("agrees", None)
 
 
 # ---- DD-Ranking's scores -------------------------------------------------------------------------

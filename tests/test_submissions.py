@@ -188,7 +188,7 @@ def test_a_file_is_judged_by_hand(iadd: Iadd) -> None:
     own = own[own["protocol"] == "dc-v1"]
     assert rows["accuracy"].tolist() == own["accuracy"].tolist() and len(rows) == 2
     assert "sha256" in read_metadata(Path("rows.parquet"))["spec"]
-    assert iadd(*told, "--step-size", "0.5")[1].count("protocol") == 2
+    assert iadd(*told, "--step-size", "0.5")[1].count("seeds x nets") == 2
     for words, message in (
         (("evaluate", file, "--config", "c.yaml", "--protocol", "x"), "it has mtt-v1, dc-v1"),
         (("evaluate", "none.npz", "--config", "c.yaml"), "none.npz"),

@@ -221,9 +221,19 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
-def published(method: str, dataset: str, ipc: int) -> dict[str, Any] | None:
-    """The published values of a method's parameters; None where there are none."""
+EXPERTS = 100
+"""Trajectories a benchmark (arXiv 2203.11932 and those after it); recipes are `experts.RECIPES`."""
+
+
+def find_settings(method: str, dataset: str, ipc: int) -> Published | None:
+    """What was published of a method's settings; None where nothing was."""
     for row in PUBLISHED:
         if (row.method, row.dataset, row.ipc) == (method, dataset, ipc):
-            return row.params
+            return row
     return None
+
+
+def published(method: str, dataset: str, ipc: int) -> dict[str, Any] | None:
+    """The published values of a method's parameters; None where there are none."""
+    found = find_settings(method, dataset, ipc)
+    return None if found is None else found.params

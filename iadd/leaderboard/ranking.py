@@ -10,49 +10,46 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from iadd.leaderboard.rows import EvaluationRow, LeaderboardRow
+from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
+from iadd.leaderboard.rows import ComparisonRow, EvaluationRow, LeaderboardRow
 from iadd.leaderboard.statistics import (
+    Comparison,
     Estimate,
     augmentation_robust_score,
+    compare_all,
     effective_size,
     estimate,
     label_robust_score,
-    significantly_better,
 )
 
-WHOLE = "whole"  # all the real data: the ceiling of every cell, stored once with ipc = 0
-RANDOM = "random"  # real images drawn at random: what distilling is measured against
 MIN_SEEDS = 3
 ONE_SETTING = ("benchmark", "source", "reconstruction", "network_distill", "params")
 """What must be the same in all rows of a method in a cell."""
 
 
-class Cell(NamedTuple):
-    """Where methods compete; those of two cells are never ranked together."""
+class Positive(NamedTuple):
+    """A class by which patients would be called ill, and its place among the classes."""
 
-    dataset: str
-    ipc: int
-    network_eval: str
-    protocol: str
-    label_regime: str
-    tuned: bool
+    name: str
+    label: int
 
 
-def cell_of(row: EvaluationRow | LeaderboardRow) -> Cell:
-    """The cell that a row stands in."""
-    return Cell(*(getattr(row, name) for name in Cell._fields))
-
-
-def rank(evaluations: pa.Table) -> list[LeaderboardRow]:
+def rank(
+    evaluations: pa.Table, positive: Mapping[str, Positive] | None = None
+) -> tuple[list[LeaderboardRow], list[ComparisonRow]]:
     """The leaderboard from a table of evaluations: one row a cell and method (SPEC, section 5).
 
     Nothing is dropped: a diverged network counts with the accuracy of chance; one without any
     accuracy counts in n_networks and n_failed and leaves its method unranked, because the mean of
     the survivors would flatter it. Times are means over seeds.
 
+    Args:
+        positive: data set -> the class that sensitivity and specificity speak of.
+
     Returns:
         Rows sorted by dataset, protocol, network_eval, label_regime, tuned, ipc; within a cell
-        best first, then the unranked, `whole` last.
+        best first, then the unranked, `whole` last. And the differences of all ranked methods of
+        each cell, both ways round.
 
     Raises:
         ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
@@ -61,14 +58,28 @@ def rank(evaluations: pa.Table) -> list[LeaderboardRow]:
     networks = [EvaluationRow(**r) for r in evaluations.drop_columns("confusion").to_pylist()]
     tests = _test_counts(evaluations)
     rows: list[dict[str, Any]] = []
-    for cell, methods in _cells(networks):
+    comparisons: list[ComparisonRow] = []
+    for cell, methods in cells(networks):
         counts = tests.get(cell.dataset)
-        members = [_summary(cell, method, methods[method], counts) for method in sorted(methods)]
+        named = (positive or {}).get(cell.dataset)
+        members = [_summary(cell, m, methods[m], counts, named) for m in sorted(methods)]
         if counts:
-            _add_ranks(members, methods, sum(counts))
+            pairs = _add_ranks(members, methods, sum(counts))
+            comparisons += _both_ways(cell, pairs)
         rows += members
     _add_robust_scores(rows)
-    return [LeaderboardRow(**row) for row in sorted(rows, key=_order)]
+    comparisons.sort(key=lambda row: tuple(getattr(row, name) for name in ComparisonRow.key))
+    return [LeaderboardRow(**row) for row in sorted(rows, key=_order)], comparisons
+
+
+def _both_ways(cell: Cell, pairs: Mapping[tuple[str, str], Comparison]) -> Iterator[ComparisonRow]:
+    for (a, b), c in pairs.items():
+        shared: dict[str, Any] = cell._asdict() | {"n_seeds": c.seeds, "significant": c.significant}
+        shared |= {"p": c.p, "p_holm": c.p_holm}
+        ahead, behind = (c.difference, c.low, c.high), (-c.difference, -c.high, -c.low)
+        for method, other, (difference, low, high) in ((a, b, ahead), (b, a, behind)):
+            found = {"difference": difference, "low": low, "high": high}
+            yield ComparisonRow(**shared | found | {"method": method, "other": other})
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -98,35 +109,12 @@ def _test_counts(evaluations: pa.Table) -> dict[str, list[int]]:
     return found
 
 
-def _cells(networks: Iterable[EvaluationRow]) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """Each cell and its networks by method, those that are compared with among them.
-
-    `whole` stands in every cell of its data set, network and protocol. `random` has nothing to
-    tune, so its default evaluations stand in a tuned cell too: without them a tuned cell would
-    lack what its methods have to beat.
-    """
-    found: dict[Cell, dict[str, list[EvaluationRow]]] = defaultdict(lambda: defaultdict(list))
-    ceilings: dict[tuple[str, ...], list[EvaluationRow]] = defaultdict(list)
-    for row in networks:
-        if row.method == WHOLE:
-            ceilings[row.dataset, row.network_eval, row.protocol].append(row)
-        else:
-            found[cell_of(row)][row.method].append(row)
-    inhabited = {(cell.dataset, cell.network_eval, cell.protocol) for cell in found}
-    for dataset, network, protocol in ceilings.keys() - inhabited:
-        found[Cell(dataset, 0, network, protocol, "hard", False)] = {}
-    for cell in sorted(found):
-        members = dict(found[cell])
-        default = found.get(cell._replace(tuned=False), {})
-        if cell.tuned and RANDOM in default:
-            members.setdefault(RANDOM, default[RANDOM])
-        if ceiling := ceilings.get((cell.dataset, cell.network_eval, cell.protocol)):
-            members[WHOLE] = ceiling
-        yield cell, members
-
-
 def _summary(
-    cell: Cell, method: str, networks: Sequence[EvaluationRow], counts: Sequence[int] | None
+    cell: Cell,
+    method: str,
+    networks: Sequence[EvaluationRow],
+    counts: Sequence[int] | None,
+    positive: Positive | None,
 ) -> dict[str, Any]:
     """One leaderboard row, not ranked or scored yet."""
     _check(cell, method, networks)
@@ -138,12 +126,12 @@ def _summary(
         "method": method,
         "source": networks[0].source,
         "reconstruction": networks[0].reconstruction,
+        "network_distill": networks[0].network_distill,
         "n_seeds": len(runs),
         "n_networks": len(networks),
         **{f"accuracy_{name}": value for name, value in accuracy._asdict().items()},
-        "balanced_accuracy_mean": balanced.mean,
-        "balanced_accuracy_low": balanced.low,
-        "balanced_accuracy_high": balanced.high,
+        **_interval("balanced_accuracy", balanced),
+        **_by_class(networks, counts, positive),
         "distill_seconds": _mean(row.distill_seconds for row in runs),
         "validation_seconds": _mean(row.validation_seconds for row in runs),
         "bytes": max((a + b for a, b in sizes if a is not None and b is not None), default=None),
@@ -154,6 +142,31 @@ def _summary(
         "test_imbalance": max(counts) / max(1, min(counts)) if counts else None,
         **dict.fromkeys(("rank_low", "rank_high", "lrs", "ars")),
     }
+
+
+def _by_class(
+    networks: Sequence[EvaluationRow], counts: Sequence[int] | None, positive: Positive | None
+) -> dict[str, Any]:
+    """Recall of each class; sensitivity, specificity and AUROC of the one that is named."""
+
+    def means(score: str, label: int) -> list[float]:
+        return list(_unit_means(networks, score, label).values())
+
+    if not counts or not any(row.recall for row in networks):
+        return {}
+    classes = range(len(counts))
+    found: dict[str, Any] = {"recall": [_mean(means("recall", label)) for label in classes]}
+    if positive is None:
+        return found | {"auroc": _mean(_mean(means("auroc", label)) for label in classes)}
+    label, ill = positive.label, counts[positive.label]
+    sides = (("sensitivity", "recall", ill), ("specificity", "specificity", sum(counts) - ill))
+    for name, score, images in sides:
+        found |= _interval(name, estimate(means(score, label), images))
+    return found | {"positive": positive.name, "auroc": _mean(means("auroc", label))}
+
+
+def _interval(name: str, found: Estimate) -> dict[str, float | None]:
+    return {f"{name}_mean": found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -170,37 +183,50 @@ def _estimate(networks: Sequence[EvaluationRow], score: str, test_images: float 
     return estimate(means, test_images)
 
 
-def _unit_means(networks: Iterable[EvaluationRow], score: str) -> dict[Any, float]:
-    """Mean score of each unit's networks that have one."""
-    units: dict[Any, list[float]] = defaultdict(list)
+def _unit_means(
+    networks: Iterable[EvaluationRow], score: str, label: int | None = None
+) -> dict[Any, float]:
+    """Mean score of each unit's networks that have one, each kind of network counting alike.
+
+    label: the class whose entry is meant, of a score that has one a class.
+    """
+    units: dict[Any, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(networks, key=_identity):
-        if (value := getattr(row, score)) is not None:
-            units[_identity(row) if row.method == WHOLE else row.seed].append(value)
-    return {unit: float(np.mean(values)) for unit, values in units.items()}
+        value = getattr(row, score)
+        if value is not None:
+            unit = (row.seed, row.eval_seed) if row.method == WHOLE else row.seed
+            units[unit][row.network_eval].append(value if label is None else value[label])
+    return {unit: float(np.mean([*map(np.mean, kinds.values())])) for unit, kinds in units.items()}
 
 
 def _add_ranks(
     members: Sequence[dict[str, Any]],
     methods: Mapping[str, Sequence[EvaluationRow]],
     test_images: int,
-) -> None:
-    """Fill rank_low and rank_high of those that can be ranked."""
+) -> dict[tuple[str, str], Comparison]:
+    """Fill rank_low and rank_high of those that can be ranked; all their differences."""
     ranked = [
         row
         for row in members
         if row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= MIN_SEEDS
     ]
     means = {row["method"]: _unit_means(methods[row["method"]], "accuracy") for row in ranked}
-    pairs = significantly_better(means, test_images)
-    above = Counter(worse for _, worse in pairs)
-    below = Counter(better for better, _ in pairs)
+    pairs = compare_all(means, test_images)
+    above: Counter[str] = Counter()
+    below: Counter[str] = Counter()
+    for (a, b), found in pairs.items():
+        if found.significant:
+            better, worse = (a, b) if found.difference > 0 else (b, a)
+            above[worse] += 1
+            below[better] += 1
     for row in ranked:
         row["rank_low"] = 1 + above[row["method"]]
         row["rank_high"] = len(ranked) - below[row["method"]]
+    return pairs
 
 
-def _identity(row: EvaluationRow) -> tuple[int, int]:
-    return row.seed, row.eval_seed
+def _identity(row: EvaluationRow) -> tuple[str, int, int]:
+    return row.network_eval, row.seed, row.eval_seed
 
 
 def _check(cell: Cell, method: str, networks: Sequence[EvaluationRow]) -> None:
@@ -209,7 +235,7 @@ def _check(cell: Cell, method: str, networks: Sequence[EvaluationRow]) -> None:
         values = sorted({str(getattr(row, name)) for row in networks})
         if len(values) > 1:
             raise ValueError(f"{where}: {name} is {values[0]} and {values[1]}, must be one")
-    (seed, eval_seed), times = Counter(map(_identity, networks)).most_common(1)[0]
+    (_, seed, eval_seed), times = Counter(map(_identity, networks)).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{where}: seed {seed}, eval_seed {eval_seed} is there {times} times")
 
@@ -223,6 +249,8 @@ def _add_robust_scores(rows: Sequence[dict[str, Any]]) -> None:
     means = {(*cell(row), row["method"]): row["accuracy_mean"] for row in rows}
     for row in rows:
         if row["method"] == WHOLE or row["label_regime"] != "hard":
+            continue
+        if row["network_eval"] == UNSEEN:  # the scores are those of one network
             continue
         here = cell(row)
         bare = here._replace(protocol=f"{here.protocol}-noaug")

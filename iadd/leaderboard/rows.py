@@ -1,8 +1,8 @@
 """What the tables hold: one class a table, from which its Parquet schema follows.
 
 A field's type is its column's type: `int` is int64, `float` float64, `list[int]` a list of int32,
-`dict[str, float]` a map; `| None` allows null, `Literal` names the only values allowed, `Fraction`
-is a float in [0, 1]. All times are in seconds, all sizes in bytes.
+`list[float]` one of float64, `dict[str, float]` a map; `| None` allows null, `Literal` names the
+only values allowed, `Fraction` is a float in [0, 1]. All times are in seconds, all sizes in bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ARROW: dict[Any, pa.DataType] = {
     str: pa.string(),
     bool: pa.bool_(),
     list[int]: pa.list_(pa.int32()),
+    list[float]: pa.list_(pa.float64()),
     dict[str, float]: pa.map_(pa.string(), pa.float64()),
 }
 
@@ -64,6 +65,10 @@ class EvaluationRow(Row):
     balanced_accuracy: Fraction | None = None  # mean of the classes' recalls
     confusion: list[int] | None = None
     """Counts on the test set, K * K for K classes, row after row, a row being a true class."""
+    recall: list[float] | None = None
+    """Of each class; so are the next two, each class against all others."""
+    specificity: list[float] | None = None
+    auroc: list[float] | None = None
     train_accuracy: Fraction | None
     status: Literal["ok", "diverged", "failed"]  # of this network
     distill_status: Literal["ok", "diverged"]  # of the distillation that made the set
@@ -137,12 +142,73 @@ class TrialRow(Row):
     spec_version: str
 
 
+CELL = ("dataset", "ipc", "network_eval", "protocol", "label_regime", "tuned")
+"""What methods must have in common to be compared."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardRow(Row):
     """One method in one cell: what it reached, how sure that is, and its rank there."""
 
     table = "leaderboard"
-    key = ("dataset", "ipc", "network_eval", "protocol", "label_regime", "tuned", "method")
+    key = (*CELL, "method", "source")
+
+    dataset: str
+    ipc: int
+    network_eval: str  # or `ranking.UNSEEN`: the mean of all networks but the one distilled on
+    protocol: str
+    label_regime: LabelRegime
+    tuned: bool
+    method: str
+    source: Literal["measured", "submitted", "published"]
+    reconstruction: bool
+    network_distill: str
+    n_seeds: int | None
+    n_networks: int | None
+    accuracy_mean: Fraction | None
+    accuracy_std: float | None  # of the seeds' means; of a published value as its source has it
+    accuracy_low: Fraction | None = None
+    accuracy_high: Fraction | None = None
+    balanced_accuracy_mean: Fraction | None = None
+    balanced_accuracy_low: Fraction | None = None
+    balanced_accuracy_high: Fraction | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    lrs: float | None = None
+    ars: float | None = None
+    recall: list[float] | None = None
+    """Of each class, mean over seeds."""
+    positive: str | None = None  # the class that the next columns speak of, where one is named
+    sensitivity_mean: Fraction | None = None
+    sensitivity_low: Fraction | None = None
+    sensitivity_high: Fraction | None = None
+    specificity_mean: Fraction | None = None
+    specificity_low: Fraction | None = None
+    specificity_high: Fraction | None = None
+    auroc: Fraction | None = None
+    """Of the positive class; without one the mean over the classes, each against all others."""
+    distill_seconds: float | None = None
+    validation_seconds: float | None = None
+    bytes: int | None = None
+    n_diverged: int = 0  # evaluation networks that diverged
+    n_failed: int = 0  # evaluation networks without any accuracy
+    n_diverged_runs: int = 0  # distillations that diverged
+    test_images: int | None = None
+    test_imbalance: float | None = None
+    """The most frequent class of the test set, as a multiple of the rarest."""
+    published: Fraction | None = None  # the published value of this method here
+    agrees: Literal["agrees", "lower", "higher", "undecided"] | None = None
+    """With the published value."""
+    more_seeds: int | None = None  # that would settle what is undecided
+    citation: str | None = None  # where a published value was found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow(Row):
+    """How much better a method is than another in one cell, over their common seeds."""
+
+    table = "comparisons"
+    key = (*CELL, "method", "other")
 
     dataset: str
     ipc: int
@@ -151,32 +217,14 @@ class LeaderboardRow(Row):
     label_regime: LabelRegime
     tuned: bool
     method: str
-    source: Literal["measured", "submitted", "published"]
-    reconstruction: bool
-    n_seeds: int
-    n_networks: int
-    accuracy_mean: Fraction | None
-    accuracy_std: float | None  # of the seeds' means
-    accuracy_low: Fraction | None
-    accuracy_high: Fraction | None
-    balanced_accuracy_mean: Fraction | None
-    balanced_accuracy_low: Fraction | None
-    balanced_accuracy_high: Fraction | None
-    rank_low: int | None
-    rank_high: int | None
-    lrs: float | None
-    ars: float | None
-    distill_seconds: float | None
-    validation_seconds: float | None
-    bytes: int | None
-    n_diverged: int  # evaluation networks that diverged
-    n_failed: int  # evaluation networks without any accuracy
-    n_diverged_runs: int  # distillations that diverged
-    test_images: int | None
-    test_imbalance: float | None
-    """The most frequent class of the test set, as a multiple of the rarest."""
-    agrees: Literal["agrees", "lower", "higher", "undecided"] | None = None
-    """With the published value."""
+    other: str
+    n_seeds: int  # that both have
+    difference: float  # of the mean accuracies, `method` minus `other`
+    low: float  # of its 95 % interval
+    high: float
+    p: Fraction  # of the paired test
+    p_holm: Fraction  # corrected for all pairs of the cell
+    significant: bool  # at 5 %, so corrected
 
 
 def schema_of(row: type[Row]) -> pa.Schema:
@@ -203,3 +251,4 @@ def _field(name: str, kind: Any) -> pa.Field:
 
 EVALUATIONS, TRACES = schema_of(EvaluationRow), schema_of(TraceRow)
 TRIALS, LEADERBOARD = schema_of(TrialRow), schema_of(LeaderboardRow)
+COMPARISONS = schema_of(ComparisonRow)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit  # light; scipy.stats would take a second
@@ -51,7 +51,7 @@ def estimate(means: Sequence[float], test_images: float) -> Estimate:
         return Estimate(mean)
     std = float(np.std(means, ddof=1))
     floor = ndtri(1 - LEVEL / 2) * binomial_error(mean, test_images)
-    half = float(max(stdtrit(n - 1, 1 - LEVEL / 2) * std / math.sqrt(n), floor))
+    half = max(_t_half(std, n), float(floor))
     return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -67,27 +67,69 @@ def effective_size(class_counts: Sequence[int]) -> float:
     return len(counts) ** 2 / sum(1 / count for count in counts)
 
 
-def paired_p_value(
+class Comparison(NamedTuple):
+    """Two methods over their common seeds: mean difference, its 95 % interval, two-sided p-value.
+
+    `p_holm`: corrected for all pairs that were compared along.
+    """
+
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = 1.0
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference holds at 5 % among all pairs that were compared along."""
+        return self.p_holm < LEVEL
+
+
+def compare(
     one: Mapping[int, float], other: Mapping[int, float], test_images: float
-) -> float:
-    """Two-sided p-value of the difference of two methods over their common seeds.
+) -> Comparison | None:
+    """The paired difference `one` minus `other`; None where fewer than two seeds are common.
 
     Args:
         one, other: seed -> mean accuracy of its networks.
         test_images: size of the test set that both were tested on.
 
-    Returns 1 where fewer than two seeds are common: nothing can be said.
+    The interval excludes 0 exactly where p < 0.05.
     """
     common = sorted(one.keys() & other.keys())
-    if len(common) < 2:
-        return 1.0
-    differences = np.array([one[seed] - other[seed] for seed in common])
-    mean, std = abs(float(differences.mean())), float(differences.std(ddof=1))
-    if mean == 0:
-        return 1.0
     n = len(common)
-    over_seeds = stdtr(n - 1, -mean * math.sqrt(n) / std) if std > 0 else 0.0
-    return 2 * float(max(over_seeds, ndtr(-mean / binomial_error(mean, test_images))))
+    if n < 2:
+        return None
+    differences = np.array([one[seed] - other[seed] for seed in common])
+    mean, std = float(differences.mean()), float(differences.std(ddof=1))
+    error = binomial_error(abs(mean), test_images)
+    if mean == 0:
+        p = 1.0
+    else:
+        over_seeds = stdtr(n - 1, -abs(mean) * math.sqrt(n) / std) if std > 0 else 0.0
+        p = 2 * float(max(over_seeds, ndtr(-abs(mean) / error)))
+    half = max(_t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error)
+    return Comparison(n, mean, mean - half, mean + half, p)
+
+
+def compare_all(
+    methods: Mapping[str, Mapping[int, float]], test_images: float
+) -> dict[tuple[str, str], Comparison]:
+    """Every pair of one cell's methods that have two common seeds, corrected together by Holm.
+
+    methods: name -> seed -> mean accuracy.
+    """
+    pairs = {
+        (a, b): found
+        for a, b in combinations(methods, 2)
+        if (found := compare(methods[a], methods[b], test_images))
+    }
+    adjusted = holm([found.p for found in pairs.values()])
+    return {
+        pair: found._replace(p_holm=p)
+        for (pair, found), p in zip(pairs.items(), adjusted, strict=True)
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -99,22 +141,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def significantly_better(
-    methods: Mapping[str, Mapping[int, float]], test_images: float
-) -> set[tuple[str, str]]:
-    """All (better, worse) pairs of one cell's methods that differ at 5 %, corrected by Holm.
+Verdict = Literal["agrees", "lower", "higher", "undecided"]
+MARGIN = 0.01
+"""A difference from a published value that an interval must be able to tell from nothing."""
+FURTHEST = 1000
+"""Seeds beyond which more of them are no answer."""
 
-    methods: name -> seed -> mean accuracy.
+
+def agreement(
+    found: Estimate, seeds: int, test_images: float, published: float, spread: float
+) -> tuple[Verdict, int | None]:
+    """How a measured mean stands to a published value, and how many more seeds would settle it.
+
+    The published value counts as the range `published` +- `spread`. The measured interval lies
+    below it (`lower`), above it (`higher`), or meets it: `agrees` if half its width is no more than
+    a margin of one point (or what this test set can tell, where that is more), else `undecided`.
+
+    Args:
+        found: mean, standard deviation and interval of the measured seeds.
+        spread: the published standard deviation; 0 where there is none.
+
+    Returns:
+        The verdict; for `undecided`, the seeds to add so that another verdict falls if mean and
+        standard deviation stay as they are, None where that is not known (one seed) or is hopeless.
     """
-    pairs = list(combinations(methods, 2))
-    raw = [paired_p_value(methods[a], methods[b], test_images) for a, b in pairs]
-    found = set()
-    for (a, b), p in zip(pairs, holm(raw), strict=True):
-        if p < LEVEL:
-            common = methods[a].keys() & methods[b].keys()
-            ahead = sum(methods[a][seed] - methods[b][seed] for seed in common) > 0
-            found.add((a, b) if ahead else (b, a))
-    return found
+    if found.mean is None or found.std is None:
+        return "undecided", None
+    floor = float(ndtri(1 - LEVEL / 2)) * binomial_error(found.mean, test_images)
+    verdict: Verdict = "undecided"
+    for n in range(seeds, FURTHEST):
+        half = max(_t_half(found.std, n), floor)
+        if found.mean + half < published - spread:
+            verdict = "lower"
+        elif found.mean - half > published + spread:
+            verdict = "higher"
+        elif half <= max(MARGIN, floor):
+            verdict = "agrees"
+        if verdict != "undecided":
+            return (verdict, None) if n == seeds else ("undecided", n - seeds)
+    return "undecided", None
+
+
+def _t_half(std: float, n: int) -> float:
+    """Half the width of the t interval of a mean of n values with this standard deviation."""
+    return float(stdtrit(n - 1, 1 - LEVEL / 2)) * std / math.sqrt(n)
 
 
 def label_robust_score(full: float, synthetic: float, random: float) -> float:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from iadd.leaderboard.ranking import WHOLE, cell_of
-from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
+from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
 
 MARK = "*"  # beside the name of a reconstruction
 IMBALANCED = 2.0  # from here on accuracy and balanced accuracy say different things
+NEAR_CHANCE = 0.05  # of the way from guessing to all right
 REGIMES = {"hard": "hard labels", "soft": "soft labels", "soft+teacher": "soft labels of a teacher"}
 
 
@@ -23,62 +24,164 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
 
     budget: of the searches that tuned settings come from, in words.
     """
-    text = io.StringIO()
-    console = Console(width=100, file=text, color_system=None, markup=False, highlight=False)
-    for _, members in groupby(leaderboard, key=cell_of):
+    text, console = _terminal()
+    for cell, members in groupby(leaderboard, key=cell_of):
         rows = list(members)
-        first = rows[0]
-        console.print(
-            f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}, evaluated by "
-            f"{first.network_eval}, protocol {protocol_words(first.protocol)}"
-        )
-        console.print(_table(rows))
+        console.print(cell_words(cell))
+        console.print(_leaderboard_table(rows))
+        if named := [row for row in rows if row.positive]:
+            console.print(f"With {named[0].positive!r} as the positive class:")
+            console.print(_table([_class_words(row) for row in named]))
     console.print(
         "Where rank ranges overlap, the difference may be chance: 95 % over seeds, all pairs of a "
         "table corrected together (SPEC, section 5)."
     )
     if any(row.reconstruction for row in leaderboard):
         console.print(f"{MARK} a reconstruction from the paper, not the authors' program.")
+    if any(row.source == "published" for row in leaderboard):
+        console.print("Published values are not ranked; their +- is as their source has it.")
+    for line in near_chance(leaderboard):
+        console.print(line)
     if budget and any(row.tuned for row in leaderboard):
         console.print(f"Tuned: settings found on validation data by searches of {budget} each.")
     return text.getvalue()
 
 
-def _table(rows: Sequence[LeaderboardRow]) -> Table:
+def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
+    """How a method stands to each other one, a table a cell, in points of accuracy.
+
+    Raises:
+        ValueError: the method is compared with none.
+    """
+    known = sorted({row.method for row in comparisons})
+    if method not in known:
+        listed = ", ".join(known) or "none (at least 3 seeds each are needed)"
+        raise ValueError(f"method {method!r} is not compared here; compared: {listed}")
+    text, console = _terminal()
+    own = [row for row in comparisons if row.method == method]
+    for cell, members in groupby(own, key=cell_of):
+        console.print(f"{method} against the others: {cell_words(cell)}")
+        console.print(_table([_comparison_words(row) for row in members]))
+    console.print(
+        "Differences over common seeds with 95 % intervals; p: paired test, then corrected for all "
+        "pairs of the table's methods (SPEC, section 5)."
+    )
+    return text.getvalue()
+
+
+def _terminal() -> tuple[io.StringIO, Console]:
+    text = io.StringIO()
+    return text, Console(width=100, file=text, color_system=None, markup=False, highlight=False)
+
+
+def cell_words(cell: Cell) -> str:
+    """A cell in words: what a table's rows have in common."""
+    return (
+        f"{cell.dataset}, {per_class(cell.ipc)}, {place_words(cell)}, evaluated by "
+        f"{network_words(cell.network_eval)}, protocol {protocol_words(cell.protocol)}"
+    )
+
+
+def network_words(network: str) -> str:
+    """An evaluation network's name, or what stands for several."""
+    return "the other networks (mean)" if network == UNSEEN else network
+
+
+Words = dict[str, str]
+"""A table's row: cells by their headings."""
+
+
+def _leaderboard_table(rows: Sequence[LeaderboardRow]) -> Table:
     words = [_words(row) for row in rows]
     hidden = {name for name in ("LRS", "ARS") if all(row[name] == "-" for row in words)}
     if not imbalanced(rows):
         hidden.add("balanced %")
+    ranked = sum(row.source != "published" for row in rows)
+    shown = [{name: cell for name, cell in row.items() if name not in hidden} for row in words]
+    return _table(shown[:ranked], shown[ranked:])
+
+
+def _table(*sections: Sequence[Words]) -> Table:
+    """Sections of rows under common headings; the last column takes what width is left."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = [name for name in words[0] if name not in hidden]
-    for name in shown[:-1]:
-        left = name in ("rank", "method")
+    headings = [*next(rows[0] for rows in sections if rows)]
+    for name in headings[:-1]:
+        left = name in ("rank", "method", "other")
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    table.add_column("remark", overflow="fold", min_width=8)
-    for row in words:
-        table.add_row(*(row[name] for name in shown))
+    table.add_column(headings[-1], overflow="fold", min_width=8)
+    for rows in sections:
+        table.add_section()
+        for row in rows:
+            table.add_row(*row.values())
     return table
 
 
-def _words(row: LeaderboardRow) -> dict[str, str]:
+def _show(form: str, *values: float | None, factor: float = 1) -> str:
+    known = [factor * value for value in values if value is not None]
+    return form.format(*known) if len(known) == len(values) else "-"
+
+
+def _words(row: LeaderboardRow) -> Words:
     """A row's cells by their headings."""
-
-    def show(form: str, *values: float | None, factor: float = 1) -> str:
-        known = [factor * value for value in values if value is not None]
-        return form.format(*known) if len(known) == len(values) else "-"
-
+    interval = _show("{:.1f} to {:.1f}", row.accuracy_low, row.accuracy_high, factor=100)
+    seeds = "-"
+    if row.n_seeds and row.n_networks:
+        seeds = f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}"
+    if row.source == "published":
+        interval = _show("+- {:.1f}", row.accuracy_std, factor=100)
     return {
         "rank": rank_range(row),
         "method": row.method + MARK * row.reconstruction,
-        "accuracy %": show("{:.2f}", row.accuracy_mean, factor=100),
-        "95 % interval": show("{:.1f} to {:.1f}", row.accuracy_low, row.accuracy_high, factor=100),
-        "balanced %": show("{:.2f}", row.balanced_accuracy_mean, factor=100),
-        "seeds x nets": f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}",
-        "LRS": show("{:.3f}", row.lrs),
-        "ARS": show("{:.3f}", row.ars),
-        "seconds": show("{:.1f}", row.distill_seconds),
+        "accuracy %": _show("{:.2f}", row.accuracy_mean, factor=100),
+        "95 % interval": interval,
+        "balanced %": _show("{:.2f}", row.balanced_accuracy_mean, factor=100),
+        "seeds x nets": seeds,
+        "LRS": _show("{:.3f}", row.lrs),
+        "ARS": _show("{:.3f}", row.ars),
+        "seconds": _show("{:.1f}", row.distill_seconds),
         "remark": remark(row),
     }
+
+
+def _class_words(row: LeaderboardRow) -> Words:
+    """What a row tells of the positive class."""
+
+    def between(low: float | None, high: float | None) -> str:
+        return _show("{:.1f} to {:.1f}", low, high, factor=100)
+
+    return {
+        "method": row.method + MARK * row.reconstruction,
+        "sensitivity %": _show("{:.1f}", row.sensitivity_mean, factor=100),
+        "95 %": between(row.sensitivity_low, row.sensitivity_high),
+        "specificity %": _show("{:.1f}", row.specificity_mean, factor=100),
+        "95 % ": between(row.specificity_low, row.specificity_high),
+        "AUROC": _show("{:.3f}", row.auroc),
+    }
+
+
+def _comparison_words(row: ComparisonRow) -> Words:
+    verdict = "not told apart"
+    if row.significant:
+        verdict = "better" if row.difference > 0 else "worse"
+    return {
+        "other": row.other,
+        "seeds": str(row.n_seeds),
+        "difference": f"{round(100 * row.difference, 2) + 0.0:+.2f}",  # no minus before zero
+        "95 % interval": f"{100 * row.low:+.2f} to {100 * row.high:+.2f}",
+        "p": f"{row.p:.3g}",
+        "p, corrected": f"{row.p_holm:.3g}",
+        "verdict": verdict,
+    }
+
+
+def near_chance(leaderboard: Sequence[LeaderboardRow]) -> Iterator[str]:
+    """A line for each cell in which every method's networks hardly do better than guessing."""
+    for cell, members in groupby(leaderboard, key=cell_of):
+        rows = [row for row in members if row.recall and row.method != WHOLE]
+        chances = [(row.balanced_accuracy_mean, 1 / len(row.recall or ())) for row in rows]
+        above = [(mean - chance) / (1 - chance) for mean, chance in chances if mean is not None]
+        if above and max(above) < NEAR_CHANCE:
+            yield f"Near chance for every method: {cell_words(cell)}."
 
 
 def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:
@@ -86,7 +189,7 @@ def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:
     return any((row.test_imbalance or 1.0) >= IMBALANCED for row in rows)
 
 
-def place_words(row: LeaderboardRow) -> str:
+def place_words(row: LeaderboardRow | Cell) -> str:
     """Label regime and, where it is so, "tuned": what a table's rows have in common."""
     return REGIMES[row.label_regime] + ", tuned" * row.tuned
 
@@ -104,19 +207,33 @@ def per_class(ipc: int) -> str:
 
 def remark(row: LeaderboardRow) -> str:
     """What a reader must know about a leaderboard row beside its numbers, in a few words."""
-    words: list[str] = []
-    if row.source != "measured":
-        words.append(row.source)
+    if row.source == "published":
+        return f"published: {row.citation}"
+    words: list[str] = [row.source] if row.source != "measured" else []
     if row.method == WHOLE:
         words.append("ceiling")
     elif not row.n_failed and row.rank_low is None:
         words.append("few seeds")
+    if row.published is not None:
+        words.append(agreement_words(row))
     if row.n_diverged_runs:
         words.append(f"{row.n_diverged_runs} of {row.n_seeds} runs diverged")
     for count, what in ((row.n_diverged, "diverged"), (row.n_failed, "failed")):
         if count:
             words.append(f"{count} network{'' if count == 1 else 's'} {what}")
     return ", ".join(words)
+
+
+def agreement_words(row: LeaderboardRow) -> str:
+    """How a measured row stands to the published value of its method."""
+    value = f"published {100 * (row.published or 0):.1f}"
+    if row.agrees == "agrees":
+        return f"agrees with {value}"
+    if row.agrees != "undecided":
+        return f"{row.agrees} than {value}"
+    more = row.more_seeds
+    seeds = f" ({more} more seed{'s' * (more != 1)} would settle it)" if more else ""
+    return f"undecided beside {value}{seeds}"
 
 
 def rank_range(row: LeaderboardRow) -> str:

@@ -54,6 +54,12 @@ class DatasetConfig(Section):
         None, description="The class whose sensitivity and specificity stand in the tables."
     )
 
+    published: str | None = Field(
+        None,
+        description="The data set of the literature that these files are, whose published values "
+        "stand beside the measured ones; default: `name`.",
+    )
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -72,10 +78,15 @@ class DatasetConfig(Section):
     @property
     def identity(self) -> dict[str, Any]:
         """What its tensors depend on, beside what the files hold, wherever they lie."""
-        elsewhere = {"root", "groups", "download", "label", "ipc", "positive"}
+        elsewhere = {"root", "groups", "download", "label", "ipc", "positive", "published"}
         return self.model_dump(mode="json", exclude=elsewhere)
 
     @property
     def key(self) -> str:
         """The name in tables and paths."""
         return self.label or self.name
+
+    @property
+    def published_name(self) -> str:
+        """The data set whose published values stand beside."""
+        return self.published or self.name

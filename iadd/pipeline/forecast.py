@@ -17,7 +17,9 @@ from rich.table import Table
 from iadd import data, methods
 from iadd.engine.backend import choose_backend
 from iadd.networks import Network, build_network
+from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.plan import Plan, Run, too_large
+from iadd.pipeline.remaining import remaining
 from iadd.progress import Progress
 from iadd.seeds import generator_for
 
@@ -239,20 +241,27 @@ def print_plan(plan: Plan) -> None:
     forecast = Forecast(plan)
     for line in forecast.too_large():
         raise ValueError(line)
-    rows = forecast.rows
-    table = Table("data set", "stage", "jobs", "disk", "core time", box=None, pad_edge=False)
+    rows, left = forecast.rows, remaining(plan)
+    table = Table(
+        "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False
+    )
+    hours = 0.0
     for row in rows:
-        table.add_row(
-            row.dataset, row.stage, str(row.jobs), _bytes(row.disk), _duration(row.seconds)
-        )
+        waiting = min(left[row.dataset, row.stage], row.jobs)
+        hours += row.seconds * waiting / max(row.jobs, 1) / 3600
+        cost = _bytes(row.disk), _duration(row.seconds)
+        table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
     Console().print(table)
+    for dataset in plan.config.datasets:
+        for line in expert_lines(plan, dataset.key):
+            print(line)
     free = shutil.disk_usage(_existing(plan.root)).free
-    disk, total = sum(row.disk for row in rows), sum(row.seconds for row in rows) / 3600
-    precision = plan.config.precision
+    disk, precision = sum(row.disk for row in rows), plan.config.precision
     where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
     print(
-        f"{sum(row.jobs for row in rows)} jobs, {_bytes(disk)} on disk ({_bytes(free)} free), "
-        f"about {total:.1f} core hours on {where}, without start-up and waiting"
+        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; {_bytes(disk)} "
+        f"on disk ({_bytes(free)} free); about {hours:.1f} core hours left on {where}, without "
+        "start-up and waiting"
     )
 
 

@@ -82,7 +82,7 @@ def evaluate_file(
     spec = submission.spec(0) | plan.data_identity(key)
     (run,) = submission.runs()
     rows = evaluation_rows(plan, run, found, own, spec, evaluations)
-    print(leaderboard_text(rank(table_of(rows, EVALUATIONS))))
+    print(leaderboard_text(rank(table_of(rows, EVALUATIONS))[0]))
     if out is not None:
         judged = [e.model_dump(mode="json") for e in evaluations]
         write_table(rows, out, EVALUATIONS, {"spec": spec, "evaluations": judged})

@@ -17,6 +17,9 @@ SECONDS = 30.0
 """Between two lines where there is no terminal."""
 START = 1.0
 """Seconds that every job takes besides."""
+TRUST = 0.1
+"""Of the whole work: how much of it must be done until this machine's speed counts as much as the
+forecast's."""
 SHOWN = 5
 """Different reasons of failures that are told."""
 
@@ -32,6 +35,7 @@ class Job:
     rule: str
     wildcards: dict[str, str]
     log: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
 
 def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
@@ -62,6 +66,7 @@ class Monitor:
         self.cost: Cost | None = None
         self.spent = self.work = 0.0
         self.began = self.last = time.monotonic()
+        self.first: float | None = None  # when the first job was started
         self.status: Status | None = None
 
     def __enter__(self) -> Monitor:
@@ -86,6 +91,7 @@ class Monitor:
         elif kind == "done":
             self.done = min(event["done"], self.total)
         elif kind == "started":
+            self.first = self.first or time.monotonic()
             name = job_name(event["rule"], event["wildcards"])
             self.running[event["job"]] = Job(name, event["rule"], event["wildcards"], event["log"])
         elif kind == "finished":
@@ -149,14 +155,18 @@ class Monitor:
         return ", ".join(parts) + (f"; running: {names}" if names else "")
 
     def seconds_left(self) -> float | None:
-        """Forecast of what is left, corrected by how fast this machine has been so far."""
+        """Forecast of what is left, corrected by how fast this machine has been so far.
+
+        A running job counts as done as far as it has run, at most by its forecast.
+        """
         if not self.work:
             return None
-        elapsed = time.monotonic() - self.began
-        left = max(self.work - self.spent, 0.0)
-        if self.done and self.spent > 0:
-            return left * elapsed / self.spent
-        return left / self.cores
+        now = time.monotonic()
+        ran = sum(min(self._seconds(job), now - job.began) for job in self.running.values())
+        done = min(self.spent + ran, self.work)
+        elapsed, trust = now - (self.first or now), TRUST * self.work
+        pace = (elapsed + trust / self.cores) / (done + trust)
+        return (self.work - done) * pace
 
     def reasons(self) -> list[str]:
         """Why jobs failed: each different reason with one of its jobs, the jobs' own lines last."""

@@ -56,7 +56,7 @@ class Plan(ExpertPlan):
     def source(self, dataset: str) -> Source:
         """What is read for a data set, and how."""
         d = self.config.dataset(dataset)
-        fields = d.model_dump(exclude={"label", "ipc"})
+        fields = d.model_dump(exclude={"label", "ipc", "published"})
         return Source(**fields, seed=self.config.seed)
 
     def data_spec(self, dataset: str) -> dict[str, Any]:
@@ -196,9 +196,9 @@ class Plan(ExpertPlan):
         }
 
     def tables_spec(self) -> dict[str, Any]:
-        """Which runs are in the tables, the positive classes, and the code that makes them."""
-        positive = {d.key: d.positive for d in self.config.datasets}
-        runs = spec_hash({"runs": [str(run) for run in self.runs()], "positive": positive})
+        """Which runs are in the tables, what stands beside them, and the code that makes them."""
+        beside = {d.key: (d.positive, d.published_name) for d in self.config.datasets}
+        runs = spec_hash({"runs": [str(run) for run in self.runs()], "beside": beside})
         return {"runs": runs, "source": source_of("tables")}
 
 

@@ -15,7 +15,7 @@ _TRAINING = (
     *("networks", "seeds", "train"),
 )
 _EXPERTS = ("experts", "expert_store", "waypoints")
-_JUDGING = ("synthetic", "decoding", "protocols", "evaluation")
+_JUDGING = ("synthetic", "decoding", "protocols", "scores", "evaluation")
 
 
 def source_of(stage: str, method: str | None = None) -> str:

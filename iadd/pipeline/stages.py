@@ -150,6 +150,11 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     synthetic.resolve(task.dataset).picture(paths.picture)
     synthetic.save(paths.distilled)
     paths.checkpoint.unlink(missing_ok=True)
+    if task.experts and task.experts.validation_accuracy:
+        from iadd.pipeline.expert_check import expert_line
+
+        recipe = config.recipe(run.method) or ""
+        print(expert_line(plan, run.dataset, recipe, task.experts.validation_accuracy))
     images, step = len(result.images), result.step_size
     print(f"{paths.distilled}: {result.status}, {images} images, step size {step}")
 

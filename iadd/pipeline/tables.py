@@ -6,9 +6,19 @@ from pathlib import Path
 
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import results
-from iadd.leaderboard.ranking import rank
-from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES, TRIALS, LeaderboardRow
-from iadd.leaderboard.text import leaderboard_text
+from iadd.leaderboard.beside import beside
+from iadd.leaderboard.ranking import Positive, rank
+from iadd.leaderboard.rows import (
+    COMPARISONS,
+    EVALUATIONS,
+    LEADERBOARD,
+    TRACES,
+    TRIALS,
+    ComparisonRow,
+    LeaderboardRow,
+)
+from iadd.leaderboard.text import comparisons_text, leaderboard_text
+from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.plan import Plan
 
 
@@ -30,18 +40,36 @@ def collect(plan: Plan) -> None:
         results.collect(searches, plan.table("trials"), TRIALS)
     else:  # the workflow declares the table, searched or not
         results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
-    leaderboard = rank(evaluations)
+    measured, comparisons = rank(evaluations, _positive(plan))
+    datasets = plan.config.datasets
+    leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan)}
+    results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
     print(leaderboard_text(leaderboard, plan.config.search.budget))
 
 
-def show(plan: Plan) -> None:
-    """Print the leaderboard and where its files lie."""
+def _positive(plan: Plan) -> dict[str, Positive]:
+    """The positive class of each data set that names one."""
+    found = {}
+    for dataset in plan.config.datasets:
+        about = plan.about(dataset.key)
+        name = about.positive
+        if name is not None:
+            found[dataset.key] = Positive(name, about.class_names.index(name))
+    return found
+
+
+def show(plan: Plan, compare: str | None = None) -> None:
+    """Print the leaderboard, or one method compared with the others, and where the files lie."""
     table = current(plan)
-    board = results.read_rows(table, LeaderboardRow)
-    print(leaderboard_text(board, plan.config.search.budget))
+    if compare is None:
+        board = results.read_rows(table, LeaderboardRow)
+        print(leaderboard_text(board, plan.config.search.budget))
+    else:
+        rows = results.read_rows(plan.table("comparisons"), ComparisonRow)
+        print(comparisons_text(rows, compare))
     print(f"Tables: {plan.root}/*.parquet, {table.with_suffix('.csv')}")
     print(f"Page:   {plan.root / 'site' / 'index.html'}")
 
@@ -81,5 +109,7 @@ def site(plan: Plan) -> None:
         trials=plan.table("trials") if plan.config.search.methods else None,
         budget=plan.config.search.budget,
         searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
+        classes={d.key: plan.about(d.key).class_names for d in plan.config.datasets},
+        experts={d.key: expert_lines(plan, d.key) for d in plan.config.datasets},
     )
     print(f"{out}: written")

@@ -7,6 +7,7 @@ rule collect:
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
         "results/{benchmark}/trials.parquet",
+        "results/{benchmark}/comparisons.parquet",
         "results/{benchmark}/leaderboard.parquet",
         "results/{benchmark}/leaderboard.csv",
     log:

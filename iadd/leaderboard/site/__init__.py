@@ -13,13 +13,22 @@ import jinja2
 import pandas as pd
 
 from iadd.artifacts import atomic_write
-from iadd.leaderboard.ranking import WHOLE
+from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.results import read_rows, read_table
 from iadd.leaderboard.rows import EVALUATIONS, TRACES, TRIALS, LeaderboardRow
+from iadd.leaderboard.site.matrices import describe_confusions
 from iadd.leaderboard.site.plot import COLOURS, png
 from iadd.leaderboard.site.runs import describe_runs, describe_searches
-from iadd.leaderboard.site.tables import Record, describe_dataset
-from iadd.leaderboard.text import per_class, place_words, protocol_words, rank_range, remark
+from iadd.leaderboard.site.tables import Record, describe_dataset, main_place
+from iadd.leaderboard.text import (
+    near_chance,
+    network_words,
+    per_class,
+    place_words,
+    protocol_words,
+    rank_range,
+    remark,
+)
 
 
 def build_site(
@@ -32,6 +41,8 @@ def build_site(
     trials: Path | None = None,
     searches: Mapping[tuple[str, str, int], Path] | None = None,
     budget: str = "",
+    classes: Mapping[str, Sequence[str]] | None = None,
+    experts: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
 
@@ -40,6 +51,7 @@ def build_site(
         pictures: PNG files of distilled images by (dataset, method, ipc).
         trials, searches: the table of trials, and PNG files of searches by (dataset, method, ipc).
         budget: of each search, in words.
+        classes, experts: data set -> names of its classes, lines on its experts.
 
     Same tables, same bytes. Raises ValueError naming the file that is missing or of the wrong kind.
     """
@@ -54,11 +66,11 @@ def build_site(
     sections = []
     for name in dict.fromkeys(row.dataset for row in board):
         rows = [row for row in board if row.dataset == name]
-        distilled = networks[(networks["dataset"] == name) & (networks["method"] != WHOLE)]
-        teachers = distilled["network_distill"].value_counts().index.tolist()
+        mine = networks[networks["dataset"] == name]
         runs = describe_runs(history[history["dataset"] == name])
-        section = describe_dataset(name, rows, teachers, runs, images)
+        section = _section(name, rows, mine, runs, images, (classes or {}).get(name, ()))
         section["searches"] = [] if tried is None else describe_searches(name, tried, plots)
+        section["experts"] = (experts or {}).get(name, ())
         sections.append(section)
     page = _render(
         title=title,
@@ -71,13 +83,30 @@ def build_site(
     atomic_write(out, page.encode())
 
 
+def _section(
+    name: str,
+    rows: Sequence[LeaderboardRow],
+    networks: pd.DataFrame,
+    runs: list[Record],
+    images: Mapping[tuple[str, str, int], Record],
+    classes: Sequence[str],
+) -> Record:
+    """What the tables tell of one data set."""
+    teachers = networks[networks["method"] != WHOLE]["network_distill"].value_counts()
+    section = describe_dataset(name, rows, teachers.index.tolist(), runs, images)
+    place = main_place(rows, section["teachers"])
+    section["confusions"] = describe_confusions(networks, place, classes) if classes else []
+    return section
+
+
 def _render(**context: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {
         **{"percent": _percent, "duration": _duration, "size": _size, "per_class": per_class},
-        **{"rank": rank_range, "remark": remark, "place": place_words, "words": protocol_words},
+        **{"rank": rank_range, "remark": remark, "place": place_words, "judge": network_words},
+        "words": protocol_words,
     }
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     return environment.from_string(template).render(context)
@@ -102,6 +131,8 @@ def _facts(networks: pd.DataFrame, board: Sequence[LeaderboardRow]) -> Record:
         "evaluated": len(networks),
         "reconstructions": sorted({row.method for row in board if row.reconstruction}),
         "tuned": any(row.tuned for row in board),
+        "published": any(row.source == "published" for row in board),
+        "near_chance": list(near_chance(board)),
         "regimes": sorted({row.label_regime for row in board}),
         "trouble": _counted(wrong, ["dataset", "ipc", "method", "network_eval", "status"]),
         "diverged_runs": _counted(runs, ["dataset", "ipc", "method"]),

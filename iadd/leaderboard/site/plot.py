@@ -29,7 +29,8 @@ MARKERS = "os^Dvp"
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif"}
 
 Panel = dict[str, Any]
-"""title, main (a network), networks, rows: (method, its leaderboard row or None a network)."""
+"""title, main (a network), networks, rows: (method, its leaderboard row or None a network), and
+published: the methods' published rows on the first network."""
 
 
 def svg(panel: Panel) -> str:
@@ -84,6 +85,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
                 axes.plot(ends, [height] * 2, color=colour, lw=width)
             axes.plot(100 * row.accuracy_mean, height, marker, color=colour, ms=size, mew=0)
         axes.plot([], [], marker, color=colour, ms=size, mew=0, label=network)
+    _draw_published(axes, panel)
     names = [next(row for row in cells if row) for _, cells in panel["rows"]]
     marks = [row.method + MARK * row.reconstruction for row in names]
     axes.set_yticks(range(len(marks)), marks)
@@ -94,10 +96,20 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=COLOURS["ink"])
     axes.spines[:].set_visible(False)
-    if count > 1:
+    if axes.get_legend_handles_labels()[0][1:]:
         above: dict[str, Any] = {
             "loc": "lower center",
             "bbox_to_anchor": (0.42, 1.0),
-            "ncols": min(count, 4),
+            "ncols": min(count + bool(panel["published"]), 4),
         }
         axes.legend(**above, frameon=False, labelcolor=COLOURS["ink"], fontsize=9)
+
+
+def _draw_published(axes: Axes, panel: Panel) -> None:
+    """Published values of the panel's methods: hollow, never joined to measured ones."""
+    style: dict[str, Any] = {"color": COLOURS["muted"], "mfc": "none", "ms": 8, "ls": "none"}
+    for line, (method, _) in enumerate(panel["rows"]):
+        if row := panel["published"].get(method):
+            axes.plot(100 * row.accuracy_mean, line, "d", **style)
+    if panel["published"]:
+        axes.plot([], [], "d", label="published", **style)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from iadd.leaderboard.ranking import cell_of
+import numpy as np
+
+from iadd.leaderboard.cells import UNSEEN, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.site.matrices import heat_map
 from iadd.leaderboard.site.plot import svg
 from iadd.leaderboard.text import imbalanced, per_class, place_words
 
@@ -27,7 +30,7 @@ def describe_dataset(
     The tables of the network that was distilled on come first, default settings before tuned ones,
     each label regime in a table of its own.
     """
-    main = _main_place(rows, teachers)
+    main = main_place(rows, teachers)
     tables = [_table(list(members)) for _, members in groupby(rows, key=cell_of)]
     shown = [table for table in tables if table["place"] == main]
     first = [table for table in shown if not table["first"].tuned] or shown
@@ -50,7 +53,7 @@ def describe_dataset(
         "first": first,
         "shown": shown,
         "others": [table for table in tables if table["place"] != main],
-        "crosses": [cross for cross in crosses if len(cross["networks"]) > 1],
+        "crosses": [cross | {"heat": _heat(cross)} for cross in crosses if cross["networks"][1:]],
         "panels": panels,
         "plots": [(panel["title"], svg(panel)) for panel in panels],
         "pictures": sorted(pictures, key=ranking),
@@ -58,7 +61,7 @@ def describe_dataset(
     }
 
 
-def _main_place(rows: Sequence[LeaderboardRow], teachers: Sequence[str]) -> tuple[str, str]:
+def main_place(rows: Sequence[LeaderboardRow], teachers: Sequence[str]) -> tuple[str, str]:
     """(network_eval, protocol) to show first: what was distilled on, and with augmentation."""
     places = [(row.network_eval, row.protocol) for row in rows]
 
@@ -83,15 +86,18 @@ def _table(members: Sequence[LeaderboardRow]) -> Record:
         "first": first,
         "place": (first.network_eval, first.protocol),
         "balanced": imbalanced(members),
+        "positive": next((row.positive for row in members if row.positive), None),
         "scale": (low, max(high, low + 5)),
         "rows": members,
     }
 
 
 def _crosses(rows: Sequence[LeaderboardRow], main: tuple[str, str]) -> list[Record]:
-    """Tables of methods by evaluation networks, those of the main protocol first.
+    """Tables of measured methods by evaluation networks, those of the main protocol first.
 
-    The network that was distilled on comes first; None: the method is not there.
+    The network that was distilled on comes first; None: the method is not there. `unseen`: the
+    methods' rows over the networks that were not distilled on; `published`: their published rows on
+    the first network.
     """
 
     def group(row: LeaderboardRow) -> tuple[Any, ...]:
@@ -100,14 +106,33 @@ def _crosses(rows: Sequence[LeaderboardRow], main: tuple[str, str]) -> list[Reco
 
     crosses = []
     for _, grouped in groupby(sorted(rows, key=group), key=lambda row: group(row)[:-1]):
-        members = list(grouped)
+        everything = list(grouped)
+        members = [row for row in everything if row.source != "published"]
         first = members[0]
         networks = list(dict.fromkeys(row.network_eval for row in members))
+        networks = [network for network in networks if network != UNSEEN]
         found = {(row.method, row.network_eval): row for row in members}
         methods = dict.fromkeys(row.method for row in members)
+        published = (row for row in everything if row.source == "published")
         title = f"{first.dataset}, {per_class(first.ipc)}, {place_words(first)}"
         cells = [(m, [found.get((m, network)) for network in networks]) for m in methods]
         crosses.append(
-            {"first": first, "title": title, "main": main[0], "networks": networks, "rows": cells}
+            {
+                **{"first": first, "title": title, "main": main[0], "networks": networks},
+                "rows": cells,
+                "unseen": {m: found[m, UNSEEN] for m in methods if (m, UNSEEN) in found},
+                "published": {r.method: r for r in published if r.network_eval == networks[0]},
+            }
         )
     return crosses
+
+
+def _heat(cross: Record) -> Record:
+    """The picture of a table of methods by evaluation networks."""
+    columns = [*cross["networks"], *(["mean of others"] if cross["unseen"] else [])]
+    values = [
+        [cell.accuracy_mean if cell else None for cell in (*cells, cross["unseen"].get(method))]
+        for method, cells in cross["rows"]
+    ]
+    methods = [method for method, _ in cross["rows"]]
+    return heat_map(methods, columns, np.array(values, dtype=np.float64)[:, : len(columns)])

@@ -1,0 +1,51 @@
+"""Can a benchmark's experts be trusted? What they reached on validation data, beside what networks
+trained on all the data reach as published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iadd.artifacts import TensorFile
+from iadd.leaderboard.published import whole_accuracy
+from iadd.pipeline.plan import Plan
+
+FAR = 0.03
+"""Below the published accuracy by more than this, experts are far from it."""
+FULL_EPOCHS = 50
+"""Of published experts (arXiv 2203.11932); ours go as far as the methods' settings reach."""
+
+
+def expert_lines(plan: Plan, dataset: str) -> list[str]:
+    """A line for each recipe of which experts are recorded."""
+    lines = []
+    for recipe in plan.recipes:
+        found: list[float] = []
+        for path in plan.shards(dataset, recipe):
+            if path.exists():
+                reached = TensorFile(path).attributes.get("validation_accuracy", [])
+                found += [accuracy for accuracy in reached if accuracy is not None]
+        if found:
+            lines.append(expert_line(plan, dataset, recipe, found))
+    return lines
+
+
+def expert_line(plan: Plan, dataset: str, recipe: str, accuracies: Sequence[float]) -> str:
+    """What experts reached, and a warning where that is far below the published value.
+
+    accuracies: of each expert on validation data, fractions.
+    """
+    network, epochs = plan.config.network, plan.expert_epochs(recipe)
+    mean, low, high = sum(accuracies) / len(accuracies), min(accuracies), max(accuracies)
+    line = (
+        f"experts {dataset} {network} {recipe}: {100 * mean:.1f} % on validation after {epochs} "
+        f"epochs ({100 * low:.1f} to {100 * high:.1f} over {len(accuracies)})"
+    )
+    published = whole_accuracy(plan.config.dataset(dataset).published_name, network)
+    if published is None:
+        return line
+    if mean >= published - FAR:
+        return f"{line}; near the published {100 * published:.1f} %"
+    why = "check experts.recipe before you trust what is distilled from them"
+    if epochs < FULL_EPOCHS:
+        why = f"published ones are trained for {FULL_EPOCHS} epochs, these as far as methods reach"
+    return f"{line}; WARNING: far below the published {100 * published:.1f} % ({why})"

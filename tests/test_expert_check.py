@@ -1,0 +1,46 @@
+"""What experts reached is told before anything is distilled, beside the published value."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_plan import plan
+
+from iadd.artifacts import save_tensors
+from iadd.pipeline.expert_check import expert_line, expert_lines
+from iadd.pipeline.plan import Plan
+
+CIFAR = {"datasets": [{"name": "cifar10", "root": "x"}], "network": "convnet-d3-w128"}
+
+
+def reaching(epochs: int) -> Plan:
+    return plan(**CIFAR, methods={"mtt": {"params": {"max_start": epochs - 1}}})
+
+
+def test_experts_near_the_published_value_and_far_from_it() -> None:
+    said = expert_line(reaching(50), "cifar10", "standard", [0.84, 0.85])
+    assert said == (
+        "experts cifar10 convnet-d3-w128 standard: 84.5 % on validation after 50 epochs "
+        "(84.0 to 85.0 over 2); near the published 84.8 %"
+    )
+    assert "near" in expert_line(reaching(50), "cifar10", "standard", [0.819])
+    far = expert_line(reaching(50), "cifar10", "standard", [0.817])
+    assert "WARNING: far below the published 84.8 % (check experts.recipe" in far
+    short = expert_line(reaching(3), "cifar10", "standard", [0.6])
+    assert "after 3 epochs" in short and "WARNING" in short
+    assert "published ones are trained for 50 epochs, these as far as methods reach" in short
+
+
+def test_without_a_published_value_there_is_nothing_to_warn_of() -> None:
+    assert expert_line(plan(), "blobs", "standard", [0.2]).endswith("(20.0 to 20.0 over 1)")
+
+
+def test_what_is_recorded_so_far_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    p = plan(experts={"count": 4, "per_shard": 2})
+    assert expert_lines(p, "blobs") == []
+    first, second = p.shards("blobs")
+    for path, reached in ((first, [0.5, 0.7]), (second, [None, 0.9])):
+        save_tensors(path, {"x": torch.zeros(1)}, {}, {"validation_accuracy": reached})
+    (line,) = expert_lines(p, "blobs")
+    assert "70.0 % on validation" in line and "(50.0 to 90.0 over 3)" in line
