@@ -294,12 +294,13 @@ Pair = tuple[Tensor, Tensor]
 )
 def test_what_is_no_set_is_one_line_in_every_form(tmp_path: Path, pair: Pair, message: str) -> None:
     images, labels = pair
+    said = False if labels.ndim == 2 else None
     kept(tmp_path / "images_x.pt", images), kept(tmp_path / "labels_x.pt", labels)
     kept(tmp_path / "res.pt", {"data": [list(pair)]})
     np.savez(tmp_path / "x.npz", images=images.numpy(), labels=labels.numpy())
     for name in ("images_x.pt", "res.pt", "x.npz"):
         with pytest.raises(ValueError, match=message) as error:
-            read_set(tmp_path / name, data(), Statement(STANDARD, NAMES, False))
+            read_set(tmp_path / name, data(), Statement(STANDARD, NAMES, said))
         one_line(error)
 
 
@@ -366,6 +367,38 @@ def test_our_own_files_fit_or_are_refused_with_both_sides(tmp_path: Path) -> Non
     rows.save(path)
     with pytest.raises(ValueError, match=f"rows are of data with fingerprint {'0' * 64}, those of"):
         read_set(path, data())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transform.mean": torch.zeros(2)}, "its transform does not fit its images"),
+        ({"transform.mean": torch.full((3,), torch.nan)}, "its transform has NaN"),
+        ({"step_size": -0.1}, "its step size is -0.1; allowed is a positive number"),
+        ({"step_size": "fast"}, "is no description of a distilled set: could not convert"),
+        ({"transform": "pca"}, "is no description of a distilled set: transform: unknown kind"),
+    ],
+)
+def test_wrong_descriptions_are_one_line(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "x.pt"
+    write_set(SyntheticSet(IMAGES, LABELS, STANDARD, NAMES, 0.1), path, "dc")
+    held = torch.load(path, weights_only=True)
+    held |= {key: value for key, value in changes.items() if "." in key}
+    held["about"] |= {key: value for key, value in changes.items() if "." not in key}
+    with pytest.raises(ValueError, match=message) as error:
+        read_set(kept(path, held), data())
+    one_line(error)
+
+
+def test_what_is_said_to_no_avail_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=IMAGES.numpy(), labels=LABELS.numpy())
+    for words in ({"labels": "sorted"}, {"experiment": 0}):
+        with pytest.raises(ValueError, match="brings its own labels; leave --labels and"):
+            read_set(tmp_path / "x.npz", data(), SAID, **words)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="its labels are classes; leave --probabilities or"):
+        read_set(tmp_path / "x.npz", data(), Statement(STANDARD, NAMES, True))
 
 
 def test_words_of_the_command_line(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iadd.networks import ARCHITECTURES, build_network, parse_name
+from iadd.networks import ARCHITECTURES, build_network, from_module, parse_name
 from iadd.seeds import generator_for
 
 
@@ -29,6 +29,26 @@ def test_parameter_counts(
     name: str, channels: int, resolution: int, classes: int, count: int
 ) -> None:
     assert build_network(name, channels, resolution, classes).num_parameters == count
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_networks_of_the_field_are_torchvisions_made_fit_for_32_pixels(name: str) -> None:
+    """The field's ResNet18 and VGG11: same tensors, same order, same logits."""
+    import torchvision.models
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        made = torchvision.models.get_model("vgg11_bn" if name == "vgg11" else name, num_classes=10)
+        if name == "resnet18":
+            made.conv1, made.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+        else:
+            made.avgpool, made.classifier = nn.Identity(), nn.Linear(512, 10)
+    theirs = from_module(made, "theirs", 3, 32, 10)
+    ours = build_network(f"{name}-batchnorm", 3, 32, 10)
+    assert [shape for _, shape in ours.shapes] == [shape for _, shape in theirs.shapes]
+    params = ours.init(generator_for(name))
+    images = torch.randn(4, 3, 32, 32, generator=generator_for("x"))
+    assert torch.allclose(ours.apply(params, images), theirs.apply(params, images), atol=1e-4)
 
 
 @pytest.mark.parametrize("resolution", [8, 9, 28, 33, 64, 128])

@@ -50,6 +50,9 @@ def read_set(
             are, or does not fit the data set in classes, channels, side or rows.
     """
     source = Path(source)
+    torch_file = source.suffix in (".pt", ".pth") or (source / torch_files.IMAGES).exists()
+    if not torch_file and (labels is not None or experiment is not None):
+        raise ValueError(f"{source}: brings its own labels; leave --labels and --experiment out")
     exact = source / TENSORS if source.is_dir() else source
     if exact.suffix == ".safetensors" and exact.exists():
         for given in (said.transform, said.class_names, said.probabilities):
@@ -58,10 +61,10 @@ def read_set(
         found = SyntheticSet.load(exact)
         rate = found.step_size if said.step_size is None else said.step_size
         return fitted(replace(found, step_size=rate), dataset, source)
-    if source.is_dir() and not (source / torch_files.IMAGES).exists():
-        read = pictures.read(source)
-    elif source.is_dir() or source.suffix in (".pt", ".pth"):
+    if torch_file:
         read = torch_files.read(source, labels, experiment)
+    elif source.is_dir():
+        read = pictures.read(source)
     elif source.suffix == ".npz":
         read = arrays.read(source)
     else:

@@ -112,6 +112,8 @@ def settled(found: Found, dataset: Dataset, said: Statement, where: Path) -> Syn
     )
     soft = found.labels is not None and found.labels.ndim == 2
     what, options = "what its soft labels are", "--probabilities or --logits"
+    if said.probabilities is not None and not soft:
+        raise ValueError(f"{where}: its labels are classes; leave {options} out")
     claimed = says.probabilities, said.probabilities
     probable = soft and _one(where, what, options, *claimed)
     images = _images(found.images, dataset, where, transform == "pixels")
@@ -198,6 +200,7 @@ def fitted(distilled: SyntheticSet, dataset: Dataset, where: str | Path) -> Synt
             f"{where}: its rows are of data with fingerprint {distilled.fingerprint}, those of "
             f"{dataset.name} have {dataset.fingerprint}"
         )
+    _check_use(distilled, where)
     order = torch.tensor([own.index(name) for name in theirs])  # their label -> ours
     labels = distilled.labels
     if labels.ndim == 1:
@@ -206,6 +209,20 @@ def fitted(distilled: SyntheticSet, dataset: Dataset, where: str | Path) -> Synt
         labels = torch.empty_like(labels).index_copy_(1, order, labels)
     states = tuple(fitted(state, dataset, where) for state in distilled.states)
     return replace(distilled, labels=labels, class_names=own, states=states)
+
+
+def _check_use(distilled: SyntheticSet, where: str | Path) -> None:
+    """Refuse a transform that does not belong to the images, and a step size that is none."""
+    try:
+        seen = distilled.transform.apply(distilled.images[:1])
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{where}: its transform does not fit its images ({reason})") from None
+    if not bool(seen.isfinite().all()):
+        raise ValueError(f"{where}: its transform has NaN or infinite values")
+    rate = distilled.step_size
+    if rate is not None and not 0 < rate < 1e30:
+        raise ValueError(f"{where}: its step size is {rate}; allowed is a positive number")
 
 
 def _same_size(images: Tensor, dataset: Dataset, where: str | Path) -> None:
