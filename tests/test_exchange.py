@@ -140,8 +140,11 @@ def test_an_mtt_file_finds_its_labels_and_says_nothing_of_its_numbers(tmp_path: 
     assert torch.equal(found.labels, LABELS) and found.labels.dtype == torch.int64
     assert found.transform is STANDARD and found.step_size == 0.5
     for said, message in (
-        (Statement(None, NAMES), "how its images are normalised; give --pixels, --mean and --std"),
-        (Statement(STANDARD, None), "which classes its labels are; give --classes"),
+        (
+            Statement(None, NAMES),
+            "how its images are normalised; give iadd import --pixels, --mean and --std",
+        ),
+        (Statement(STANDARD, None), "which classes its labels are; give iadd import --classes"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             read_set(path, data(), said)
@@ -175,7 +178,9 @@ def test_pixels_are_normalised_as_the_data_are(tmp_path: Path) -> None:
 def test_soft_labels_are_what_is_said_and_move_with_their_classes(tmp_path: Path) -> None:
     path, theirs = kept(tmp_path / "images_best.pt", IMAGES), ("cat", "ant", "bee")
     kept(tmp_path / "labels_best.pt", LOGITS)
-    with pytest.raises(ValueError, match="what its soft labels are; give --probabilities or"):
+    with pytest.raises(
+        ValueError, match="what its soft labels are; give iadd import --probabilities or"
+    ):
         read_set(path, data(), SAID)
     found = read_set(path, data(), Statement(STANDARD, theirs, False))
     assert torch.equal(found.labels, LOGITS[:, [1, 2, 0]])
@@ -402,7 +407,7 @@ def test_what_is_said_to_no_avail_is_refused(tmp_path: Path) -> None:
 
 
 def test_words_of_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("cat\nant\nbee\n")
+    (tmp_path / "names.txt").write_text("cat\nant\n bee\n\n")
     said = state(data(), mean="0.5", std="0.1,0.2,0.3", classes=str(tmp_path / "names.txt"))
     assert isinstance(said.transform, Transform)
     assert said.transform.tensors()["transform.mean"].tolist() == [0.5] * 3
@@ -462,6 +467,15 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, most))
     assert not list(tmp_path.iterdir())
+
+
+def test_decoded_images_are_what_others_get(tmp_path: Path) -> None:
+    several = {"name": "grid", "factor": 2}
+    distilled = SyntheticSet(IMAGES, LABELS, STANDARD, NAMES, decoding=several)
+    write_set(distilled, tmp_path / "x.npz", "npz")
+    write_set(distilled, tmp_path / "folder")
+    assert torch.equal(read_set(tmp_path / "x.npz", data()).images, distilled.decoded().images)
+    assert read_set(tmp_path / "folder", data()).decoding == several
 
 
 def test_an_export_does_not_overwrite(tmp_path: Path) -> None:

@@ -189,9 +189,11 @@ def test_a_file_is_judged_by_hand(iadd: Iadd) -> None:
     assert rows["accuracy"].tolist() == own["accuracy"].tolist() and len(rows) == 2
     assert "sha256" in read_metadata(Path("rows.parquet"))["spec"]
     assert iadd(*told, "--step-size", "0.5")[1].count("seeds x nets") == 2
+    assert iadd("export", file, "folder")[0] == 0
     for words, message in (
         (("evaluate", file, "--config", "c.yaml", "--protocol", "x"), "it has mtt-v1, dc-v1"),
         (("evaluate", "none.npz", "--config", "c.yaml"), "none.npz"),
+        (("evaluate", "folder", "--config", "c.yaml"), "folder: is a folder; iadd import makes"),
         (("evaluate", file, "--config", "c.yaml", "--name", "mtt"), "'mtt' is a method's"),
         (("evaluate", "c.yaml"), "--method and --ipc are needed, or --config"),
     ):
@@ -209,7 +211,9 @@ def test_sets_are_brought_in_and_out_by_hand(iadd: Iadd) -> None:
     torch.save(0.02, "lr_best.pt")
     told = ("import", "images_zca_9.pt", "in.safetensors", "--config", "c.yaml")
     status, _, error = iadd(*told, "--classes", "same")
-    assert status == 2 and "give --pixels" in error and not Path("in.safetensors").exists()
+    assert (
+        status == 2 and "give iadd import --pixels" in error and not Path("in.safetensors").exists()
+    )
     status, out, _ = iadd(*told, "--pixels", "--classes", "same", "--step-size", "lr_best.pt")
     assert status == 0 and "4 images, hard labels, step size 0.02" in out
     found = SyntheticSet.load("in.safetensors")

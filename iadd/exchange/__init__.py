@@ -77,6 +77,9 @@ def read_set(
 def write_set(distilled: SyntheticSet, out: str | Path, form: str = "folder") -> None:
     """Write a distilled set in one of `FORMS`, with its transform; whole or not at all.
 
+    Others know of no decoding: but for `folder`, which holds the exact set too, images are written
+    as networks are trained on them.
+
     Images are written decoded; a folder holds the exact set besides.
 
     Raises:

@@ -96,7 +96,8 @@ def _names(classes: str | None, dataset: Dataset) -> tuple[str, ...] | None:
     if classes is None or classes == "same":
         return None if classes is None else dataset.class_names
     if Path(classes).is_file():
-        return tuple(Path(classes).read_text(encoding="utf-8").splitlines())
+        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
     return tuple(word.strip() for word in classes.split(","))
 
 
@@ -127,7 +128,7 @@ def settled(found: Found, dataset: Dataset, said: Statement, where: Path) -> Syn
 def _one(where: Path, what: str, options: str, form: Any, user: Any) -> Any:
     """What either the form or its user says; never both, never neither."""
     if form is None and user is None:
-        raise ValueError(f"{where}: does not say {what}; give {options}")
+        raise ValueError(f"{where}: does not say {what}; give iadd import {options}")
     if form is not None and user is not None:
         raise ValueError(f"{where}: says itself {what}; leave {options} out")
     return user if form is None else form

@@ -59,7 +59,8 @@ class SubmissionConfig(Section):
         """
         file = Path(self.files[seed])
         if not file.is_file():
-            raise ValueError(f"{file}: no such file")
+            folder = "is a folder; iadd import makes a file of it"
+            raise ValueError(f"{file}: {folder if file.is_dir() else 'no such file'}")
         return {
             "kind": "submitted",
             "sha256": checksum(file),
