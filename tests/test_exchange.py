@@ -470,7 +470,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
 
 
 def test_decoded_images_are_what_others_get(tmp_path: Path) -> None:
-    several = {"name": "grid", "factor": 2}
+    several = {"kind": "partition", "factor": 2}
     distilled = SyntheticSet(IMAGES, LABELS, STANDARD, NAMES, decoding=several)
     write_set(distilled, tmp_path / "x.npz", "npz")
     write_set(distilled, tmp_path / "folder")

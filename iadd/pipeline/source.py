@@ -27,7 +27,7 @@ def source_of(stage: str, method: str | None = None) -> str:
         "data": ("artifacts", "augment", "data"),
         "experts": (*_TRAINING, *_EXPERTS),
         "methods": (*_TRAINING, "api", *_EXPERTS, *_JUDGING),
-        "submit": ("artifacts", "data", "synthetic", "exchange"),
+        "submit": ("artifacts", "data", "decoding", "synthetic", "exchange"),
         "evaluate": (*_TRAINING, *_JUDGING),
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
