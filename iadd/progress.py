@@ -58,7 +58,7 @@ class Progress:
         rate = (done - self.first) / max(now - self.began, 1e-9)
         if self.bar:
             self.bar.update(self.task, completed=done, total=total, rate=f"{rate:.1f}/s", note=note)
-        elif now - self.last > SECONDS:
+        elif now - max(self.last, self.began) > SECONDS:  # A part that just began has no rate.
             self.last = now
             left = (total - done) / rate
             told = f"{self.title}: {done}/{total} {rate:.2f}/s, {left:.0f} s left, {note}"

@@ -113,8 +113,10 @@ def test_a_tuned_run_is_a_run_of_its_own_with_files_of_its_own() -> None:
 
 def test_specs_say_what_not_where() -> None:
     here = plan(datasets=[{"name": "folder", "root": "a", "label": "pics"}])
-    other = {"root": "b", "download": True, "positive": "ill"}
+    other = {"root": "b", "download": True, "positive": "ill", "groups": "patients.csv"}
     there = plan(datasets=[{"name": "folder", "label": "pics", **other}])
+    assert there.source("pics").groups == "patients.csv"
+    assert here.data_spec("pics") != there.data_spec("pics")
     run = Run("pics", "mtt", 1, 0)
     assert here.tables_spec() != there.tables_spec()  # they tell the positive class
     assert here.job_spec(run) == there.job_spec(run)

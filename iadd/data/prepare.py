@@ -56,7 +56,7 @@ def load_dataset(name: str, **fields: Any) -> Dataset:
     Args:
         name: one of `DATASETS`.
         fields: those of `Source`: root, resolution, channels, zca, validation_fraction,
-            test_fraction, seed, download, augmentation, positive.
+            test_fraction, seed, download, augmentation, positive, groups.
 
     Raises:
         ValueError: one line naming the argument or file, its value and what is allowed.

@@ -37,6 +37,8 @@ datasets:
     # channels: 1 # grey; default: as found
     # zca: true # whitening, for colour photographs
     # augmentation: [crop, scale, rotate, flip] # what leaves a label true; no flip by default
+    # positive: {positive} # the class whose sensitivity and specificity stand in the tables
+    # groups: patients.csv # columns file,group: no patient's images on two sides of a cut
 network: convnet-d{depth}-w32 # published results use -w128, which is for a card
 experts:
   count: 20
@@ -81,6 +83,7 @@ def new(folder: Path, images: Path) -> Path:
         label=_word(folder.absolute().name).replace("-", "_"),
         ipcs=[ipc for ipc in (1, 10) if ipc <= least],
         least=least,
+        positive=_quoted(about.class_names[0]),
         resolution=resolution,
         sizes=sizes,
         depth=SIDES.index(resolution) + 1,
