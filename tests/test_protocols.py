@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up_tables import rank, runs, spread, table
 from test_config import plain
 from test_evaluation import real_set
 from torch import Tensor
@@ -13,8 +14,11 @@ from torch import Tensor
 from iadd import evaluation
 from iadd.data import Dataset, load_dataset
 from iadd.evaluation import evaluate, teacher_of
+from iadd.leaderboard.site.tables import main_place
+from iadd.leaderboard.text import leaderboard_text, protocol_words
 from iadd.networks import build_network
 from iadd.pipeline.config import parse_config
+from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan, Run
 from iadd.protocols import PROTOCOLS, Protocol
 from iadd.seeds import Seeds, generator_for
@@ -190,6 +194,26 @@ def test_states_are_kept_where_a_protocol_chooses_among_them() -> None:
     p = planned("mtt-v1", "mtt-best-on-test-v1")
     assert p.job_spec(iterative)["states"] == "all" and "states" not in p.job_spec(selected)
     assert "states" not in planned("mtt-v1").job_spec(iterative)
+
+
+def test_an_optimistic_protocol_says_so_and_never_comes_first() -> None:
+    """Rule: wherever its rows are shown; a page begins with an honest protocol."""
+    assert protocol_words("mtt-v1") == "mtt-v1"
+    both = [*runs("mtt", spread(0.6)), *runs("mtt", spread(0.7), protocol="mtt-best-on-test-v1")]
+    board = rank(table(both))
+    assert main_place(board, ["convnet"]) == ("convnet", "mtt-v1")
+    assert "protocol mtt-best-on-test-v1 (optimistic" in " ".join(leaderboard_text(board).split())
+
+
+def test_choosing_among_states_costs_as_many_evaluations() -> None:
+    seconds = {}
+    for name in ("mtt-v1", "mtt-best-on-test-v1"):
+        mtt = {"mtt": {"params": {"validations": 7}}, "random": None}
+        forecast = Forecast(planned(name, methods=mtt))
+        forecast._rates["blobs", "mlp"] = 1e-3
+        seconds[name] = [forecast.evaluate_seconds("blobs", m, 1) for m in ("mtt", "random")]
+    honest, optimistic = seconds["mtt-v1"], seconds["mtt-best-on-test-v1"]
+    assert optimistic == pytest.approx([7 * honest[0], honest[1]])
 
 
 def test_all_regimes_reach_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

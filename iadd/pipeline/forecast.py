@@ -174,12 +174,19 @@ class Forecast:
         images = self._images(key, method, ipc)
         return sum(
             networks
+            * (self._states(method, ipc) if e.rules.optimistic else 1)
             * (e.whole_epochs if method == "whole" else e.epochs)
             * images
             * self._rate(key, name)
             for e in self.plan.config.evaluations
             for name, networks in e.networks.items()
         )
+
+    def _states(self, method: str, ipc: int) -> int:
+        """How many states of a set a protocol chooses among that looks at the test set."""
+        if self.plan.config.submission(method):
+            return 1
+        return max(1, int(getattr(self.plan.config.params(method, ipc), "validations", 1)))
 
     def _images(self, key: str, method: str, ipc: int) -> int:
         about = self._abouts[key]

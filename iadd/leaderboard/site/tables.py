@@ -67,7 +67,8 @@ def main_place(rows: Sequence[LeaderboardRow], teachers: Sequence[str]) -> tuple
 
     def later(place: tuple[str, str]) -> tuple[Any, ...]:
         network, protocol = place
-        return network not in teachers, "-noaug" in protocol, -places.count(place), place
+        behind = any(word in protocol for word in ("-noaug", "best-on-test"))
+        return network not in teachers, behind, -places.count(place), place
 
     return min(places, key=later)
 
