@@ -81,7 +81,7 @@ def experts(
     if read or write:
         for folder, work in ((read, foreign.import_experts), (write, foreign.export_experts)):
             if folder is not None:
-                work(plan, key, folder, recipe or "standard")
+                work(plan, key, folder, recipe)
         return
     where = devices.choose(device)
     for name in (plan.recipes or ["standard"]) if recipe is None else [recipe]:
@@ -139,7 +139,9 @@ def evaluate(
     what: Annotated[
         Path, typer.Argument(help="Benchmark YAML; or, with --config, a distilled set to judge.")
     ],
-    method: Annotated[str | None, typer.Option(help="Method name.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A method of the benchmark, by its name there.")
+    ] = None,
     ipc: Annotated[int | None, typer.Option(help="Images per class; 0 for `whole`.")] = None,
     seed: Seed = 0,
     dataset: Dataset = None,

@@ -203,19 +203,24 @@ def test_imported_experts_give_the_same_tables_bit_for_bit(
         stages.record(own, "blobs", shard)
     judged(own)
     folder = Path("buffers")
-    foreign.export_experts(own, "blobs", folder, "standard")
+    foreign.export_experts(own, "blobs", folder)
+    both = plan(methods=CONFIG["methods"] | {"ftd": CONFIG["methods"]["mtt"]})
+    with pytest.raises(ValueError, match="--recipe: say which one of flat, standard"):
+        foreign.export_experts(both, "blobs", folder)
+    with pytest.raises(ValueError, match="needs experts 'flat'; needed: standard"):
+        foreign.export_experts(own, "blobs", folder, "flat")
     with pytest.raises(ValueError, match="holds replay buffers already"):
-        foreign.export_experts(own, "blobs", folder, "standard")
+        foreign.export_experts(own, "blobs", folder)
     told = Buffers.of(folder).checksum
     with pytest.raises(ValueError, match=f"are {told}, and the configuration says nothing"):
-        foreign.import_experts(plan(benchmark="theirs"), "blobs", folder, "standard")
+        foreign.import_experts(plan(benchmark="theirs"), "blobs", folder)
     theirs = plan(
         benchmark="theirs",
         experts=CONFIG["experts"] | {"recipes": {"standard": {"imported": told}}},
     )
     with pytest.raises(ValueError, match="were trained elsewhere"):
         stages.record(theirs, "blobs", 0)
-    foreign.import_experts(theirs, "blobs", folder, "standard")
+    foreign.import_experts(theirs, "blobs", folder)
     judged(theirs)
     (a, ours), (b, others) = results
     assert torch.equal(a.tensors["images"], b.tensors["images"])

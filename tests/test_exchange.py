@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,12 @@ def test_experiments_are_chosen_by_number(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_set(path, data(), SAID, **words)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path) as new, zipfile.ZipFile(tmp_path / "numpy1.pt", "w") as old:
+        for name in new.namelist():  # as numpy 1 named its numbers, when such files were written
+            content = new.read(name)
+            old.writestr(name, content.replace(b"numpy._core.multi", b"numpy.core.multi"))
+    assert b"numpy.core.multi" in (tmp_path / "numpy1.pt").read_bytes()
+    assert torch.equal(read_set(tmp_path / "numpy1.pt", data(), SAID, experiment=1).images, IMAGES)
     alone = kept(tmp_path / "one.pt", {"data": [(IMAGES, LABELS)]})
     assert torch.equal(read_set(alone, data(), SAID).labels, LABELS)
 

@@ -32,12 +32,13 @@ def load(path: Path, mmap: bool = False) -> Any:
     """What a `.pt` file holds, never executing it; ValueError of one line for what it cannot hold.
 
     Sets of DC, DSA and DM hold accuracies beside the images: the pieces of a numpy number are let
-    in.
+    in, by their name in numpy 1 and in numpy 2.
     """
     scalar: Any = np.float64(0).__reduce__()[0]
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     numbers: list[Any] = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
-        with torch.serialization.safe_globals([scalar, *numbers]):
+        with torch.serialization.safe_globals([*scalars, *numbers]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error

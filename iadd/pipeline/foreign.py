@@ -119,9 +119,18 @@ def submit(plan: Plan, run: Run) -> None:
     print(f"{paths.distilled}: {len(found)} images, step size {found.step_size}")
 
 
-def import_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
-    """Write a folder of replay buffers as the experts of a recipe that says that it is imported."""
+def _recipe(plan: Plan, asked: str | None) -> str:
+    """The recipe asked for, or the only one that the benchmark's methods need."""
+    if asked is None and len(plan.recipes) > 1:
+        raise ValueError(f"--recipe: say which one of {', '.join(plan.recipes)}")
+    recipe = asked or next(iter(plan.recipes), "standard")
     check_recipe(plan, recipe)
+    return recipe
+
+
+def import_experts(plan: Plan, key: str, folder: Path, asked: str | None = None) -> None:
+    """Write a folder of replay buffers as the experts of a recipe that says that it is imported."""
+    recipe = _recipe(plan, asked)
     found, settings = buffers.Buffers.of(folder), plan.config.experts.named(recipe)
     with Progress(f"checksum of {folder}"):
         checksum = found.checksum
@@ -150,9 +159,9 @@ def import_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
     print(f"{folder}: {plan.config.experts.count} experts; validation accuracy {mean}")
 
 
-def export_experts(plan: Plan, key: str, folder: Path, recipe: str) -> None:
+def export_experts(plan: Plan, key: str, folder: Path, asked: str | None = None) -> None:
     """Write the experts of a recipe as replay buffers, a file a shard."""
-    check_recipe(plan, recipe)
+    recipe = _recipe(plan, asked)
     if plan.config.experts.named(recipe).waypoints:
         raise ValueError(
             f"experts {recipe!r}: way-points are kept of them, buffers hold all epochs"
