@@ -135,7 +135,8 @@ class Plan(ExpertPlan):
     def job_spec(self, run: Run) -> dict[str, Any]:
         """What a run depends on as far as it is known when the workflow's graph is drawn."""
         if submission := self.config.submission(run.method):
-            return submission.spec(run.seed)
+            key = ("submitted", run.method, run.seed)
+            return dict(self._once(key, lambda: submission.spec(run.seed)))
         names = run.dataset, run.method, run.ipc
         spec = dict(self._once(("run", *names), lambda: self._common_spec(*names)))
         if run.tuned:
