@@ -56,6 +56,7 @@ def rank(
             was tested on two test sets.
     """
     networks = [EvaluationRow(**r) for r in evaluations.drop_columns("confusion").to_pylist()]
+    networks.sort(key=_identity)
     tests = _test_counts(evaluations)
     rows: list[dict[str, Any]] = []
     comparisons: list[ComparisonRow] = []
@@ -149,20 +150,17 @@ def _by_class(
 ) -> dict[str, Any]:
     """Recall of each class; sensitivity, specificity and AUROC of the one that is named."""
 
-    def means(score: str, label: int) -> list[float]:
-        return list(_unit_means(networks, score, label).values())
-
     if not counts or not any(row.recall for row in networks):
         return {}
-    classes = range(len(counts))
-    found: dict[str, Any] = {"recall": [_mean(means("recall", label)) for label in classes]}
+    scores = ("recall", "specificity", "auroc")  # of each unit (n) and class (K)
+    recall, specificity, auroc = (np.array([*_unit_means(networks, s).values()]) for s in scores)
+    found: dict[str, Any] = {"recall": recall.mean(0).tolist()}
     if positive is None:
-        return found | {"auroc": _mean(_mean(means("auroc", label)) for label in classes)}
+        return found | {"auroc": float(auroc.mean())}
     label, ill = positive.label, counts[positive.label]
-    sides = (("sensitivity", "recall", ill), ("specificity", "specificity", sum(counts) - ill))
-    for name, score, images in sides:
-        found |= _interval(name, estimate(means(score, label), images))
-    return found | {"positive": positive.name, "auroc": _mean(means("auroc", label))}
+    found |= _interval("sensitivity", estimate(recall[:, label].tolist(), ill))
+    found |= _interval("specificity", estimate(specificity[:, label].tolist(), sum(counts) - ill))
+    return found | {"positive": positive.name, "auroc": float(auroc[:, label].mean())}
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float | None]:
@@ -183,20 +181,26 @@ def _estimate(networks: Sequence[EvaluationRow], score: str, test_images: float 
     return estimate(means, test_images)
 
 
-def _unit_means(
-    networks: Iterable[EvaluationRow], score: str, label: int | None = None
-) -> dict[Any, float]:
+def _unit_means(networks: Iterable[EvaluationRow], score: str) -> dict[Any, Any]:
     """Mean score of each unit's networks that have one, each kind of network counting alike.
 
-    label: the class whose entry is meant, of a score that has one a class.
+    Of a score with an entry a class, the means are arrays (K,).
     """
-    units: dict[Any, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in sorted(networks, key=_identity):
+    units: dict[Any, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for row in networks:
         value = getattr(row, score)
         if value is not None:
             unit = (row.seed, row.eval_seed) if row.method == WHOLE else row.seed
-            units[unit][row.network_eval].append(value if label is None else value[label])
-    return {unit: float(np.mean([*map(np.mean, kinds.values())])) for unit, kinds in units.items()}
+            units[unit][row.network_eval].append(value)
+    means = {unit: [_average(v) for v in kinds.values()] for unit, kinds in units.items()}
+    return {unit: _average(kinds) for unit, kinds in means.items()}
+
+
+def _average(values: Sequence[Any]) -> Any:
+    """Mean of numbers, or of equally long lists of them; numpy is slow for a few numbers."""
+    if isinstance(values[0], float | int):
+        return math.fsum(values) / len(values)
+    return np.mean(values, axis=0)
 
 
 def _add_ranks(

@@ -45,7 +45,7 @@ def expert_line(plan: Plan, dataset: str, recipe: str, accuracies: Sequence[floa
         return line
     if mean >= published - FAR:
         return f"{line}; near the published {100 * published:.1f} %"
-    why = "check experts.recipe before you trust what is distilled from them"
+    far = f"far below the published {100 * published:.1f} %"
     if epochs < FULL_EPOCHS:
-        why = f"published ones are trained for {FULL_EPOCHS} epochs, these as far as methods reach"
-    return f"{line}; WARNING: far below the published {100 * published:.1f} % ({why})"
+        return f"{line}; {far}, of {FULL_EPOCHS} epochs: these go as far as the methods' settings"
+    return f"{line}; WARNING: {far}; check experts.recipe before you trust what comes of them"

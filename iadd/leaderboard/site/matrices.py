@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.site.plot import COLOURS, STYLE
-from iadd.leaderboard.text import REGIMES, per_class
+from iadd.leaderboard.text import MARK, REGIMES, per_class
 
 Record = dict[str, Any]
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#a9cbea", "#0b5fa5", "#06325a"])
@@ -59,7 +59,10 @@ def describe_confusions(
     for keys, rows in here[here["method"] != WHOLE].groupby(["label_regime", "tuned", "ipc"]):
         regime, tuned, ipc = keys
         groups = [*rows.groupby("method"), *here[here["method"] == WHOLE].groupby("method")]
-        matrices = {str(method): _shares(group["confusion"]) for method, group in groups}
+        matrices = {
+            f"{method}{MARK * bool(group['reconstruction'].any())}": _shares(group["confusion"])
+            for method, group in groups
+        }
         title = f"{per_class(int(ipc))}, {REGIMES[regime]}{', tuned' * bool(tuned)}"
         found.append({"title": title, **_confusions(matrices, names)})
     return found

@@ -26,6 +26,8 @@ COLOURS = {
     "s5": "#4b6a78",
 }
 MARKERS = "os^Dvp"
+ACROSS = 3
+"""Entries in a line of a legend."""
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif"}
 
 Panel = dict[str, Any]
@@ -58,7 +60,8 @@ def png(panels: Sequence[Panel]) -> bytes:
         figure = Figure(figsize=(6.4, sum(heights)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for one, panel in zip(axes, panels, strict=True):
-            one.set_title(panel["title"], loc="left", pad=24, color=COLOURS["ink"])
+            pad = 8 + 16 * -(-_entries(panel) // ACROSS)  # points: the legend's lines lie between
+            one.set_title(panel["title"], loc="left", pad=pad, color=COLOURS["ink"])
             _draw(one, panel)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
@@ -67,6 +70,11 @@ def png(panels: Sequence[Panel]) -> bytes:
 
 def _height(panel: Panel) -> float:
     return 1.0 + (0.15 + 0.1 * len(panel["networks"])) * len(panel["rows"])
+
+
+def _entries(panel: Panel) -> int:
+    """Of its legend."""
+    return len(panel["networks"]) + bool(panel["published"])
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -96,11 +104,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=COLOURS["ink"])
     axes.spines[:].set_visible(False)
-    if axes.get_legend_handles_labels()[0][1:]:
+    if _entries(panel) > 1:
         above: dict[str, Any] = {
             "loc": "lower center",
             "bbox_to_anchor": (0.42, 1.0),
-            "ncols": min(count + bool(panel["published"]), 4),
+            "ncols": min(_entries(panel), ACROSS),
         }
         axes.legend(**above, frameon=False, labelcolor=COLOURS["ink"], fontsize=9)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from iadd.leaderboard.cells import UNSEEN, cell_of
+from iadd.leaderboard.cells import UNSEEN, WHOLE, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site.matrices import heat_map
 from iadd.leaderboard.site.plot import svg
-from iadd.leaderboard.text import imbalanced, per_class, place_words
+from iadd.leaderboard.text import MARK, imbalanced, per_class, place_words
 
 Record = dict[str, Any]
 Pictures = Mapping[tuple[str, str, int], Record]
@@ -49,6 +49,7 @@ def describe_dataset(
     return {
         "name": name,
         "teachers": teachers,
+        "soft": {row.method for row in rows if row.label_regime != "hard" and row.method != WHOLE},
         "reconstructions": {row.method for row in rows if row.reconstruction},
         "first": first,
         "shown": shown,
@@ -135,5 +136,6 @@ def _heat(cross: Record) -> Record:
         [cell.accuracy_mean if cell else None for cell in (*cells, cross["unseen"].get(method))]
         for method, cells in cross["rows"]
     ]
-    methods = [method for method, _ in cross["rows"]]
-    return heat_map(methods, columns, np.array(values, dtype=np.float64)[:, : len(columns)])
+    names = (next(cell for cell in cells if cell) for _, cells in cross["rows"])
+    marked = [row.method + MARK * row.reconstruction for row in names]
+    return heat_map(marked, columns, np.array(values, dtype=np.float64)[:, : len(columns)])
