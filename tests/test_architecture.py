@@ -10,16 +10,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"artifacts", "seeds", "progress", "devices", "extension"},
-    {"augment", "networks", "waypoints", "decoding"},
+    {"augment", "networks"},
     {"data"},
     {"synthetic", "engine"},
-    {"train", "expert_store"},
-    {"experts", "protocols", "scores"},
-    {"evaluation"},
+    {"train"},
+    {"experts", "evaluation"},
     {"methods", "exchange"},
     {"leaderboard", "api"},
     {"pipeline"},
-    {"search", "exchange_commands"},
+    {"search"},
     {"commands"},
     {"__main__"},
 ]

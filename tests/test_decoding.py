@@ -14,11 +14,11 @@ from torch import Tensor
 from iadd import methods
 from iadd.api import Validation, run_distillation, synthetic_set
 from iadd.augment import Augmentation
-from iadd.decoding import compose, decode, partition
 from iadd.evaluation import evaluate
 from iadd.exchange import read_set, write_set
 from iadd.seeds import generator_for
 from iadd.synthetic import SyntheticSet
+from iadd.synthetic.decoding import compose, decode, partition
 
 HALVES = partition(2)
 

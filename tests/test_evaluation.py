@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iadd import evaluation
 from iadd.data import Dataset, Split, load_dataset
 from iadd.evaluation import (
     PROTOCOLS,
@@ -16,6 +15,7 @@ from iadd.evaluation import (
     score,
     validation_accuracy,
 )
+from iadd.evaluation import judge as judging
 from iadd.networks import build_network
 from iadd.seeds import Seeds, generator_for
 from iadd.synthetic import SyntheticSet
@@ -165,7 +165,7 @@ def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyP
     def forbidden(*_: object) -> None:
         raise AssertionError("test data opened")
 
-    monkeypatch.setattr(evaluation, "open_test", forbidden)
+    monkeypatch.setattr(judging, "open_test", forbidden)
     network = build_network("mlp-w16", 1, 8, blobs.classes)
     options = {
         "dataset": blobs,
@@ -188,7 +188,7 @@ def test_the_sets_own_transform_is_used(blobs: Dataset, monkeypatch: pytest.Monk
         seen.append(transform)
         return dataset.validation
 
-    monkeypatch.setattr(evaluation, "open_test", watch)
+    monkeypatch.setattr(judging, "open_test", watch)
     synthetic = real_set(blobs)
     judge(blobs, synthetic, networks={"mlp-w16": 1})
     assert seen == [synthetic.transform]

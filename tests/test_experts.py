@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadd import experts as experts_room
 from iadd.artifacts import load_tensors, save_tensors
 from iadd.data import Dataset, load_dataset
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.experts import RECIPES, Experts, Recipe, expert_spec, named_recipe, record_shard
+from iadd.experts import record as experts_room
 from iadd.networks import Network, build_network
 
 

@@ -11,16 +11,16 @@ from test_config import plain
 from test_evaluation import real_set
 from torch import Tensor
 
-from iadd import evaluation
 from iadd.data import Dataset, load_dataset
 from iadd.evaluation import evaluate, teacher_of
+from iadd.evaluation import judge as judging
+from iadd.evaluation.protocols import PROTOCOLS, Protocol
 from iadd.leaderboard.site.tables import main_place
 from iadd.leaderboard.text import leaderboard_text, protocol_words
 from iadd.networks import build_network
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan, Run
-from iadd.protocols import PROTOCOLS, Protocol
 from iadd.seeds import Seeds, generator_for
 from iadd.synthetic import SyntheticSet
 from iadd.train import TrainingPlan, train
@@ -88,14 +88,14 @@ def test_step_sizes_are_chosen_on_validation_data(
         found[name] = accuracies(judge(chosen, blobs, "ddranking-v1"))
     assert found["both"] == found["good"] != found["bad"]
     tests: list[int] = []
-    scored = evaluation.score
+    scored = judging.score
 
     def counting(network: Any, params: Any, split: Any, statistics: Any = None) -> Any:
         tests.append(len(split))
         return scored(network, params, split, statistics)
 
-    monkeypatch.setattr(evaluation, "score", counting)
-    monkeypatch.setattr(evaluation, "open_test", lambda data, transform: replace_rows(blobs))
+    monkeypatch.setattr(judging, "score", counting)
+    monkeypatch.setattr(judging, "open_test", lambda data, transform: replace_rows(blobs))
     judge(chosen, blobs, "ddranking-v1")
     assert tests.count(7) == 2  # two networks
     empty = replace(blobs, validation=replace(blobs.validation, labels=blobs.validation.labels[:0]))
@@ -110,7 +110,7 @@ def replace_rows(data: Dataset) -> Any:
     return replace(part, images=part.images[:7], labels=part.labels[:7])
 
 
-def expert(blobs: Dataset) -> evaluation.Teacher:
+def expert(blobs: Dataset) -> judging.Teacher:
     network = build_network("mlp-w16", 1, 8, blobs.classes)
     start = network.init(generator_for("teacher"))
     targets = torch.eye(4)[blobs.train.labels]

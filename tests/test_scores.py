@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from iadd.scores import class_auroc
+from iadd.evaluation.scores import class_auroc
 from iadd.seeds import generator_for
 
 

@@ -13,9 +13,9 @@ from test_plan import plan
 from iadd import methods
 from iadd.data import Dataset, load_dataset
 from iadd.experts import Experts, Recipe, expert_spec, named_recipe, record_shard
+from iadd.experts.waypoints import path_lengths, shares
 from iadd.networks import Network, build_network
 from iadd.pipeline.forecast import Forecast
-from iadd.waypoints import path_lengths, shares
 
 TURN = torch.tensor([[0.0, 0.0, 5.0], [3.0, 4.0, 5.0], [3.0, 4.0, 5.0], [3.0, 14.0, 5.0]])
 """Four epochs of a tensor of two numbers that goes 5, 0 and 10 far, and of one that stays."""

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset
-from iadd.decoding import Decoding
 from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
 from iadd.networks import Network
+from iadd.synthetic.decoding import Decoding
 from iadd.train import fixed_statistics, predict
 
 RANGES = ("log", "uniform", "int")

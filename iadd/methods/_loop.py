@@ -18,11 +18,11 @@ from typing import Any
 from torch import Tensor
 
 from iadd.artifacts import canonical_json, load_tensors, save_tensors
-from iadd.decoding import decode
 from iadd.devices import synchronize
 from iadd.methods._base import Gradients, Iterative, Method, Selection, Skip
 from iadd.methods._state import Distilled, State
 from iadd.seeds import Seeds
+from iadd.synthetic.decoding import decode
 
 # SPEC section 2 states these rules.
 EXPLOSION_FACTOR = 50.0

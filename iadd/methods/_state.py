@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iadd.decoding import Decoding, decode
 from iadd.methods._variables import Memory, Variable
+from iadd.synthetic.decoding import Decoding, decode
 
 
 @dataclass

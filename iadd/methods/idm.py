@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.augment import augment
-from iadd.decoding import Decoding, check, compose, decode, partition
 from iadd.methods._base import Gradients, Iterative, IterativeParams, Problem, Rate, Workload
 from iadd.methods._variables import Variable
+from iadd.synthetic.decoding import Decoding, check, compose, decode, partition
 
 
 class IDMParams(IterativeParams):

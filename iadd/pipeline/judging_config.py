@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from iadd.evaluation.protocols import Protocol, find_protocol
 from iadd.experts import named_recipe
 from iadd.networks import parse_name
 from iadd.pipeline.config_file import Section
-from iadd.protocols import Protocol, find_protocol
 
 
 class EvaluationConfig(Section):

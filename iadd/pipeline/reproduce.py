@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from iadd.evaluation.protocols import find_protocol
 from iadd.experts import named_recipe
 from iadd.leaderboard.beside import verdict_of
 from iadd.leaderboard.cells import UNSEEN, WHOLE, cell_of
@@ -16,7 +17,6 @@ from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.text import agreement_words, cell_words
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.tables import current
-from iadd.protocols import find_protocol
 
 
 def reproduce(plan: Plan) -> str:

@@ -14,8 +14,7 @@ _TRAINING = (
     *("artifacts", "augment", "data", "devices", "engine", "extension"),
     *("networks", "seeds", "train"),
 )
-_EXPERTS = ("experts", "expert_store", "waypoints")
-_JUDGING = ("synthetic", "decoding", "protocols", "scores", "evaluation")
+_JUDGING = ("synthetic", "evaluation")
 
 
 def source_of(stage: str, method: str | None = None) -> str:
@@ -25,9 +24,9 @@ def source_of(stage: str, method: str | None = None) -> str:
     """
     rooms = {
         "data": ("artifacts", "augment", "data"),
-        "experts": (*_TRAINING, *_EXPERTS),
-        "methods": (*_TRAINING, "api", *_EXPERTS, *_JUDGING),
-        "submit": ("artifacts", "data", "decoding", "synthetic", "exchange"),
+        "experts": (*_TRAINING, "experts"),
+        "methods": (*_TRAINING, "api", "experts", *_JUDGING),
+        "submit": ("artifacts", "data", "synthetic", "exchange"),
         "evaluate": (*_TRAINING, *_JUDGING),
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]

@@ -1,13 +1,11 @@
 """The judge: fresh networks trained on a distilled set, tested once.
 
-Protocols are `iadd.protocols`'. Nothing is chosen here but where a protocol says so: which images
-are judged was settled on validation data, and every network is reported with what it reached, also
-one that diverged.
+Nothing is chosen here but where a protocol says so: which images are judged was settled on
+validation data, and every network is reported with what it reached, also one that diverged.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +16,9 @@ from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset, Split, open_test
+from iadd.evaluation.protocols import Protocol, find_protocol
+from iadd.evaluation.scores import Score, accuracy_of, score_of
 from iadd.networks import Network, Statistics, build_network
-from iadd.protocols import PROTOCOLS as PROTOCOLS
-from iadd.protocols import Protocol, find_protocol
-from iadd.scores import Score, accuracy_of, score_of
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
 from iadd.train import TrainingPlan, fixed_statistics, predict, train
@@ -162,7 +159,7 @@ class _Judge:
     ) -> tuple[Tensor, Statistics | None]:
         """A fresh network's parameters (P,), and its batch statistics where it has any."""
         images = self._own(synthetic).images
-        return _train(
+        return train_fresh(
             network,
             images,
             self.rules.targets(synthetic.labels, network.classes).to(images.device),
@@ -186,7 +183,7 @@ def _check_classes(synthetic: SyntheticSet, dataset: Dataset) -> None:
         )
 
 
-def _train(
+def train_fresh(
     network: Network,
     images: Tensor,
     targets: Tensor,
@@ -200,43 +197,3 @@ def _train(
     params = train(network, start, images, targets, plan, families, generator, teacher=teacher)
     finite = bool(torch.isfinite(params).all())
     return params, fixed_statistics(network, params, images) if finite else None
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The probe by which checkpoints and settings are chosen: few networks, validation data."""
-
-    protocol: str = "mtt-v1"
-    networks: int = 2
-    epochs: int = 300
-    step_size: float = 0.01
-    """For methods that learn no step size."""
-
-
-def validation_accuracy(
-    images: Tensor,
-    labels: Tensor,
-    step_size: float | None,
-    *,
-    dataset: Dataset,
-    network: Network,
-    validation: Validation,
-    seeds: Seeds,
-) -> float:
-    """Mean accuracy on *validation* data of a few networks trained on images as they stand.
-
-    What the loop chooses its checkpoint by, and what searches are told. labels: int64 (N,) classes
-    or float32 (N, K) logits. Every call uses the same seeds, so that two checkpoints are compared
-    on the same networks.
-    """
-    if not bool(torch.isfinite(images).all()) or not math.isfinite(step_size or 0.0):
-        return 0.0
-    rules = find_protocol(validation.protocol)
-    plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
-    targets = rules.targets(labels, network.classes).to(images.device)
-    families, total = rules.families(dataset), 0.0
-    for k in range(validation.networks):
-        generator = seeds.generator("validate", k)
-        params, statistics = _train(network, images, targets, plan, families, generator)
-        total += accuracy(network, params, dataset.validation, statistics)
-    return total / validation.networks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iadd.artifacts import TensorFile, spec_hash
-from iadd.waypoints import shares
+from iadd.experts.waypoints import shares
 
 
 class Experts:

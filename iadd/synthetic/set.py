@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iadd import decoding
 from iadd.artifacts import atomic_write, load_tensors, save_tensors
 from iadd.data import Dataset, Transform
-from iadd.decoding import Decoding
+from iadd.synthetic import decoding
+from iadd.synthetic.decoding import Decoding
 
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
 
@@ -39,7 +39,7 @@ class SyntheticSet:
     `status`: `diverged` where the optimisation did not end well; the set is the last good one.
     `rows`, `fingerprint`: a set of real images may hold their rows (N,) int64 in the training split
     of the data with this fingerprint instead; `images` is then (0, C, H, W) until `resolve`.
-    `decoding`: how the images are decoded before networks are trained on them (`iadd.decoding`).
+    `decoding`: how the images are decoded before networks are trained on them (`decoding`).
     `states`: the set at several points of its distillation, for protocols that choose among them.
     """
 

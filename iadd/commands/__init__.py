@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from iadd import exchange_commands
+from iadd.commands import exchange
 
 app = typer.Typer(
     name="iadd",
@@ -234,8 +234,8 @@ def doctor() -> None:
     doctor.print_report()
 
 
-app.command("export")(exchange_commands.export_set)
-app.command("import")(exchange_commands.import_set)
+app.command("export")(exchange.export_set)
+app.command("import")(exchange.import_set)
 
 
 @app.command(

@@ -8,86 +8,26 @@ Only the epochs that the benchmark's settings can reach are trained and kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from iadd.artifacts import Stored, load_tensors, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.engine.backend import choose_backend
-from iadd.expert_store import Experts as Experts
+from iadd.experts.recipes import Recipe
+from iadd.experts.waypoints import path_lengths
 from iadd.networks import Network
 from iadd.seeds import generator_for
 from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
-from iadd.waypoints import path_lengths
 
 FULL = 1 << 15
 """Images times filters of a step that should keep a card busy: 256 images in a width of 128."""
-
-
-class Recipe(BaseModel):
-    """How experts are trained and stored; with `rho` by sharpness-aware steps (GSAM)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step_size: float = Field(0.01, gt=0, description="Learning rate (SGD).")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay.")
-    batch: int = Field(256, ge=1, description="Batch size.")
-    rho: float = Field(
-        0.0, ge=0, le=1, description="Size of GSAM's adaptive perturbation; 0: plain SGD."
-    )
-    alpha: float = Field(0.0, ge=0, le=10, description="Weight of GSAM's surrogate gap.")
-    augmentation: bool = Field(True, description="Train with the data set's augmentation families.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Float type of the stored snapshots."
-    )
-    imported: str | None = Field(
-        None,
-        description="Checksum of the replay buffers, where others trained these experts; "
-        "`iadd experts CONFIG --import FOLDER` tells and reads them. The other settings are then "
-        "theirs, as far as they are known.",
-    )
-    waypoints: tuple[int, ...] | None = Field(
-        None,
-        min_length=2,
-        description="Epochs whose parameters are kept, from 0 to the last; what lies between is on "
-        "straight lines (MCT); none: all epochs.",
-    )
-
-    @field_validator("waypoints")
-    @classmethod
-    def _ascending(cls, epochs: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if epochs and (epochs[0] != 0 or list(epochs) != sorted(set(epochs))):
-            raise ValueError(f"{list(epochs)}: allowed are ascending epochs from 0 on")
-        return epochs
-
-
-RECIPES = {
-    # Cazenavette et al., CVPR 2022, arXiv 2203.11932.
-    "standard": Recipe(),
-    # FTD's flat trajectories: Du et al., CVPR 2023, arXiv 2211.11004, appendix; alpha is that of
-    # CIFAR-10 at ipc 1 and 10 (1 elsewhere).
-    "flat": Recipe(rho=0.01, alpha=0.3),
-    # Experts that learn slowly, to be stopped early: arXiv 2406.10485, CIFAR-10.
-    "slow": Recipe(step_size=5e-4),
-    # MCT: Zhong et al., arXiv 2406.19827, its code.
-    "waypoints": Recipe(waypoints=(0, 6, 25, 50)),
-}
-"""Recipes by the name under which a method asks for its experts."""
-
-
-def named_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A named recipe with some settings of one's own; ValueError for an unknown name or value."""
-    if name not in RECIPES:
-        raise ValueError(f"unknown expert recipe {name!r}; known: {', '.join(RECIPES)}")
-    return Recipe(**(RECIPES[name].model_dump() | dict(changes or {})))
 
 
 def expert_spec(
@@ -141,7 +81,7 @@ def record_shard(
     """Train the numbered experts and write their trajectories as one shard.
 
     The file holds `parameters` (experts, epochs + 1, P), or of way-points (experts, way-points, P)
-    and `lengths` (see `iadd.waypoints`); epoch 0 is the untrained network. Its attributes tell each
+    and `lengths` (see `waypoints`); epoch 0 is the untrained network. Its attributes tell each
     expert's accuracy on validation data at the end, where there are any. An expert depends on its
     number alone, not on the shard it is in. What a killed job had finished is kept beside the
     shard, one file an expert, and taken up again if its spec is the same.

@@ -1,0 +1,55 @@
+"""The probe by which checkpoints and settings are chosen, on validation data alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iadd.data import Dataset
+from iadd.evaluation.judge import accuracy, train_fresh
+from iadd.evaluation.protocols import find_protocol
+from iadd.networks import Network
+from iadd.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The probe by which checkpoints and settings are chosen: few networks, validation data."""
+
+    protocol: str = "mtt-v1"
+    networks: int = 2
+    epochs: int = 300
+    step_size: float = 0.01
+    """For methods that learn no step size."""
+
+
+def validation_accuracy(
+    images: Tensor,
+    labels: Tensor,
+    step_size: float | None,
+    *,
+    dataset: Dataset,
+    network: Network,
+    validation: Validation,
+    seeds: Seeds,
+) -> float:
+    """Mean accuracy on *validation* data of a few networks trained on images as they stand.
+
+    What the loop chooses its checkpoint by, and what searches are told. labels: int64 (N,) classes
+    or float32 (N, K) logits. Every call uses the same seeds, so that two checkpoints are compared
+    on the same networks.
+    """
+    if not bool(torch.isfinite(images).all()) or not math.isfinite(step_size or 0.0):
+        return 0.0
+    rules = find_protocol(validation.protocol)
+    plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
+    targets = rules.targets(labels, network.classes).to(images.device)
+    families, total = rules.families(dataset), 0.0
+    for k in range(validation.networks):
+        generator = seeds.generator("validate", k)
+        params, statistics = train_fresh(network, images, targets, plan, families, generator)
+        total += accuracy(network, params, dataset.validation, statistics)
+    return total / validation.networks
