@@ -35,7 +35,7 @@ check: setup
 	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 
 docs: setup
-	python -m iadd.pipeline.config_docs > config/README.md
+	python -m iadd.pipeline.config.docs > config/README.md
 
 bench: setup
 	@for script in weighted_distance outer_iteration experts evaluation matching; do \

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from iadd.pipeline.config import Config, load_config, parse_config
-from iadd.pipeline.config_file import read_yaml
+from iadd.pipeline.config.file import read_yaml
 from iadd.pipeline.plan import Plan
 
 SHIPPED = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
@@ -152,9 +152,9 @@ def test_anchors_may_live_under_dotted_keys() -> None:
 
 
 def test_the_reference_page_is_in_step_with_the_code() -> None:
-    from iadd.pipeline.config_docs import render
+    from iadd.pipeline.config.docs import render
 
     page = Path(__file__).parent.parent / "config" / "README.md"
     assert page.read_text() == render(), (
-        "run: python -m iadd.pipeline.config_docs > config/README.md"
+        "run: python -m iadd.pipeline.config.docs > config/README.md"
     )

@@ -9,7 +9,7 @@ from made_up_tables import rank, runs, spread, table
 
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.pipeline.config import load_config, parse_config
-from iadd.pipeline.config_file import read_yaml
+from iadd.pipeline.config.file import read_yaml
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.reproduce import report
 

@@ -6,7 +6,7 @@ import pytest
 from search_case import plan_of
 
 from iadd import methods
-from iadd.pipeline.search_space import points_of, space_of
+from iadd.pipeline.config.search import points_of, space_of
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from iadd.data import Dataset
 from iadd.experts import Experts, expert_spec
 from iadd.networks import Network
 from iadd.pipeline.config import Config
+from iadd.pipeline.config.search import ends
 from iadd.pipeline.paths import Layout
-from iadd.pipeline.search_space import ends
 from iadd.pipeline.source import source_of
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from iadd import data, exchange
 from iadd.exchange import buffers, torch_files
-from iadd.pipeline.config_file import first_problem
+from iadd.pipeline.config.file import first_problem
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.stages import (
     CPU,

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from iadd import methods
 from iadd.exchange.statement import checksum
-from iadd.pipeline.config_file import Section
+from iadd.pipeline.config.file import Section
 from iadd.pipeline.paths import Run
 from iadd.pipeline.source import source_of
 

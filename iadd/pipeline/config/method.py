@@ -9,7 +9,7 @@ from pydantic import Field
 
 from iadd import methods
 from iadd.experts import RECIPES, named_recipe
-from iadd.pipeline.config_file import PATTERN, Section
+from iadd.pipeline.config.file import PATTERN, Section
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 

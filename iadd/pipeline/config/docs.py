@@ -6,9 +6,12 @@ from pydantic import BaseModel
 
 from iadd import methods
 from iadd.experts import Recipe
-from iadd.pipeline import config
-from iadd.pipeline.method_config import MethodConfig
-from iadd.pipeline.search_space import SearchConfig
+from iadd.pipeline.config.benchmark import Config
+from iadd.pipeline.config.dataset import DatasetConfig
+from iadd.pipeline.config.experts import ExpertsConfig
+from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
+from iadd.pipeline.config.method import MethodConfig
+from iadd.pipeline.config.search import SearchConfig
 from iadd.pipeline.submission import SubmissionConfig
 
 HEAD = """# Configuration
@@ -18,19 +21,19 @@ Keys that begin with a dot are ignored and may hold YAML anchors (`config/digits
 settings between methods so). Threads, memory and partitions are the machine's business and live in
 `workflow/profiles/`.
 
-This page is made from the code: `python -m iadd.pipeline.config_docs > config/README.md`.
+This page is made from the code: `python -m iadd.pipeline.config.docs > config/README.md`.
 """
 
 
 def render() -> str:
     """config/README.md as text."""
-    parts = [HEAD, _table("The file", config.Config)]
+    parts = [HEAD, _table("The file", Config)]
     for title, model in (
-        ("An entry of `datasets`", config.DatasetConfig),
-        ("`experts`", config.ExpertsConfig),
+        ("An entry of `datasets`", DatasetConfig),
+        ("`experts`", ExpertsConfig),
         ("`experts.recipe`", Recipe),
-        ("`validation`", config.ValidationConfig),
-        ("An entry of `evaluations`", config.EvaluationConfig),
+        ("`validation`", ValidationConfig),
+        ("An entry of `evaluations`", EvaluationConfig),
         ("An entry of `methods`", MethodConfig),
         ("`search`", SearchConfig),
         ("An entry of `submissions`", SubmissionConfig),

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
-from iadd.experts import RECIPES, Recipe, named_recipe
 from iadd.methods import Method, MethodParams, Space
 from iadd.networks import parse_name
-from iadd.pipeline.config_file import (
+from iadd.pipeline.config.dataset import DatasetConfig
+from iadd.pipeline.config.experts import ExpertsConfig
+from iadd.pipeline.config.file import (
     Section,
     allowed_keys,
     check_booleans,
@@ -20,45 +21,13 @@ from iadd.pipeline.config_file import (
     first_problem,
     read_yaml,
 )
-from iadd.pipeline.dataset_config import DatasetConfig
-from iadd.pipeline.judging_config import EvaluationConfig, ValidationConfig
-from iadd.pipeline.method_config import MethodConfig, check_entry
-from iadd.pipeline.search_space import SearchConfig, points_of, space_of
+from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
+from iadd.pipeline.config.method import MethodConfig, check_entry
+from iadd.pipeline.config.search import SearchConfig, points_of, space_of
 from iadd.pipeline.submission import SubmissionConfig
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
-
-
-class ExpertsConfig(Section):
-    """How many experts, in how many shards, and their recipes."""
-
-    count: int = Field(100, ge=1, description="Number of trajectories.")
-    per_shard: int = Field(10, ge=1, description="Trajectories a shard, that is a job.")
-    recipe: Recipe = Field(
-        Recipe(), description="Training and storage of one trajectory; for every recipe."
-    )
-    recipes: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description=f"Settings of one named recipe over those, of {', '.join(RECIPES)}.",
-    )
-
-    @model_validator(mode="after")
-    def _named(self) -> ExpertsConfig:
-        for name in self.recipes:
-            try:
-                self.named(name)
-            except ValidationError as error:
-                raise ValueError(f"recipes.{name}: {first_problem(error)}") from None
-        return self
-
-    def named(self, name: str) -> Recipe:
-        """A recipe as this benchmark has it."""
-        own = self.recipes.get(name, {})
-        given = {key: getattr(self.recipe, key) for key in self.recipe.model_fields_set}
-        recipe = named_recipe(name, given | own)
-        check_booleans(own, recipe.model_dump(), f"recipes.{name}")
-        return recipe
 
 
 class Config(Section):

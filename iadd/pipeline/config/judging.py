@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from iadd.evaluation.protocols import Protocol, find_protocol
 from iadd.experts import named_recipe
 from iadd.networks import parse_name
-from iadd.pipeline.config_file import Section
+from iadd.pipeline.config.file import Section
 
 
 class EvaluationConfig(Section):

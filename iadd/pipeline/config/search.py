@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from iadd import methods
 from iadd.methods import Method, MethodParams, Space
-from iadd.pipeline.config_file import first_problem
+from iadd.pipeline.config.file import first_problem
 
 Ranges = dict[str, dict[str, Any] | list[Any] | None]
 

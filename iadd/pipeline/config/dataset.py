@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from iadd.augment import FAMILIES
 from iadd.data import DATASETS
-from iadd.pipeline.config_file import Section
+from iadd.pipeline.config.file import Section
 
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""

@@ -1,0 +1,6 @@
+"""A benchmark's configuration: a YAML file becomes frozen, checked values, a module a section."""
+
+from iadd.pipeline.config.benchmark import Config as Config
+from iadd.pipeline.config.benchmark import load_config as load_config
+from iadd.pipeline.config.benchmark import parse_config as parse_config
+from iadd.pipeline.config.judging import EvaluationConfig as EvaluationConfig
