@@ -66,6 +66,7 @@ def evaluate_file(
     from iadd.leaderboard.results import table_of, write_table
     from iadd.leaderboard.rows import EVALUATIONS
     from iadd.leaderboard.text import leaderboard_text
+    from iadd.pipeline.tables import positive_classes
 
     plan, key = open_plan(config, dataset)
     evaluations = [e for e in plan.config.evaluations if protocol in (None, e.protocol)]
@@ -82,7 +83,7 @@ def evaluate_file(
     spec = submission.spec(0) | plan.data_identity(key)
     (run,) = submission.runs()
     rows = evaluation_rows(plan, run, found, own, spec, evaluations)
-    print(leaderboard_text(rank(table_of(rows, EVALUATIONS))[0]))
+    print(leaderboard_text(rank(table_of(rows, EVALUATIONS), positive_classes(plan, key))[0]))
     if out is not None:
         judged = [e.model_dump(mode="json") for e in evaluations]
         write_table(rows, out, EVALUATIONS, {"spec": spec, "evaluations": judged})

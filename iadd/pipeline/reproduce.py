@@ -110,6 +110,6 @@ def _prefixed(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

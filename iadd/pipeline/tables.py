@@ -40,8 +40,9 @@ def collect(plan: Plan) -> None:
         results.collect(searches, plan.table("trials"), TRIALS)
     else:  # the workflow declares the table, searched or not
         results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
-    measured, comparisons = rank(evaluations, _positive(plan))
     datasets = plan.config.datasets
+    positive = positive_classes(plan, *(d.key for d in datasets))
+    measured, comparisons = rank(evaluations, positive)
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
@@ -50,14 +51,14 @@ def collect(plan: Plan) -> None:
     print(leaderboard_text(leaderboard, plan.config.search.budget))
 
 
-def _positive(plan: Plan) -> dict[str, Positive]:
-    """The positive class of each data set that names one."""
+def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
+    """The positive class of each of these prepared data sets that names one."""
     found = {}
-    for dataset in plan.config.datasets:
-        about = plan.about(dataset.key)
-        name = about.positive
-        if name is not None:
-            found[dataset.key] = Positive(name, about.class_names.index(name))
+    for dataset in datasets:
+        about = plan.about(dataset)
+        if about.positive is not None:
+            label = about.class_names.index(about.positive)
+            found[dataset] = Positive(about.positive, label)
     return found
 
 
