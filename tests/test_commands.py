@@ -76,7 +76,7 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert plan.count("evaluate") == 3 and "of which 0 are left" in plan
     assert re.search(r"experts blobs mlp-w8 standard: \d+\.\d % on validation after 2 epochs", plan)
     told = iadd("show", config, "--compare", "mtt")[1]
-    assert "mtt against the others: blobs, 1 image a class" in told and "random" in told
+    assert "mtt against the others, accuracy: blobs, 1 image a class" in told and "random" in told
     status, _, error = iadd("show", config, "--compare", "dm")
     assert status == 2 and "method 'dm' is not compared here; compared: mtt, random" in error
     assert "without a published value to compare with: " in iadd("reproduce", config)[1]

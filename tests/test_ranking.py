@@ -287,7 +287,7 @@ def test_every_difference_is_a_row_both_ways_round():
     assert one.p_holm == one.p and one.significant == other.significant == (one.p < 0.05)
     assert (other.difference, other.low) == (-one.difference, -one.high)
     text = comparisons_text(found, "a")
-    assert "a against the others: digits, 1 image a class, hard labels" in text
+    assert "a against the others, accuracy: digits, 1 image a class, hard labels" in text
     assert re.search(r"b +3 +\+2\.00 +\+\S+ to \+\S+ .* better", text)
     with pytest.raises(ValueError, match="method 'few' is not compared here; compared: a, b"):
         comparisons_text(found, "few")
@@ -302,6 +302,31 @@ def test_p_values_are_corrected_within_a_cell_alone():
     assert pairs[10, "a", "b"].p_holm == pairs[10, "a", "b"].p
     smallest = min((row for row in found if row.ipc == 1), key=lambda row: row.p)
     assert smallest.p_holm == pytest.approx(3 * smallest.p)
+
+
+def test_where_classes_are_imbalanced_balanced_accuracy_is_compared_too():
+    """Rule: with the error of an effective number of images, 4 / (1/900 + 1/100) = 360 here."""
+
+    def of(method, mean, balanced):
+        matrix = confusion(mean, (900, 100))
+        return [
+            row | {"balanced_accuracy": balanced + 0.001 * row["seed"], "confusion": matrix}
+            for row in runs(method, spread(mean))
+        ]
+
+    board, found = ranking.rank(table(of("a", 0.9, 0.6) + of("b", 0.8, 0.7)))
+    scores = {row.score: row for row in found if row.method == "a"}
+    assert scores["accuracy"].difference == pytest.approx(0.1)
+    row, by_hand = (
+        scores["balanced_accuracy"],
+        compare(
+            {k: 0.6 + 0.001 * k for k in range(3)}, {k: 0.7 + 0.001 * k for k in range(3)}, 360
+        ),
+    )
+    assert (row.difference, row.p) == pytest.approx((-0.1, by_hand.p))
+    assert line(board, "a").rank_high == 1  # ranks go by accuracy
+    text = comparisons_text(found, "a")
+    assert text.index("a against the others, accuracy") < text.index("others, balanced accuracy")
 
 
 # ---- transfer ------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ CONTRACT = {
         specificity_mean specificity_low specificity_high auroc distill_seconds validation_seconds
         bytes n_diverged n_failed n_diverged_runs test_images test_imbalance published agrees
         more_seeds citation""",
-    "comparisons": """dataset ipc network_eval protocol label_regime tuned method other n_seeds
-        difference low high p p_holm significant""",
+    "comparisons": """dataset ipc network_eval protocol label_regime tuned score method other
+        n_seeds difference low high p p_holm significant""",
     "traces": """dataset ipc method tuned seed iteration loss step_size validation_accuracy seconds
         event path extra""",
     "trials": """benchmark dataset method ipc trial config rung iteration validation_accuracy

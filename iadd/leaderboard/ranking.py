@@ -13,6 +13,7 @@ import pyarrow as pa
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
 from iadd.leaderboard.rows import ComparisonRow, EvaluationRow, LeaderboardRow
 from iadd.leaderboard.statistics import (
+    IMBALANCED,
     Comparison,
     Estimate,
     augmentation_robust_score,
@@ -49,7 +50,7 @@ def rank(
     Returns:
         Rows sorted by dataset, protocol, network_eval, label_regime, tuned, ipc; within a cell
         best first, then the unranked, `whole` last. And the differences of all ranked methods of
-        each cell, both ways round.
+        each cell, both ways round; of balanced accuracy, too, where classes are imbalanced.
 
     Raises:
         ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
@@ -65,18 +66,32 @@ def rank(
         named = (positive or {}).get(cell.dataset)
         members = [_summary(cell, m, methods[m], counts, named) for m in sorted(methods)]
         if counts:
-            pairs = _add_ranks(members, methods, sum(counts))
-            comparisons += _both_ways(cell, pairs)
+            ranked = [row for row in members if _can_be_ranked(row)]
+            for score, size in _compared(counts):
+                means = {r["method"]: _unit_means(methods[r["method"]], score) for r in ranked}
+                pairs = compare_all(means, size)
+                comparisons += _both_ways(cell, score, pairs)
+                if score == "accuracy":
+                    _add_ranks(ranked, pairs)
         rows += members
     _add_robust_scores(rows)
     comparisons.sort(key=lambda row: tuple(getattr(row, name) for name in ComparisonRow.key))
     return [LeaderboardRow(**row) for row in sorted(rows, key=_order)], comparisons
 
 
-def _both_ways(cell: Cell, pairs: Mapping[tuple[str, str], Comparison]) -> Iterator[ComparisonRow]:
+def _compared(counts: Sequence[int]) -> Iterator[tuple[str, float]]:
+    """Scores that methods are compared by, with the test images that each rests on."""
+    yield "accuracy", sum(counts)
+    if max(counts) >= IMBALANCED * min(counts):
+        yield "balanced_accuracy", effective_size(counts)
+
+
+def _both_ways(
+    cell: Cell, score: str, pairs: Mapping[tuple[str, str], Comparison]
+) -> Iterator[ComparisonRow]:
     for (a, b), c in pairs.items():
         shared: dict[str, Any] = cell._asdict() | {"n_seeds": c.seeds, "significant": c.significant}
-        shared |= {"p": c.p, "p_holm": c.p_holm}
+        shared |= {"score": score, "p": c.p, "p_holm": c.p_holm}
         ahead, behind = (c.difference, c.low, c.high), (-c.difference, -c.high, -c.low)
         for method, other, (difference, low, high) in ((a, b, ahead), (b, a, behind)):
             found = {"difference": difference, "low": low, "high": high}
@@ -203,19 +218,14 @@ def _average(values: Sequence[Any]) -> Any:
     return np.mean(values, axis=0)
 
 
+def _can_be_ranked(row: Mapping[str, Any]) -> bool:
+    return bool(row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= MIN_SEEDS)
+
+
 def _add_ranks(
-    members: Sequence[dict[str, Any]],
-    methods: Mapping[str, Sequence[EvaluationRow]],
-    test_images: int,
-) -> dict[tuple[str, str], Comparison]:
-    """Fill rank_low and rank_high of those that can be ranked; all their differences."""
-    ranked = [
-        row
-        for row in members
-        if row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= MIN_SEEDS
-    ]
-    means = {row["method"]: _unit_means(methods[row["method"]], "accuracy") for row in ranked}
-    pairs = compare_all(means, test_images)
+    ranked: Sequence[dict[str, Any]], pairs: Mapping[tuple[str, str], Comparison]
+) -> None:
+    """Fill rank_low and rank_high."""
     above: Counter[str] = Counter()
     below: Counter[str] = Counter()
     for (a, b), found in pairs.items():
@@ -226,7 +236,6 @@ def _add_ranks(
     for row in ranked:
         row["rank_low"] = 1 + above[row["method"]]
         row["rank_high"] = len(ranked) - below[row["method"]]
-    return pairs
 
 
 def _identity(row: EvaluationRow) -> tuple[str, int, int]:

@@ -208,7 +208,7 @@ class ComparisonRow(Row):
     """How much better a method is than another in one cell, over their common seeds."""
 
     table = "comparisons"
-    key = (*CELL, "method", "other")
+    key = (*CELL, "score", "method", "other")
 
     dataset: str
     ipc: int
@@ -216,10 +216,11 @@ class ComparisonRow(Row):
     protocol: str
     label_regime: LabelRegime
     tuned: bool
+    score: Literal["accuracy", "balanced_accuracy"]  # the latter where classes are imbalanced
     method: str
     other: str
     n_seeds: int  # that both have
-    difference: float  # of the mean accuracies, `method` minus `other`
+    difference: float  # of the mean scores, `method` minus `other`
     low: float  # of its 95 % interval
     high: float
     p: Fraction  # of the paired test

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
+from iadd.leaderboard.statistics import IMBALANCED
 
 MARK = "*"  # beside the name of a reconstruction
-IMBALANCED = 2.0  # from here on accuracy and balanced accuracy say different things
 NEAR_CHANCE = 0.05  # of the way from guessing to all right
 REGIMES = {"hard": "hard labels", "soft": "soft labels", "soft+teacher": "soft labels of a teacher"}
 
@@ -48,7 +48,7 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
 
 
 def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
-    """How a method stands to each other one, a table a cell, in points of accuracy.
+    """How a method stands to each other one, a table a cell and score, in points.
 
     Raises:
         ValueError: the method is compared with none.
@@ -59,8 +59,9 @@ def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
         raise ValueError(f"method {method!r} is not compared here; compared: {listed}")
     text, console = _terminal()
     own = [row for row in comparisons if row.method == method]
-    for cell, members in groupby(own, key=cell_of):
-        console.print(f"{method} against the others: {cell_words(cell)}")
+    for (cell, score), members in groupby(own, key=lambda row: (cell_of(row), row.score)):
+        what = score.replace("_", " ")
+        console.print(f"{method} against the others, {what}: {cell_words(cell)}")
         console.print(_table([_comparison_words(row) for row in members]))
     console.print(
         "Differences over common seeds with 95 % intervals; p: paired test, then corrected for all "
