@@ -123,7 +123,7 @@ def read_rows(path: Path, row: type[R]) -> list[R]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The `metadata` that was given to `write_table`."""
-    return dict(_open(path)[1]["metadata"])
+    return dict(_open(path, columns=[])[1]["metadata"])
 
 
 def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
@@ -142,11 +142,12 @@ def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     return found, footer["metadata"]
 
 
-def _open(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _open(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """A table, or some of its columns, and what its footer says; ValueError for another's file."""
     try:
         # Not read_table, which looks for data sets of many files.
         with pq.ParquetFile(path) as file:
-            table = file.read(use_threads=False)
+            table = file.read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         if not path.exists():
             raise ValueError(f"{path}: no such table here; iadd run makes it") from None
