@@ -40,7 +40,13 @@ def test_what_is_recorded_so_far_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     p = plan(experts={"count": 4, "per_shard": 2})
     assert expert_lines(p, "blobs") == []
     first, second = p.shards("blobs")
-    for path, reached in ((first, [0.5, 0.7]), (second, [None, 0.9])):
-        save_tensors(path, {"x": torch.zeros(1)}, {}, {"validation_accuracy": reached})
+    own = {"source": p.experts_source()}
+    for path, spec, reached in (
+        (first, own, [0.5, 0.7]),
+        (second, {"source": "old"}, [0.1]),  # another program's: as if it was not there
+    ):
+        save_tensors(path, {"x": torch.zeros(1)}, spec, {"validation_accuracy": reached})
+    assert "60.0 % on validation" in expert_lines(p, "blobs")[0]
+    save_tensors(second, {"x": torch.zeros(1)}, own, {"validation_accuracy": [None, 0.9]})
     (line,) = expert_lines(p, "blobs")
     assert "70.0 % on validation" in line and "(50.0 to 90.0 over 3)" in line

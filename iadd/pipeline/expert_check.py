@@ -4,6 +4,7 @@ trained on all the data reach as published."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from iadd.artifacts import TensorFile
 from iadd.leaderboard.published import whole_accuracy
@@ -16,13 +17,15 @@ FULL_EPOCHS = 50
 
 
 def expert_lines(plan: Plan, dataset: str) -> list[str]:
-    """A line for each recipe of which experts are recorded."""
+    """A line for each recipe of which experts are recorded, by the code that is here."""
     lines = []
     for recipe in plan.recipes:
+        own = plan.config.experts.named(recipe).imported is None
+        expect = {"source": plan.experts_source()} if own else {}
         found: list[float] = []
         for path in plan.shards(dataset, recipe):
-            if path.exists():
-                reached = TensorFile(path).attributes.get("validation_accuracy", [])
+            with suppress(ValueError):  # not there, or another's: it will be recorded anew
+                reached = TensorFile(path, expect).attributes.get("validation_accuracy", [])
                 found += [accuracy for accuracy in reached if accuracy is not None]
         if found:
             lines.append(expert_line(plan, dataset, recipe, found))
