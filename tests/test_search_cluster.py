@@ -138,8 +138,10 @@ def test_what_is_missing_is_said_before_ray_starts(
     said = capsys.readouterr().err.strip().splitlines()
     assert ended.value.code == 2
     assert said[-1].startswith("iadd: Ray address '127.0.0.1:1': does not answer")
-    with pytest.raises(ValueError, match="method 'dm' is not tuned in this benchmark"):
+    with pytest.raises(ValueError, match="method 'dm' is not in this benchmark"):
         search(plan_of(), "blobs", "dm", 1)
+    with pytest.raises(ValueError, match="method 'random' is not tuned in this benchmark"):
+        search(plan_of(), "blobs", "random", 1)
     with pytest.raises(ValueError, match="ipc 7 is not in this benchmark"):
         search(plan_of(), "blobs", "mtt", 7)
     plan_of().shards("blobs")[0].unlink()
