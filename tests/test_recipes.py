@@ -62,7 +62,7 @@ def shrink(path: Path, folder: Path) -> Path:
     ]
     config["validation"] = config.get("validation", {}) | {"networks": 1, "epochs": 2}
     for evaluation in config["evaluations"]:
-        evaluation["networks"] = {config["network"]: 1}
+        evaluation |= {"networks": {config["network"]: 1}, "epochs": 2, "whole_epochs": 1}
     out = folder / path.name
     out.write_text(yaml.safe_dump(config, sort_keys=False))
     return out
