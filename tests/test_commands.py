@@ -167,6 +167,13 @@ def test_a_folder_of_images_is_distilled(iadd: Iadd) -> None:
     assert iadd("distill", config, "--method", "random", "--ipc", "1")[0] == 0
 
 
+def test_a_table_of_groups_is_told_where_it_was_looked_for(iadd: Iadd) -> None:
+    config = folder({"a": 20, "b": 20})
+    config["datasets"][0]["groups"] = "patients.csv"
+    status, _, error = iadd("plan", write(config))
+    assert status == 2 and f"iadd: {Path.cwd()}/patients.csv: cannot be read" in error
+
+
 def test_data_are_prepared_by_hand_where_a_file_system_has_no_locks(
     iadd: Iadd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +267,7 @@ def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
     assert status == 0 and out.endswith("next: iadd plan pets/benchmark.yaml\n")
     text = Path("pets/benchmark.yaml").read_text()
     assert "#   cat" in text and "imbalanced" in text and "# the images are 24x20" in text
+    assert f"# groups: '{Path('my pics').absolute()}/patients.csv'" in text
     config = load_config("pets/benchmark.yaml")
     assert config.datasets[0].resolution == 16 and config.ipc == (1,)
     assert iadd("plan", "pets/benchmark.yaml")[0] == 0
@@ -280,6 +288,10 @@ def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
     assert status == 2 and "is there already" in error and error.count("\n") == 1
     status, _, error = iadd("new", "other", "--data", "none")
     assert status == 2 and error.count("\n") == 1 and not Path("other").exists()
+    Path("arrays.npz").touch()
+    status, _, error = iadd("new", "other", "--data", "arrays.npz")
+    assert status == 2 and "by hand: {name: arrays, root: arrays.npz}" in error
+    assert not Path("other").exists()
 
 
 def test_tables_of_other_settings_are_not_shown(iadd: Iadd) -> None:

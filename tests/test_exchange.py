@@ -23,7 +23,7 @@ from torch import Tensor
 from iadd.augment import Augmentation
 from iadd.data import Dataset, Split, Transform
 from iadd.data.transform import fit
-from iadd.exchange import FORMS, Statement, read_set, state, write_set
+from iadd.exchange import ENDINGS, FORMS, Statement, read_set, state, write_set
 from iadd.exchange.torch_files import step_size
 from iadd.synthetic import TENSORS, SyntheticSet
 
@@ -94,9 +94,8 @@ def test_what_is_written_comes_back(form: str, distilled: SyntheticSet, turn: in
     """Whatever the set, and in whatever order the data have its classes."""
     called = distilled.class_names
     own = data(distilled.transform, (*called[turn:], *called[:turn]), distilled.images.shape[1:])
-    suffix = {"npz": ".npz", "dc": ".pt"}.get(form, "")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / f"out{suffix}"
+        out = Path(folder) / f"out{ENDINGS.get(form, '')}"
         write_set(distilled, out, form)
         found = read_set(out, own)
         assert [path.name for path in Path(folder).iterdir()] == [out.name]
@@ -318,8 +317,7 @@ def test_what_is_no_set_is_one_line_in_every_form(tmp_path: Path, pair: Pair, me
 
 @pytest.mark.parametrize("form", FORMS)
 def test_truncated_files_are_one_line(tmp_path: Path, form: str) -> None:
-    suffix = {"npz": ".npz", "dc": ".pt"}.get(form, "")
-    out = tmp_path / f"out{suffix}"
+    out = tmp_path / f"out{ENDINGS.get(form, '')}"
     write_set(SyntheticSet(IMAGES, LABELS, STANDARD, NAMES), out, form)
     for path in [out] if out.is_file() else sorted(out.rglob("*")):
         unread = path.name == "lr_best.pt" or (form == "folder" and path.name != TENSORS)
@@ -426,10 +424,12 @@ def test_words_of_the_command_line(tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"pixels": True, "zca": True}, "--pixels and --zca: only one of them"),
         ({"zca": True}, "zoo is not whitened here"),
-        ({"mean": "0.5"}, "--std None: allowed is a positive number for each of 3"),
+        ({"mean": "0.5"}, "--mean and --std: give both"),
+        ({"std": "0.5"}, "--mean and --std: give both"),
+        ({"classes": "nams.txt"}, "--classes nams.txt: no such file; allowed are names with"),
         ({"mean": "0.5", "std": "0"}, "--std 0: allowed is a positive number"),
         ({"mean": "a,b,c", "std": "1"}, "--mean a,b,c: allowed is a number"),
-        ({"mean": "1,2", "std": "1"}, "--mean 1,2: allowed is a number for each of 3"),
+        ({"mean": "1,2", "std": "1"}, "--mean 1,2: allowed is a number for each of 3 channels"),
     ]
     for words, message in wrong:
         with pytest.raises(ValueError, match=message):
@@ -440,7 +440,7 @@ def test_words_of_the_command_line(tmp_path: Path) -> None:
     for bad in ("-1", "nan", str(kept(tmp_path / "no.pt", [1]))):
         with pytest.raises(ValueError, match=r"--step-size .*; allowed is a positive number"):
             step_size(bad)
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="--step-size lots: is no number, and no such file"):
         step_size("lots")
 
 
@@ -469,7 +469,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, most))
         with pytest.raises(ValueError, match="cannot be written") as error:
-            write_set(big, tmp_path / "out", form)
+            write_set(big, tmp_path / f"out{ENDINGS.get(form, '')}", form)
         one_line(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, most))
@@ -485,15 +485,27 @@ def test_decoded_images_are_what_others_get(tmp_path: Path) -> None:
     assert read_set(tmp_path / "folder", data()).decoding == several
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    distilled = SyntheticSet(IMAGES, LABELS, STANDARD, NAMES)
+    for name, form in (("x", "dc"), ("x.npz", "dc"), ("x.pt", "npz")):
+        with pytest.raises(ValueError, match=f"{name}: a file of form {form} must end in "):
+            write_set(distilled, tmp_path / name, form)
+    rows = SyntheticSet(IMAGES[:0], LABELS, STANDARD, NAMES, rows=LABELS, fingerprint="0" * 64)
+    for name, form in (("folder", "folder"), ("mtt", "mtt"), ("x.pt", "dc"), ("x.npz", "npz")):
+        with pytest.raises(ValueError, match="the set is real images, kept as rows of the data"):
+            write_set(rows, tmp_path / name, form)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_does_not_overwrite(tmp_path: Path) -> None:
     distilled = SyntheticSet(IMAGES, LABELS, STANDARD, NAMES)
     (tmp_path / "out").mkdir()
     write_set(distilled, tmp_path / "out")  # An empty folder is welcome.
     with pytest.raises(ValueError, match="exists and is not an empty folder"):
         write_set(distilled, tmp_path / "out")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "x.npz").write_text("")
     with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        write_set(distilled, tmp_path / "file", "npz")
+        write_set(distilled, tmp_path / "x.npz", "npz")
 
 
 @pytest.mark.parametrize("classes", [2, 10, 11, 101])

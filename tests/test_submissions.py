@@ -115,7 +115,9 @@ def test_the_workflow_knows_it(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         Jobs([write(submissions=[ENTRY])], {})
-    assert capsys.readouterr().err == "iadd: x.safetensors: no such file\n"
+    assert capsys.readouterr().err == (
+        "iadd: x.safetensors: no such file (submission 'theirs', seed 0)\n"
+    )
     Path("x.safetensors").write_bytes(b"one")
     jobs = Jobs(["c.yaml"], {})
     wildcards = SimpleNamespace(dataset="blobs", method="theirs", ipc="1", seed="0", tuned="")
@@ -196,6 +198,8 @@ def test_a_file_is_judged_by_hand(iadd: Iadd) -> None:
         (("evaluate", "folder", "--config", "c.yaml"), "folder: is a folder; iadd import makes"),
         (("evaluate", file, "--config", "c.yaml", "--name", "mtt"), "'mtt' is a method's"),
         (("evaluate", "c.yaml"), "--method and --ipc are needed, or --config"),
+        ((*told, "--out", "rows.csv"), "rows.csv: what is written here must end in .parquet"),
+        (("import", file, "x.pt", "--config", "c.yaml"), "x.pt: what is written here must end in"),
     ):
         status, _, error = iadd(*words)
         assert status == 2 and message in error and error.count("\n") == 1, error

@@ -16,7 +16,7 @@ from iadd.exchange import arrays, pictures, torch_files
 from iadd.exchange.statement import Statement, fitted, settled, state
 from iadd.synthetic import TENSORS, SyntheticSet
 
-__all__ = ["FORMS", "Statement", "read_set", "state", "write_set"]
+__all__ = ["ENDINGS", "FORMS", "Statement", "read_set", "state", "write_set"]
 
 FORMS: dict[str, Callable[[SyntheticSet, Path], None]] = {
     "folder": pictures.write,
@@ -27,6 +27,8 @@ FORMS: dict[str, Callable[[SyntheticSet, Path], None]] = {
 }
 """What `write_set` writes: PNG files, a folder a class; `images_best.pt` and `labels_best.pt` (soft
 labels as DATM's logits, or TESLA's probabilities); DC's `res_*.pt`; a numpy archive."""
+ENDINGS = {"dc": ".pt", "npz": ".npz"}
+"""Of the files among them, by which they are known again."""
 
 
 def read_set(
@@ -83,11 +85,16 @@ def write_set(distilled: SyntheticSet, out: str | Path, form: str = "folder") ->
     Images are written decoded; a folder holds the exact set besides.
 
     Raises:
-        ValueError: one line for an unknown form, or if `out` has something in it.
+        ValueError: one line for an unknown form, a file without the form's ending, rows of the
+            data instead of images, or if `out` has something in it.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
     out = Path(out)
+    if out.suffix != ENDINGS.get(form, out.suffix):
+        raise ValueError(f"{out}: a file of form {form} must end in {ENDINGS[form]}")
+    if distilled.rows is not None:
+        raise ValueError(f"{out}: not written: the set is real images, kept as rows of the data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: exists and is not an empty folder; choose another")
     FORMS[form](distilled if form == "folder" else distilled.decoded(), out)

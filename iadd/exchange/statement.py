@@ -68,7 +68,9 @@ def state(
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: only one of them can be true")
     transform: Transform | Literal["pixels"] | None = "pixels" if pixels else None
-    if mean or std:
+    if bool(mean) != bool(std):
+        raise ValueError("--mean and --std: give both, or neither")
+    if mean and std:
         values = [_numbers(name, text, dataset) for name, text in (("mean", mean), ("std", std))]
         transform = Transform("standard", mean=values[0], std=values[1])
     elif zca:
@@ -78,8 +80,8 @@ def state(
     return Statement(transform, _names(classes, dataset), probabilities, step_size)
 
 
-def _numbers(name: str, text: str | None, dataset: Dataset) -> Tensor:
-    words = (text or "").split(",")
+def _numbers(name: str, text: str, dataset: Dataset) -> Tensor:
+    words = text.split(",")
     words = words * dataset.channels if len(words) == 1 else words
     try:
         values = torch.tensor([float(word) for word in words])
@@ -88,7 +90,8 @@ def _numbers(name: str, text: str | None, dataset: Dataset) -> Tensor:
     sound = bool(values.isfinite().all()) and (name == "mean" or bool((values > 0).all()))
     if len(values) != dataset.channels or not sound:
         kind = "number" if name == "mean" else "positive number"
-        raise ValueError(f"--{name} {text}: allowed is a {kind} for each of {dataset.channels}")
+        allowed = f"a {kind} for each of {dataset.channels} channels, or one for all"
+        raise ValueError(f"--{name} {text}: allowed is {allowed}")
     return values
 
 
@@ -98,7 +101,11 @@ def _names(classes: str | None, dataset: Dataset) -> tuple[str, ...] | None:
     if Path(classes).is_file():
         lines = Path(classes).read_text(encoding="utf-8").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
-    return tuple(word.strip() for word in classes.split(","))
+    names = tuple(word.strip() for word in classes.split(","))
+    if len(names) == 1 and names != dataset.class_names:
+        allowed = "names with commas, a file with a name a line, or same"
+        raise ValueError(f"--classes {classes}: no such file; allowed are {allowed}")
+    return names
 
 
 def settled(found: Found, dataset: Dataset, said: Statement, where: Path) -> SyntheticSet:

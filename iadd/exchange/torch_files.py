@@ -120,6 +120,8 @@ def step_size(text: str) -> float:
     try:
         value: Any = float(text)
     except ValueError:
+        if not Path(text).is_file():
+            raise ValueError(f"--step-size {text}: is no number, and no such file") from None
         value = load(Path(text))
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()

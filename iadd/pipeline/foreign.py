@@ -32,6 +32,12 @@ def step_size(given: str | None) -> float | None:
     return None if given is None else torch_files.step_size(given)
 
 
+def _check_ending(out: Path, ending: str) -> None:
+    """Refuse a file that would be named as what it is not, and may be somebody's."""
+    if out.suffix != ending:
+        raise ValueError(f"{out}: what is written here must end in {ending}")
+
+
 def import_set(
     source: Path,
     out: Path,
@@ -42,6 +48,7 @@ def import_set(
     **words: Any,
 ) -> None:
     """Turn a set in any known form into ours; `words` say what its numbers are."""
+    _check_ending(out, ".safetensors")
     plan, key = open_plan(config, dataset)
     own = open_data(plan, key)
     said = exchange.state(own, **words)
@@ -68,6 +75,8 @@ def evaluate_file(
     from iadd.leaderboard.text import leaderboard_text
     from iadd.pipeline.tables import positive_classes
 
+    if out is not None:
+        _check_ending(out, ".parquet")
     plan, key = open_plan(config, dataset)
     evaluations = [e for e in plan.config.evaluations if protocol in (None, e.protocol)]
     if not evaluations:

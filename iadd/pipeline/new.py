@@ -38,7 +38,7 @@ datasets:
     # zca: true # whitening, for colour photographs
     # augmentation: [crop, scale, rotate, flip] # what leaves a label true; no flip by default
     # positive: {positive} # the class whose sensitivity and specificity stand in the tables
-    # groups: patients.csv # columns file,group: no patient's images on two sides of a cut
+    # groups: {table} # columns file,group: no patient's images on two sides of a cut
 network: convnet-d{depth}-w32 # published results use -w128, which is for a card
 experts:
   count: 20
@@ -72,6 +72,9 @@ def new(folder: Path, images: Path) -> Path:
     if file.exists():
         raise ValueError(f"{file}: is there already; name another folder")
     root = images.expanduser().absolute()
+    if root.is_file():
+        entry = f"{{name: arrays, root: {images}}}"
+        raise ValueError(f"{images}: is no folder of images; write a file's entry by hand: {entry}")
     resolution, sizes = _sizes(root)
     about = data.inspect(data.Source("folder", root=root, resolution=resolution))
     least = min(about.counts["train"])
@@ -84,6 +87,7 @@ def new(folder: Path, images: Path) -> Path:
         ipcs=[ipc for ipc in (1, 10) if ipc <= least],
         least=least,
         positive=_quoted(about.class_names[0]),
+        table=_quoted(str(root / "patients.csv")),
         resolution=resolution,
         sizes=sizes,
         depth=SIDES.index(resolution) + 1,

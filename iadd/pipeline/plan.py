@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from iadd import methods
@@ -57,6 +58,8 @@ class Plan(ExpertPlan):
         """What is read for a data set, and how."""
         d = self.config.dataset(dataset)
         fields = d.model_dump(exclude={"label", "ipc", "published"})
+        if d.groups is not None and d.name != "arrays":  # so that errors say where it is looked for
+            fields["groups"] = Path(d.groups).expanduser().absolute()
         return Source(**fields, seed=self.config.seed)
 
     def data_spec(self, dataset: str) -> dict[str, Any]:

@@ -63,7 +63,10 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]
                 return subprocess.run(asked, check=False).returncode
-            return _whole(plan, cores, arguments, options)
+            status = _whole(plan, cores, arguments, options)
+            if not status:
+                print(f"tables and page: iadd show {config}", file=sys.stderr)
+            return status
 
 
 def _whole(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:

@@ -60,7 +60,8 @@ class SubmissionConfig(Section):
         file = Path(self.files[seed])
         if not file.is_file():
             folder = "is a folder; iadd import makes a file of it"
-            raise ValueError(f"{file}: {folder if file.is_dir() else 'no such file'}")
+            reason = folder if file.is_dir() else "no such file"
+            raise ValueError(f"{file}: {reason} (submission {self.name!r}, seed {seed})")
         return {
             "kind": "submitted",
             "sha256": checksum(file),
