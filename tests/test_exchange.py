@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from iadd.augment import Augmentation
+from iadd.commands.exchange import export_set
 from iadd.data import Dataset, Split, Transform
 from iadd.data.transform import fit
 from iadd.exchange import ENDINGS, FORMS, Statement, read_set, state, write_set
@@ -476,13 +477,18 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, form: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_decoded_images_are_what_others_get(tmp_path: Path) -> None:
+def test_decoded_images_are_what_others_get(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     several = {"kind": "partition", "factor": 2}
     distilled = SyntheticSet(IMAGES, LABELS, STANDARD, NAMES, decoding=several)
     write_set(distilled, tmp_path / "x.npz", "npz")
     write_set(distilled, tmp_path / "folder")
     assert torch.equal(read_set(tmp_path / "x.npz", data()).images, distilled.decoded().images)
     assert read_set(tmp_path / "folder", data()).decoding == several
+    distilled.save(tmp_path / "x.safetensors")
+    export_set(tmp_path / "x.safetensors", tmp_path / "x.pt", "dc")
+    assert capsys.readouterr().out.endswith("written; 6 stored images are decoded into 24\n")
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -62,8 +62,11 @@ def export_set(
     from iadd.exchange import write_set
     from iadd.synthetic import SyntheticSet
 
-    write_set(SyntheticSet.load(distilled), out, form)
-    print(f"{out}: written")
+    held = SyntheticSet.load(distilled)
+    write_set(held, out, form)
+    shown = len(held.decoded())
+    several = "" if shown == len(held) else f"; {len(held)} stored images are decoded into {shown}"
+    print(f"{out}: written{several}")
 
 
 def import_set(
