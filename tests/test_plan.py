@@ -115,7 +115,7 @@ def test_specs_say_what_not_where() -> None:
     here = plan(datasets=[{"name": "folder", "root": "a", "label": "pics"}])
     other = {"root": "b", "download": True, "positive": "ill", "groups": "patients.csv"}
     there = plan(datasets=[{"name": "folder", "label": "pics", **other}])
-    assert there.source("pics").groups == "patients.csv"
+    assert there.source("pics").groups == Path("patients.csv").absolute()
     assert here.data_spec("pics") != there.data_spec("pics")
     run = Run("pics", "mtt", 1, 0)
     assert here.tables_spec() != there.tables_spec()  # they tell the positive class
