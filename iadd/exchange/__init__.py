@@ -79,10 +79,8 @@ def read_set(
 def write_set(distilled: SyntheticSet, out: str | Path, form: str = "folder") -> None:
     """Write a distilled set in one of `FORMS`, with its transform; whole or not at all.
 
-    Others know of no decoding: but for `folder`, which holds the exact set too, images are written
-    as networks are trained on them.
-
-    Images are written decoded; a folder holds the exact set besides.
+    Others know of no decoding: images are written as networks are trained on them; a folder holds
+    the exact set besides.
 
     Raises:
         ValueError: one line for an unknown form, a file without the form's ending, rows of the

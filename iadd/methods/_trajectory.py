@@ -145,8 +145,12 @@ class Trajectory(Iterative):
         """
         own = generator_for(generator.initial_seed(), "experts")
         expert = int(torch.randint(self.trajectories.count, (), generator=own))
-        bound = self.params.start_bound(iteration)
-        return expert, int(torch.randint(self.params.min_start, bound, (), generator=own))
+        bounds = self.params.min_start, self.params.start_bound(iteration)
+        return expert, self.draw_epoch(*bounds, own)
+
+    def draw_epoch(self, low: int, bound: int, generator: torch.Generator) -> float:
+        """A start epoch of low..bound-1."""
+        return int(torch.randint(low, bound, (), generator=generator))
 
     def draw_expert(self, generator: torch.Generator, iteration: int = 0) -> tuple[Tensor, Tensor]:
         """Start and target (P,) of that expert."""

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from iadd.methods._base import Rate
 from iadd.methods._trajectory import Trajectory, TrajectoryParams
-from iadd.seeds import generator_for
 
 
 class MCTParams(TrajectoryParams):
@@ -36,8 +35,5 @@ class MCT(Trajectory):
     Params = MCTParams
     experts = "waypoints"
 
-    def draw_start(self, generator: torch.Generator, iteration: int = 0) -> tuple[int, float]:
-        own = generator_for(generator.initial_seed(), "experts")
-        expert = int(torch.randint(self.trajectories.count, (), generator=own))
-        low, high = self.params.min_start, self.params.start_bound(iteration)
-        return expert, low + (high - low) * float(torch.rand((), generator=own))
+    def draw_epoch(self, low: int, bound: int, generator: torch.Generator) -> float:
+        return low + (bound - low) * float(torch.rand((), generator=generator))

@@ -29,8 +29,12 @@ class ExpertPlan(Layout):
     def recipes(self) -> list[str]:
         """The expert recipes that the benchmark's methods ask for."""
         asked = [self.config.recipe(method) for method in self.config.methods]
-        asked += [e.teacher for e in self.config.evaluations if e.rules.teacher]
-        return sorted({name for name in asked if name is not None})
+        return sorted({name for name in asked if name is not None} | self.teacher_recipes)
+
+    @cached_property
+    def teacher_recipes(self) -> set[str]:
+        """The recipes of those experts that are teachers in an evaluation."""
+        return {e.teacher for e in self.config.evaluations if e.rules.teacher}
 
     def experts_folder(self, dataset: str, recipe: str = "standard") -> Path:
         """The folder of the experts of one recipe."""
@@ -70,8 +74,7 @@ class ExpertPlan(Layout):
 
     def teachers(self, dataset: str) -> list[Path]:
         """The expert shards that evaluations read: their teacher is the first expert."""
-        names = sorted({e.teacher for e in self.config.evaluations if e.rules.teacher})
-        return [self.shards(dataset, name)[0] for name in names]
+        return [self.shards(dataset, name)[0] for name in sorted(self.teacher_recipes)]
 
     def experts(
         self,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from iadd import data, exchange
 from iadd.exchange import buffers, torch_files
 from iadd.pipeline.config.file import first_problem
+from iadd.pipeline.config.submission import SubmissionConfig
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.stages import (
     CPU,
@@ -22,7 +23,6 @@ from iadd.pipeline.stages import (
     open_network,
     open_plan,
 )
-from iadd.pipeline.submission import SubmissionConfig
 from iadd.progress import Progress
 from iadd.synthetic import SyntheticSet
 

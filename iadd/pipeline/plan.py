@@ -189,12 +189,15 @@ class Plan(ExpertPlan):
         """How sets are judged, and on what."""
         return self.evaluation_job_spec() | self.data_identity(dataset)
 
+    def judged_spec(self, run: Run) -> dict[str, Any]:
+        """What made a run's table of evaluations: the set, and how it was judged."""
+        return {"spec": self.spec(run), "evaluation": self.evaluation_spec(run.dataset)}
+
     def evaluation_job_spec(self) -> dict[str, Any]:
         """How sets are judged, as far as it is known when the workflow's graph is drawn."""
-        teachers = {e.teacher for e in self.config.evaluations if e.rules.teacher}
         return {
             "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
-            "teachers": {name: self._experts(name) for name in sorted(teachers)},
+            "teachers": {name: self._experts(name) for name in sorted(self.teacher_recipes)},
             "base_seed": self.config.seed,
             "source": self._source("evaluate"),
         }

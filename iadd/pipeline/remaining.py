@@ -54,8 +54,7 @@ def _check_distilled(plan: Plan, run: Run) -> None:
 
 def _check_evaluation(plan: Plan, run: Run) -> None:
     path = plan.paths(run).evaluation
-    expected = {"spec": plan.spec(run), "evaluation": plan.evaluation_spec(run.dataset)}
-    if read_metadata(path) != json.loads(canonical_json(expected)):
+    if read_metadata(path) != json.loads(canonical_json(plan.judged_spec(run))):
         raise ValueError(f"{path}: was made under another spec")
 
 

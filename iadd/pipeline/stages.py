@@ -176,11 +176,11 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     config = plan.config
     check_run(config, run)
     dataset = open_data(plan, run.dataset, device)
-    spec, paths = plan.spec(run), plan.paths(run)
+    judged, paths = plan.judged_spec(run), plan.paths(run)
+    spec = judged["spec"]
     synthetic = SyntheticSet.load(paths.distilled, spec)
     rows = evaluation_rows(plan, run, synthetic, dataset, spec, config.evaluations)
-    metadata = {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)}
-    write_table(rows, paths.evaluation, EVALUATIONS, metadata)
+    write_table(rows, paths.evaluation, EVALUATIONS, judged)
     first = [row.accuracy or 0.0 for row in rows if row.protocol == rows[0].protocol]
     print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
 

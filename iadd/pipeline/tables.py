@@ -27,13 +27,10 @@ def collect(plan: Plan) -> None:
 
     Raises ValueError naming the file whose rows were made under another spec than the plan's.
     """
-    runs = [(run, plan.paths(run), plan.spec(run)) for run in plan.runs()]
-    judged = {
-        paths.evaluation: {"spec": spec, "evaluation": plan.evaluation_spec(run.dataset)}
-        for run, paths, spec in runs
-    }
+    runs = [(plan.paths(run), plan.judged_spec(run)) for run in plan.runs()]
+    judged = {paths.evaluation: spec for paths, spec in runs}
     evaluations = results.collect(judged, plan.table("evaluations"), EVALUATIONS)
-    traces = {paths.trace: {"spec": spec} for _, paths, spec in runs}
+    traces = {paths.trace: {"spec": spec["spec"]} for paths, spec in runs}
     results.collect(traces, plan.table("traces"), TRACES)
     searches = {plan.trials(*s): {"spec": plan.search_spec(*s)} for s in plan.searches()}
     if searches:

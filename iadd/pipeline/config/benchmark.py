@@ -14,6 +14,7 @@ from iadd.networks import parse_name
 from iadd.pipeline.config.dataset import DatasetConfig
 from iadd.pipeline.config.experts import ExpertsConfig
 from iadd.pipeline.config.file import (
+    NAME,
     Section,
     allowed_keys,
     check_booleans,
@@ -24,10 +25,7 @@ from iadd.pipeline.config.file import (
 from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
 from iadd.pipeline.config.method import MethodConfig, check_entry
 from iadd.pipeline.config.search import SearchConfig, points_of, space_of
-from iadd.pipeline.submission import SubmissionConfig
-
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
-"""Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
+from iadd.pipeline.config.submission import SubmissionConfig
 
 
 class Config(Section):

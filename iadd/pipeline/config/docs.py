@@ -12,7 +12,7 @@ from iadd.pipeline.config.experts import ExpertsConfig
 from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
 from iadd.pipeline.config.method import MethodConfig
 from iadd.pipeline.config.search import SearchConfig
-from iadd.pipeline.submission import SubmissionConfig
+from iadd.pipeline.config.submission import SubmissionConfig
 
 HEAD = """# Configuration
 

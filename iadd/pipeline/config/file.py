@@ -141,6 +141,8 @@ def check_booleans(given: Any, parsed: Any, key: str = "") -> None:
             check_booleans(mine, other, key)
 
 
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+"""Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
 PATTERN = (
     "must be letters, digits, _ or . (names of benchmarks and methods also -), at most 64, and "
     "begin with a letter, a digit or _"

@@ -9,9 +9,7 @@ from pydantic import Field
 
 from iadd import methods
 from iadd.experts import RECIPES, named_recipe
-from iadd.pipeline.config.file import PATTERN, Section
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+from iadd.pipeline.config.file import NAME, PATTERN, Section
 
 
 class MethodConfig(Section):
@@ -38,7 +36,7 @@ def check_entry(name: str, entry: MethodConfig) -> None:
         if entry.method not in methods.names():
             raise ValueError(f"{where}: unknown method; known: {', '.join(methods.names())}")
         kind = methods.find(entry.method)
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise ValueError(f"methods: name {name!r} {PATTERN}")
         if name != entry.method and name in methods.names():
             raise ValueError(f"{where}: {name} is a method itself; give the entry another name")

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from iadd import methods
 from iadd.exchange.statement import checksum
-from iadd.pipeline.config.file import Section
+from iadd.pipeline.config.file import NAME, Section
 from iadd.pipeline.paths import Run
 from iadd.pipeline.source import source_of
 
@@ -18,10 +18,7 @@ from iadd.pipeline.source import source_of
 class SubmissionConfig(Section):
     """Distilled sets that somebody submitted, judged like the benchmark's own."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$",
-        description="Name in tables and paths; not a method's.",
-    )
+    name: str = Field(pattern=NAME, description="Name in tables and paths; not a method's.")
     files: tuple[str, ...] = Field(
         min_length=1,
         description="The sets of the distillation seeds 0, 1, ...; `file: x` for a single one. "
