@@ -320,6 +320,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert torch.equal(whole.images, resumed.images) and torch.equal(whole.labels, resumed.labels)
     assert whole.step_size == resumed.step_size and whole.iteration == resumed.iteration
     assert [r["loss"] for r in whole.trace] == [r["loss"] for r in resumed.trace]
+    assert whole.weights == resumed.weights
 
 
 def beginning(task: methods.Problem, path: Path, identity: dict[str, Any]) -> int:

@@ -160,7 +160,14 @@ def _open(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[
 
 
 def collect(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Schema) -> pa.Table:
-    """Join one small file a job into one table sorted by the schema's key, and write it to `out`.
+    """Join one small file a job into one table (`gather`) and write it to `out`."""
+    joined = gather(expected, out, schema)
+    write_table(joined, out, schema, {"files": len(expected)})
+    return joined
+
+
+def gather(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Schema) -> pa.Table:
+    """Join one small file a job into one table sorted by the schema's key.
 
     The order of the files does not show in the result; rows of one key keep their file's order (a
     trace is a history).
@@ -168,6 +175,7 @@ def collect(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Sc
     Args:
         expected: the files, and what each one's metadata must hold, e.g. {"spec": ...}; other keys
             of the metadata are not looked at.
+        out: where the table is going to lie, which is named where there is no file.
 
     Raises:
         ValueError: naming the file, for one that was made under another spec than expected (with
@@ -190,9 +198,7 @@ def collect(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Sc
     ]
     joined = pa.concat_tables(blocks)
     _refuse_twice(joined, key, files)
-    joined = joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
-    write_table(joined, out, schema, {"files": len(files)})
-    return joined
+    return joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
 
 
 def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

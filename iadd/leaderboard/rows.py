@@ -193,6 +193,7 @@ class LeaderboardRow(Row):
     n_diverged: int = 0  # evaluation networks that diverged
     n_failed: int = 0  # evaluation networks without any accuracy
     n_diverged_runs: int = 0  # distillations that diverged
+    n_collapsed_runs: int = 0  # distillations that ended with collapsed importance weights
     test_images: int | None = None
     test_imbalance: float | None = None
     """The most frequent class of the test set, as a multiple of the rarest."""

@@ -219,6 +219,8 @@ def remark(row: LeaderboardRow) -> str:
         words.append(agreement_words(row))
     if row.n_diverged_runs:
         words.append(f"{row.n_diverged_runs} of {row.n_seeds} runs diverged")
+    if row.n_collapsed_runs:
+        words.append(f"weights collapsed in {row.n_collapsed_runs} of {row.n_seeds} runs")
     for count, what in ((row.n_diverged, "diverged"), (row.n_failed, "failed")):
         if count:
             words.append(f"{count} network{'' if count == 1 else 's'} {what}")

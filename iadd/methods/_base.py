@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -230,6 +230,8 @@ class Gradients:
     """The loss without the method's own weights; None: there are none."""
     columns: Mapping[str, float] = field(default_factory=dict)
     """Values of the method's `trace_columns`."""
+    weights: Sequence[Mapping[str, Any]] = ()
+    """What `_importance.describe` tells of its weights, where it has some and they are due."""
 
 
 @dataclass(frozen=True)

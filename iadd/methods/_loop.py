@@ -104,6 +104,7 @@ class _Loop:
         self.rollbacks, self.in_a_row, self.sound = 0, 0, 0
         self.kept: list[State] = []
         self.trace: list[dict[str, Any]] = []
+        self.weights: list[dict[str, Any]] = []
         self.best_accuracy, self.seconds, self.validation_seconds = -1.0, 0.0, 0.0
         self.saved_at = self.clock = time.perf_counter()
         if hooks.checkpoint and hooks.checkpoint.exists():
@@ -213,6 +214,7 @@ class _Loop:
             plain = found.loss if found.loss_unweighted is None else found.loss_unweighted
             row |= {"loss_unweighted": _finite(plain), "path": found.path}
             row |= {name: _finite(value) for name, value in found.columns.items()}
+            self.weights += [{"iteration": self.iteration, **told} for told in found.weights]
         row |= {"step_size": step_size, "validation_accuracy": accuracy}
         self.trace.append(row | {"seconds": self.seconds, "event": event})
 
@@ -227,6 +229,7 @@ class _Loop:
             state.step_size,
             self.status,
             self.trace,
+            self.weights,
             state.iteration,
             self.seconds,
             self.validation_seconds,
@@ -270,7 +273,8 @@ def _prefixes(kept: int) -> list[str]:
 
 _PROGRESS: dict[str, Callable[[Any], Any]] = {
     **{"iteration": int, "status": str, "rollbacks": int, "in_a_row": int, "sound": int},
-    **{"trace": list, "best_accuracy": float, "seconds": float, "validation_seconds": float},
+    **{"trace": list, "weights": list, "best_accuracy": float},
+    **{"seconds": float, "validation_seconds": float},
 }
 
 

@@ -17,7 +17,8 @@ class Pruning(Trajectory):
     """Leaves a share of the parameters out of numerator and denominator, anew an iteration."""
 
     trace_columns: ClassVar = {"kept": "Share of the parameters that the loss compares."}
-    kept = 1.0
+    kept: Tensor | None = None
+    """The mask of the last loss, (P,)."""
 
     @abstractmethod
     def left_out(self, residual: Tensor, count: int) -> Tensor:
@@ -26,9 +27,9 @@ class Pruning(Trajectory):
     def loss(
         self, student: Tensor, start: Tensor, target: Tensor, own: Mapping[str, Tensor]
     ) -> Distance:
-        mask = self.mask(student.detach(), target)
-        self.kept = float(mask.double().mean())
-        return distance(student, start, target, mask.to(student), weighted_denominator=True)
+        self.kept = self.mask(student.detach(), target)
+        weights = self.kept.to(student)
+        return distance(student, start, target, weights, weighted_denominator=True)
 
     def mask(self, student: Tensor, target: Tensor) -> Tensor:
         """True (P,) for the parameters that stay: all but the whole part of q P."""
@@ -37,5 +38,8 @@ class Pruning(Trajectory):
         mask[self.left_out(residual, int(self.params.pruned * len(residual)))] = False
         return mask
 
+    def importance(self, variables: Mapping[str, Tensor]) -> Tensor | None:
+        return self.kept
+
     def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
-        return {"kept": self.kept}
+        return {} if self.kept is None else {"kept": float(self.kept.double().mean())}

@@ -94,6 +94,8 @@ class Distilled:
     """A row an iteration: iteration, loss, loss_unweighted, step_size, validation_accuracy,
     seconds, event ("", skipped, rollback, diverged), path (which implementation ran, or why the
     update was skipped), and the method's own `trace_columns`."""
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    """Of a method with weights or masks: iteration, and what `_importance.describe` tells."""
     iteration: int = 0
     """The updates after which these were the images: the best on validation."""
     seconds: float = 0.0

@@ -21,6 +21,7 @@ from iadd.engine.distance import Distance, distance
 from iadd.engine.student import draw_steps
 from iadd.engine.unroll import unroll
 from iadd.methods._base import Gradients, Iterative, IterativeParams, Rate, Workload
+from iadd.methods._importance import describe, is_due
 from iadd.methods._variables import SGD, PositiveSGD, Variable
 from iadd.seeds import generator_for
 
@@ -124,6 +125,14 @@ class Trajectory(Iterative):
         """Values of the method's `trace_columns`, after `loss`; all variables are seen here."""
         return {}
 
+    def importance(self, variables: Mapping[str, Tensor]) -> Tensor | None:
+        """What multiplies each parameter's mismatch, (P,): weights, or a mask of bool.
+
+        Asked after `loss`, now and then; where there is some, the trace keeps statistics of it a
+        parameter tensor. None: all count alike.
+        """
+        return None
+
     def initial_labels(self, images: Tensor) -> Tensor:
         """Logits (N, K) that learned labels start from: the first expert's at its last epoch."""
         return self.problem.expert_logits(0, self.trajectories.epochs, images)
@@ -196,6 +205,7 @@ class Trajectory(Iterative):
             f"{result.path} {extension.kernel_name(start)}",
             float(match.unweighted),
             self.columns(variables),
+            match.described(variables) if is_due(iteration, params.updates) else (),
         )
 
     @classmethod
@@ -239,6 +249,21 @@ class _Match:
             steps[step] = steps[step] + by[name] if step in steps else by[name]
         last = self.method.params.unrolled_steps
         return loss.detach(), steps[last] if list(steps) == [last] else steps
+
+    def described(self, variables: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """What the trace keeps of the weights that this loss had."""
+        weights = self.method.importance(variables)
+        if weights is None:
+            return []
+        student = self.seen["student"][1].detach().double()
+        if weights.shape != student.shape:
+            given, allowed = list(weights.shape), list(student.shape)
+            raise ValueError(
+                f"method {self.method.name}: importance gives shape {given}, allowed is {allowed}"
+            )
+        residual = (student - self.target).square()
+        movement = (self.start.double() - self.target).abs()
+        return describe(weights, residual, movement, self.method.problem.network)
 
     def _differentiated(self, states: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if "student" not in states:

@@ -78,6 +78,9 @@ class HoPTM(Trajectory):
         apart = F.smooth_l1_loss(path, teacher, reduction="sum") * 2 / 27
         return ratio + float(self.params.shape) * apart
 
+    def importance(self, variables: Mapping[str, Tensor]) -> Tensor:
+        return variables["compared"]
+
     def columns(self, variables: Mapping[str, Tensor]) -> dict[str, float]:
         return {"kept": float(variables["compared"].double().mean())}
 

@@ -169,6 +169,14 @@ class IADD(Trajectory):
             "weight_effective": float(w.sum() ** 2 / w.square().sum() / len(w)),
         }
 
+    def importance(self, variables: Mapping[str, Tensor]) -> Tensor | None:
+        if self.frozen:
+            return None
+        weights = self.weights(variables)
+        if self.params.weights == "shuffled":  # what the images feel
+            weights = weights[self.order]
+        return weights if self.offsets is None else weights.repeat_interleave(self.offsets.diff())
+
     @classmethod
     def forecast(cls, params: Any, work: Workload) -> float:
         return super().forecast(params, work) * (2 if params.weights == "final" else 1)

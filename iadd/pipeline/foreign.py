@@ -110,7 +110,7 @@ def _ipc(found: SyntheticSet, own: data.Dataset, file: Path) -> int:
 def submit(plan: Plan, run: Run) -> None:
     """Bring a submitted file into the place of a distilled set, where it is judged like one."""
     from iadd.leaderboard.results import write_table
-    from iadd.leaderboard.rows import TRACES
+    from iadd.leaderboard.weights import TRACE_FILE
 
     check_run(plan.config, run)
     submission = plan.config.submission(run.method)
@@ -123,7 +123,7 @@ def submit(plan: Plan, run: Run) -> None:
         raise ValueError(
             f"{file}: holds {ipc} images a class, submission {run.method!r} says {run.ipc}"
         )
-    write_table([], paths.trace, TRACES, {"spec": spec})
+    write_table([], paths.trace, TRACE_FILE, {"spec": spec})
     found.picture(paths.picture)
     replace(found, spec=spec, run={}).save(paths.distilled)
     print(f"{paths.distilled}: {len(found)} images, step size {found.step_size}")

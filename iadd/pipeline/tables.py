@@ -18,6 +18,7 @@ from iadd.leaderboard.rows import (
     LeaderboardRow,
 )
 from iadd.leaderboard.text import comparisons_text, leaderboard_text
+from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.plan import Plan
 
@@ -31,7 +32,10 @@ def collect(plan: Plan) -> None:
     judged = {paths.evaluation: spec for paths, spec in runs}
     evaluations = results.collect(judged, plan.table("evaluations"), EVALUATIONS)
     traces = {paths.trace: {"spec": spec["spec"]} for paths, spec in runs}
-    results.collect(traces, plan.table("traces"), TRACES)
+    history = results.gather(traces, plan.table("traces"), TRACE_FILE)
+    weights, files = weights_of(history), {"files": len(traces)}
+    results.write_table(weights, plan.table("weights"), WEIGHTS, files)
+    results.write_table(history.drop_columns("weights"), plan.table("traces"), TRACES, files)
     searches = {plan.trials(*s): {"spec": plan.search_spec(*s)} for s in plan.searches()}
     if searches:
         results.collect(searches, plan.table("trials"), TRIALS)
@@ -40,6 +44,7 @@ def collect(plan: Plan) -> None:
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
     measured, comparisons = rank(evaluations, positive)
+    measured = with_collapses(measured, weights)
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)

@@ -76,7 +76,7 @@ class Jobs:
 
     def everything(self, wildcards: Any) -> list[Path]:
         """Every output that a user looks at."""
-        names = ("evaluations", "traces", "trials", "comparisons", "leaderboard")
+        names = ("evaluations", "traces", "weights", "trials", "comparisons", "leaderboard")
         tables = [self.plan.table(name) for name in names]
         site = self.plan.root / "site"
         pages = [tables[-1].with_suffix(".csv"), site / "index.html", site / "accuracy.png"]

@@ -6,6 +6,7 @@ rule collect:
     output:
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/weights.parquet",
         "results/{benchmark}/trials.parquet",
         "results/{benchmark}/comparisons.parquet",
         "results/{benchmark}/leaderboard.parquet",

@@ -4,6 +4,7 @@ rule site:
         jobs.searches,
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
+        "results/{benchmark}/weights.parquet",
         "results/{benchmark}/trials.parquet",
         "results/{benchmark}/leaderboard.parquet",
     output:
