@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from made_up_tables import rank, runs, spread, table, trace
 from method_cases import SEEDS, make, small_problem
 from scipy.stats import spearmanr
@@ -19,6 +20,8 @@ from iadd.leaderboard.text import remark
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, WeightRow, weights_of, with_collapses
 from iadd.methods._importance import EDGES, LOOKS, RANKED, describe, is_due, statistics
 from iadd.methods._importance import rank_correlation as correlation
+from iadd.methods._loop import _Loop
+from iadd.pipeline import stages, tables
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,50 @@ def test_statistics_survive_a_file(tmp_path: Path, task: methods.Problem) -> Non
     assert isinstance(found, pa.Table)
     for row, of in zip(found.to_pylist(), told, strict=True):
         assert row | of == row
+
+
+class Killed(Exception):
+    pass
+
+
+def test_the_table_has_the_same_bytes_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the configuration to `weights.parquet`, once undisturbed and once killed and resumed."""
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((Path(__file__).parent.parent / "config" / "smoke.yaml").read_text())
+    params = config["methods"]["mtt"]["params"] | {"iterations": 6, "validations": 3, "lr_w": 0.1}
+    config |= {"methods": {"iadd": {"params": params}, "random": {}}, "seeds": 1}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    plan, key = stages.open_plan(tmp_path / "c.yaml")
+    for shard in range(len(plan.shards(key))):
+        stages.record(plan, key, shard)
+    run, other = plan.runs()
+
+    def made() -> bytes:
+        stages.distill(plan, run)
+        tables.collect(plan)
+        return plan.table("weights").read_bytes()
+
+    for one in (run, other):
+        stages.distill(plan, one)
+        stages.evaluate(plan, one)
+    undisturbed = made()
+    rows = read_rows(plan.table("weights"), WeightRow)
+    assert [row.iteration for row in rows if row.tensor == 0] == list(range(7))
+    assert {row.method for row in rows} == {"iadd"} and rows[-1].std
+
+    save = _Loop._save_sometimes
+
+    def dying(loop: Any, accuracy: float | None) -> None:
+        save(loop, accuracy)
+        if loop.iteration == 6:  # two looks after the last checkpoint
+            raise Killed
+
+    monkeypatch.setattr(_Loop, "_save_sometimes", dying)
+    with pytest.raises(Killed):
+        stages.distill(plan, run)
+    assert plan.paths(run).checkpoint.exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert made() == undisturbed
