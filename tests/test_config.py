@@ -38,6 +38,9 @@ def test_shipped_configs_are_valid(path: Path) -> None:
     ("changes", "message"),
     [
         ({"sedes": 3}, "x.yaml: unknown key 'sedes'; allowed: benchmark, seed"),
+        ({"controls": {"mtt": ["mtx"]}}, "controls: mtx is none of the ranked entries: mtt, r"),
+        ({"controls": {"mtt": ["mtt"]}}, r"controls.mtt: \['mtt'\]: allowed are other entries"),
+        ({"controls": {"mtt": []}}, r"controls.mtt: \[\]: allowed are other entries"),
         ({"methods": {"mtx": None}}, "unknown method 'mtx'; known: att"),
         ({"methods": {"mtt": {"params": {"lr_image": 1}}}}, "methods.mtt: unknown key 'lr_image'"),
         (

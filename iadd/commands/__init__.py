@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from iadd.commands import exchange
+from iadd.commands import exchange, paper
 
 app = typer.Typer(
     name="iadd",
@@ -234,6 +234,8 @@ def doctor() -> None:
     doctor.print_report()
 
 
+app.command()(paper.table)
+app.command()(paper.paper)
 app.command("export")(exchange.export_set)
 app.command("import")(exchange.import_set)
 

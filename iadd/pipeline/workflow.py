@@ -11,6 +11,9 @@ from iadd.artifacts import canonical_json
 from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
 
+TABLES = ("evaluations", "traces", "weights", "trials", "comparisons", "leaderboard")
+"""What `collect` writes, the leaderboard last."""
+
 
 class Jobs:
     """Functions of a rule's wildcards.
@@ -76,8 +79,7 @@ class Jobs:
 
     def everything(self, wildcards: Any) -> list[Path]:
         """Every output that a user looks at."""
-        names = ("evaluations", "traces", "weights", "trials", "comparisons", "leaderboard")
-        tables = [self.plan.table(name) for name in names]
+        tables = [self.plan.table(name) for name in TABLES]
         site = self.plan.root / "site"
         pages = [tables[-1].with_suffix(".csv"), site / "index.html", site / "accuracy.png"]
         runs = (self.evaluations(None), self.traces(None), self.pictures(None))

@@ -50,6 +50,11 @@ class Config(Section):
     submissions: tuple[SubmissionConfig, ...] = Field(
         (), description="Other people's distilled sets, judged beside the methods."
     )
+    controls: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Control -> the entries that a figure holds against it, paired seed by seed. "
+        "Only these comparisons are corrected for, so declare them before the run.",
+    )
 
     @field_validator("experts", "validation", "search", mode="before")
     @classmethod
@@ -96,6 +101,13 @@ class Config(Section):
             check_entry(name, entry)
             for ipc in self.ipcs(name):
                 self.params(name, ipc)
+        known = {*self.methods, *(s.name for s in self.submissions)} - {"whole"}
+        for control, entries in self.controls.items():
+            if not entries or len({control, *entries}) <= len(entries):
+                raise ValueError(f"controls.{control}: {list(entries)}: allowed are other entries")
+            for name in sorted({control, *entries} - known):
+                listed = ", ".join(sorted(known))
+                raise ValueError(f"controls: {name} is none of the ranked entries: {listed}")
         for name in self.search.methods:
             if name not in self.methods:
                 raise ValueError(f"search.methods: {name} is not in methods: {list(self.methods)}")

@@ -1,0 +1,37 @@
+"""Commands for a paper: tables as text, and all that it takes as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[Path, typer.Argument(help="Benchmark YAML whose tables are there.")]
+
+
+def table(
+    config: Config,
+    latex: Annotated[bool, typer.Option("--latex", help="In LaTeX.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="In Markdown, the default.")] = False,
+) -> None:
+    """Print the leaderboard as a paper's tables: methods down, data sets and ipc across."""
+    from iadd.pipeline import paper, stages
+
+    if latex and markdown:
+        raise ValueError("table: --latex and --markdown: allowed is one of them")
+    print(paper.table(stages.open_plan(config)[0], latex), end="")
+
+
+def paper(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; default: results/<benchmark>/paper.")
+    ] = None,
+) -> None:
+    """Write what a paper takes: tables in LaTeX and Markdown, figures as PDF, references.bib."""
+    from iadd.pipeline import paper, stages
+
+    plan, _ = stages.open_plan(config)
+    for path in paper.write(plan, out or plan.root / "paper"):
+        print(f"{path}: written")

@@ -1,0 +1,53 @@
+"""What a paper takes from a benchmark: its tables, figures and references."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from iadd.artifacts import atomic_write
+from iadd.leaderboard import forest, importance, paper
+from iadd.leaderboard.pdf import write_pdf
+from iadd.leaderboard.results import read_rows, read_table
+from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
+from iadd.leaderboard.weights import WEIGHTS
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.tables import current
+
+
+def table(plan: Plan, latex: bool) -> str:
+    """The leaderboard as a paper's tables, in LaTeX or else in Markdown."""
+    grids = paper.grids(read_rows(current(plan), LeaderboardRow))
+    config = plan.config
+    methods = {entry: config.method(entry) for entry in config.methods}
+    return paper.latex(grids, methods) if latex else paper.markdown(grids)
+
+
+def write(plan: Plan, folder: Path) -> list[Path]:
+    """Write tables, references and figures into a folder; the files' paths.
+
+    Raises ValueError if the tables are not there, or were made under another configuration.
+    """
+    texts = {
+        "tables.tex": table(plan, latex=True),
+        "tables.md": table(plan, latex=False),
+        "references.bib": paper.references(map(plan.config.method, plan.config.methods)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        atomic_write(folder / name, text.encode())
+    figures = {}
+    comparisons = read_rows(plan.table("comparisons"), ComparisonRow)
+    for panel in forest.panels(comparisons, plan.config.controls):
+        figures[_file("controls", *map(str, panel.cell))] = partial(forest.draw, panel)
+    for found in importance.summaries(read_table(plan.table("weights"), WEIGHTS)):
+        words = found.dataset, str(found.ipc), found.method, *["tuned"] * found.tuned
+        figures[_file("weights", *words)] = partial(importance.draw, found)
+    for name, make in figures.items():
+        write_pdf(make, folder / name)
+    return [folder / name for name in (*texts, *figures)]
+
+
+def _file(*words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)) + ".pdf"
