@@ -15,7 +15,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"synthetic", "engine"},
     {"train"},
     {"experts", "evaluation"},
-    {"methods", "exchange"},
+    {"methods", "exchange", "privacy"},
     {"leaderboard", "api"},
     {"pipeline"},
     {"search"},

@@ -7,8 +7,9 @@ import pytest
 from test_plan import plain, plan
 
 from iadd.pipeline.config import parse_config
-from iadd.pipeline.forecast import Forecast, print_plan
+from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan_text import print_plan
 
 GRADIENT = {"iterations": 10, "batch_real": 8, "outer_steps": 3}
 

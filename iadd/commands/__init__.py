@@ -181,6 +181,35 @@ def evaluate(
 
 
 @app.command()
+def privacy(
+    config: ConfigPath,
+    ipc: Ipc,
+    method: Annotated[
+        str | None, typer.Option(help="Ask its set; default: measure the real images first.")
+    ] = None,
+    seed: Seed = 0,
+    dataset: Dataset = None,
+    tuned: Tuned = False,
+    device: Device = "auto",
+) -> None:
+    """Say what a distilled set gives away of real images: nearest ones, membership inference.
+
+    What sets are measured against comes first: iadd privacy CONFIG --ipc 1
+    Then a set: iadd privacy CONFIG --ipc 1 --method mtt --seed 0
+    """
+    from iadd import devices
+    from iadd.pipeline import privacy, stages
+    from iadd.pipeline.plan import Run
+
+    plan, key = stages.open_plan(config, dataset)
+    where = devices.choose(device)
+    if method is None:
+        privacy.yardstick(plan, key, ipc, where)
+    else:
+        privacy.report(plan, Run(key, method, ipc, seed, tuned), where)
+
+
+@app.command()
 def collect(config: ConfigPath) -> None:
     """Gather all jobs' tables, rank the methods, write and print the leaderboard."""
     from iadd.pipeline import stages, tables
@@ -221,9 +250,9 @@ def reproduce(config: ConfigPath) -> None:
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Say what a benchmark will cost before anything runs: jobs, disk, estimated hours."""
-    from iadd.pipeline import forecast, stages
+    from iadd.pipeline import plan_text, stages
 
-    forecast.print_plan(stages.open_plan(config)[0])
+    plan_text.print_plan(stages.open_plan(config)[0])
 
 
 @app.command()

@@ -54,7 +54,7 @@ def estimate(means: Sequence[float], test_images: float) -> Estimate:
         return Estimate(mean)
     std = float(np.std(means, ddof=1))
     floor = ndtri(1 - LEVEL / 2) * binomial_error(mean, test_images)
-    half = max(_t_half(std, n), float(floor))
+    half = max(t_half(std, n), float(floor))
     return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -112,7 +112,7 @@ def compare(
     else:
         over_seeds = stdtr(n - 1, -abs(mean) * math.sqrt(n) / std) if std > 0 else 0.0
         p = 2 * float(max(over_seeds, ndtr(-abs(mean) / error)))
-    half = max(_t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error)
+    half = max(t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error)
     return Comparison(n, mean, mean - half, mean + half, p)
 
 
@@ -173,7 +173,7 @@ def agreement(
     floor = float(ndtri(1 - LEVEL / 2)) * binomial_error(found.mean, test_images)
     verdict: Verdict = "undecided"
     for n in range(seeds, FURTHEST):
-        half = max(_t_half(found.std, n), floor)
+        half = max(t_half(found.std, n), floor)
         if found.mean + half < published - spread:
             verdict = "lower"
         elif found.mean - half > published + spread:
@@ -185,7 +185,7 @@ def agreement(
     return "undecided", None
 
 
-def _t_half(std: float, n: int) -> float:
+def t_half(std: float, n: int) -> float:
     """Half the width of the t interval of a mean of n values with this standard deviation."""
     return float(stdtrit(n - 1, 1 - LEVEL / 2)) * std / math.sqrt(n)
 

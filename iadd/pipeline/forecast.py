@@ -1,25 +1,20 @@
-"""What a benchmark will cost before anything runs: `iadd plan`, and the time left of `iadd run`."""
+"""What a benchmark will cost before anything runs, for `iadd plan` and the time left of a run."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from iadd import data, methods
 from iadd.engine.backend import choose_backend
 from iadd.networks import Network, build_network
-from iadd.pipeline.expert_check import expert_lines
+from iadd.pipeline import privacy_plan
 from iadd.pipeline.plan import Plan, Run, too_large
-from iadd.pipeline.remaining import remaining
 from iadd.progress import Progress
 from iadd.seeds import generator_for
 
@@ -102,6 +97,9 @@ class Forecast:
             seconds = sum(self.evaluate_seconds(key, run.method, run.ipc) for run in runs)
             disk = len(runs) * EVALUATION_BYTES
             rows.append(Row(key, f"evaluate {name}", len(runs), disk, seconds))
+        for rule, ipcs in privacy_plan.jobs_of(plan, key).items():
+            seconds = sum(self.privacy_seconds(rule, key, ipc) for ipc in ipcs)
+            rows.append(Row(key, rule, len(ipcs), len(ipcs) * EVALUATION_BYTES, seconds))
         return rows
 
     @cached_property
@@ -127,6 +125,8 @@ class Forecast:
             return self.distill_seconds(dataset, method, ipc)
         if rule == "evaluate":
             return self.evaluate_seconds(dataset, method, ipc)
+        if rule in privacy_plan.RULES:
+            return self.privacy_seconds(rule, dataset, ipc)
         return 0.0
 
     def expert_seconds(self, key: str, recipe: str, shard: int) -> float:
@@ -181,6 +181,13 @@ class Forecast:
             for e in self.plan.config.evaluations
             for name, networks in e.networks.items()
         )
+
+    def privacy_seconds(self, rule: str, key: str, ipc: int) -> float:
+        """A yardstick, or a set that is asked what it gives away."""
+        about = self._abouts[key]
+        images = sum(about.counts["train"]) + sum(about.counts["validation"])
+        passes = privacy_plan.passes(self.plan, rule, images, len(about.class_names), ipc)
+        return passes * self._rate(key, self.plan.config.network)
 
     def _states(self, method: str, ipc: int) -> int:
         """How many states of a set a protocol chooses among that looks at the test set."""
@@ -237,58 +244,3 @@ def _share(scheduler: str, rungs: int, reduction: int) -> float:
     if scheduler == "asha":
         return float(sum(reduction**-k for k in range(rungs)) / rungs)
     return 0.5 if scheduler == "median" else 1.0
-
-
-def print_plan(plan: Plan) -> None:
-    """Print jobs, disk and estimated hours of a benchmark, once its data are checked.
-
-    Raises:
-        ValueError: the data cannot be read, or have too few images for an ipc.
-    """
-    forecast = Forecast(plan)
-    for line in forecast.too_large():
-        raise ValueError(line)
-    rows, left = forecast.rows, remaining(plan)
-    table = Table(
-        "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False
-    )
-    hours = 0.0
-    for row in rows:
-        waiting = min(left[row.dataset, row.stage], row.jobs)
-        hours += row.seconds * waiting / max(row.jobs, 1) / 3600
-        cost = _bytes(row.disk), _duration(row.seconds)
-        table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
-    Console().print(table)
-    for dataset in plan.config.datasets:
-        for line in expert_lines(plan, dataset.key):
-            print(line)
-    free = shutil.disk_usage(_existing(plan.root)).free
-    disk, precision = sum(row.disk for row in rows), plan.config.precision
-    where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
-    print(
-        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; {_bytes(disk)} "
-        f"on disk ({_bytes(free)} free); about {hours:.1f} core hours left on {where}, without "
-        "start-up and waiting"
-    )
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

@@ -30,6 +30,8 @@ class RunPaths:
     trace: Path
     picture: Path
     evaluation: Path
+    privacy: Path
+    pairs: Path
     checkpoint: Path
 
 
@@ -65,8 +67,14 @@ class Layout:
             trace=self.root / f"distilled/{name}.trace.parquet",
             picture=self.root / f"distilled/{name}.png",
             evaluation=self.root / f"evaluations/{name}.parquet",
+            privacy=self.root / f"privacy/{name}.parquet",
+            pairs=self.root / f"privacy/{name}.png",
             checkpoint=self.root / f"checkpoints/{name}.safetensors",
         )
+
+    def yardstick(self, dataset: str, ipc: int) -> Path:
+        """What the report on privacy measures the sets of one ipc against."""
+        return self.root / "privacy" / dataset / f"ipc{ipc}.safetensors"
 
     def winner(self, dataset: str, method: str, ipc: int) -> Path:
         """What a search found; its trials lie beside it."""

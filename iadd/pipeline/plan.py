@@ -205,7 +205,8 @@ class Plan(ExpertPlan):
     def tables_spec(self) -> dict[str, Any]:
         """Which runs are in the tables, what stands beside them, and the code that makes them."""
         beside = {d.key: (d.positive, d.published_name) for d in self.config.datasets}
-        told = {"beside": beside, "controls": self.config.controls}
+        told: dict[str, Any] = {"beside": beside, "controls": self.config.controls}
+        told["privacy"] = self.config.privacy is not None
         runs = spec_hash({"runs": [str(run) for run in self.runs()], **told})
         return {"runs": runs, "source": source_of("tables")}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from iadd.artifacts import TensorFile, canonical_json
 from iadd.leaderboard.results import read_metadata
+from iadd.pipeline import privacy_plan
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.tables import current
 
@@ -47,14 +48,30 @@ def _jobs(plan: Plan) -> Iterator[tuple[Job, Path, Callable[[], Any]]]:
         job = run.dataset, f"evaluate {name}"
         yield job, paths.evaluation, partial(_check_evaluation, plan, run)
 
+    for key, ipc in privacy_plan.yardsticks(plan):
+        check = partial(
+            TensorFile, plan.yardstick(key, ipc), privacy_plan.yardstick_spec(plan, key, ipc)
+        )
+        yield (key, "yardstick"), plan.yardstick(key, ipc), check
+    for run in privacy_plan.exposed(plan):
+        job = run.dataset, "privacy"
+        yield job, plan.paths(run).privacy, partial(_check_privacy, plan, run)
+
 
 def _check_distilled(plan: Plan, run: Run) -> None:
     TensorFile(plan.paths(run).distilled, plan.spec(run))
 
 
 def _check_evaluation(plan: Plan, run: Run) -> None:
-    path = plan.paths(run).evaluation
-    if read_metadata(path) != json.loads(canonical_json(plan.judged_spec(run))):
+    _check_table(plan.paths(run).evaluation, plan.judged_spec(run))
+
+
+def _check_privacy(plan: Plan, run: Run) -> None:
+    _check_table(plan.paths(run).privacy, privacy_plan.privacy_spec(plan, run))
+
+
+def _check_table(path: Path, spec: dict[str, Any]) -> None:
+    if read_metadata(path) != json.loads(canonical_json(spec)):
         raise ValueError(f"{path}: was made under another spec")
 
 

@@ -28,6 +28,7 @@ def source_of(stage: str, method: str | None = None) -> str:
         "methods": (*_TRAINING, "api", "experts", *_JUDGING),
         "submit": ("artifacts", "data", "synthetic", "exchange"),
         "evaluate": (*_TRAINING, *_JUDGING),
+        "privacy": (*_TRAINING, *_JUDGING, "privacy"),
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
     paths: list[Path] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import results
 from iadd.leaderboard.beside import beside
+from iadd.leaderboard.exposure import PRIVACY
 from iadd.leaderboard.ranking import Positive, rank
 from iadd.leaderboard.rows import (
     COMPARISONS,
@@ -19,6 +20,7 @@ from iadd.leaderboard.rows import (
 )
 from iadd.leaderboard.text import comparisons_text, leaderboard_text
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
+from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.plan import Plan
 
@@ -41,6 +43,14 @@ def collect(plan: Plan) -> None:
         results.collect(searches, plan.table("trials"), TRIALS)
     else:  # the workflow declares the table, searched or not
         results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
+    exposed = {
+        plan.paths(run).privacy: privacy_plan.privacy_spec(plan, run)
+        for run in privacy_plan.exposed(plan)
+    }
+    if exposed:
+        results.collect(exposed, plan.table("privacy"), PRIVACY)
+    else:
+        results.write_table([], plan.table("privacy"), PRIVACY, {"files": 0})
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
     measured, comparisons = rank(evaluations, positive)
@@ -81,7 +91,8 @@ def configuration(plan: Plan) -> str:
     """Identifies what the tables of a benchmark hold: every run's spec and how it is judged."""
     runs = {str(run): plan.spec(run) for run in plan.runs()}
     judged = {d.key: plan.evaluation_spec(d.key) for d in plan.config.datasets}
-    return spec_hash({"runs": runs, "evaluations": judged})
+    exposed = [privacy_plan.privacy_spec(plan, run) for run in privacy_plan.exposed(plan)]
+    return spec_hash({"runs": runs, "evaluations": judged, "privacy": exposed})
 
 
 def current(plan: Plan) -> Path:

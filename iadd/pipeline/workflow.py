@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from iadd.artifacts import canonical_json
+from iadd.pipeline import privacy_plan
 from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
 
-TABLES = ("evaluations", "traces", "weights", "trials", "comparisons", "leaderboard")
+TABLES = ("evaluations", "traces", "weights", "trials", "comparisons", "privacy", "leaderboard")
 """What `collect` writes, the leaderboard last."""
 
 
@@ -74,6 +75,17 @@ class Jobs:
     def traces(self, wildcards: Any) -> list[Path]:
         return [self.plan.paths(run).trace for run in self.plan.runs()]
 
+    def privacy(self, wildcards: Any) -> list[Path]:
+        """What sets give away, a table each, where that is asked."""
+        return [self.plan.paths(run).privacy for run in privacy_plan.exposed(self.plan)]
+
+    def pairs(self, wildcards: Any) -> list[Path]:
+        """The pictures of distilled images beside real ones."""
+        return [self.plan.paths(run).pairs for run in privacy_plan.exposed(self.plan)]
+
+    def yardstick(self, wildcards: Any) -> Path:
+        return self.plan.yardstick(wildcards.dataset, int(wildcards.ipc))
+
     def pictures(self, wildcards: Any) -> list[Path]:
         return [self.plan.paths(run).picture for run in self.plan.runs()]
 
@@ -83,7 +95,7 @@ class Jobs:
         site = self.plan.root / "site"
         pages = [tables[-1].with_suffix(".csv"), site / "index.html", site / "accuracy.png"]
         runs = (self.evaluations(None), self.traces(None), self.pictures(None))
-        searches = (self.trials(None), self.searches(None))
+        searches = (self.trials(None), self.searches(None), self.privacy(None), self.pairs(None))
         return [*tables, *pages, *(path for paths in (*runs, *searches) for path in paths)]
 
     # The data: small facts by their content, tensors only as files that must be there.
@@ -135,6 +147,12 @@ class Jobs:
 
     def evaluation_spec(self, wildcards: Any) -> str:
         return canonical_json(self.plan.evaluation_job_spec())
+
+    def yardstick_spec(self, wildcards: Any) -> str:
+        return canonical_json(privacy_plan.yardstick_job_spec(self.plan, int(wildcards.ipc)))
+
+    def privacy_spec(self, wildcards: Any) -> str:
+        return canonical_json(privacy_plan.privacy_job_spec(self.plan))
 
     def tables_spec(self, wildcards: Any) -> str:
         return canonical_json(self.plan.tables_spec())

@@ -3,12 +3,14 @@ rule collect:
         jobs.evaluations,
         jobs.traces,
         jobs.trials,
+        jobs.privacy,
     output:
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
         "results/{benchmark}/weights.parquet",
         "results/{benchmark}/trials.parquet",
         "results/{benchmark}/comparisons.parquet",
+        "results/{benchmark}/privacy.parquet",
         "results/{benchmark}/leaderboard.parquet",
         "results/{benchmark}/leaderboard.csv",
     log:

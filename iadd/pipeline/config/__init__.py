@@ -4,3 +4,4 @@ from iadd.pipeline.config.benchmark import Config as Config
 from iadd.pipeline.config.benchmark import load_config as load_config
 from iadd.pipeline.config.benchmark import parse_config as parse_config
 from iadd.pipeline.config.judging import EvaluationConfig as EvaluationConfig
+from iadd.pipeline.config.judging import PrivacyConfig as PrivacyConfig

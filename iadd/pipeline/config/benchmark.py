@@ -22,7 +22,7 @@ from iadd.pipeline.config.file import (
     first_problem,
     read_yaml,
 )
-from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
+from iadd.pipeline.config.judging import EvaluationConfig, PrivacyConfig, ValidationConfig
 from iadd.pipeline.config.method import MethodConfig, check_entry
 from iadd.pipeline.config.search import SearchConfig, points_of, space_of
 from iadd.pipeline.config.submission import SubmissionConfig
@@ -47,6 +47,9 @@ class Config(Section):
     evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
     methods: dict[str, MethodConfig] = Field(min_length=1)
     search: SearchConfig = SearchConfig()
+    privacy: PrivacyConfig | None = Field(
+        None, description="A report on privacy: what sets give away; `{}` for the defaults."
+    )
     submissions: tuple[SubmissionConfig, ...] = Field(
         (), description="Other people's distilled sets, judged beside the methods."
     )
@@ -97,6 +100,8 @@ class Config(Section):
             self.dataset(submission.dataset)
             if submission.name in self.methods:
                 raise ValueError(f"submissions: {submission.name} is a name in methods already")
+        if self.privacy and "random" not in map(self.method, self.methods):
+            raise ValueError("privacy: needs random in methods, the real images to compare with")
         for name, entry in self.methods.items():
             check_entry(name, entry)
             for ipc in self.ipcs(name):

@@ -9,7 +9,7 @@ from iadd.experts import Recipe
 from iadd.pipeline.config.benchmark import Config
 from iadd.pipeline.config.dataset import DatasetConfig
 from iadd.pipeline.config.experts import ExpertsConfig
-from iadd.pipeline.config.judging import EvaluationConfig, ValidationConfig
+from iadd.pipeline.config.judging import EvaluationConfig, PrivacyConfig, ValidationConfig
 from iadd.pipeline.config.method import MethodConfig
 from iadd.pipeline.config.search import SearchConfig
 from iadd.pipeline.config.submission import SubmissionConfig
@@ -36,6 +36,7 @@ def render() -> str:
         ("An entry of `evaluations`", EvaluationConfig),
         ("An entry of `methods`", MethodConfig),
         ("`search`", SearchConfig),
+        ("`privacy`", PrivacyConfig),
         ("An entry of `submissions`", SubmissionConfig),
     ):
         parts.append(_table(title, model))

@@ -75,3 +75,24 @@ class ValidationConfig(Section):
         if rules.teacher or rules.optimistic:
             raise ValueError(f"{name}: validation has no teacher and never sees test data")
         return name
+
+
+class PrivacyConfig(ValidationConfig):
+    """What is asked of distilled sets: how near they come to real images, and whom they betray.
+
+    The attacked networks and their shadows are trained like those of the probe.
+    """
+
+    networks: int = Field(4, ge=1, description="Networks trained on a set and attacked.")
+    shadows: int = Field(
+        16, ge=2, description="Networks trained on real images alone, against which they are held."
+    )
+    feature_epochs: int = Field(
+        20, ge=1, description="Epochs of the network, trained on real data, whose features count."
+    )
+    pictures: int = Field(
+        8,
+        ge=0,
+        description="Nearest pairs that the page shows; real training images are among them. "
+        "0: none.",
+    )

@@ -1,0 +1,69 @@
+"""`iadd plan`: jobs, disk and hours of a benchmark as text."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from iadd.pipeline.expert_check import expert_lines
+from iadd.pipeline.forecast import Forecast
+from iadd.pipeline.plan import Plan
+from iadd.pipeline.remaining import remaining
+
+
+def print_plan(plan: Plan) -> None:
+    """Print jobs, disk and estimated hours of a benchmark, once its data are checked.
+
+    Raises:
+        ValueError: the data cannot be read, or have too few images for an ipc.
+    """
+    forecast = Forecast(plan)
+    for line in forecast.too_large():
+        raise ValueError(line)
+    rows, left = forecast.rows, remaining(plan)
+    table = Table(
+        "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False
+    )
+    hours = 0.0
+    for row in rows:
+        waiting = min(left[row.dataset, row.stage], row.jobs)
+        hours += row.seconds * waiting / max(row.jobs, 1) / 3600
+        cost = _bytes(row.disk), _duration(row.seconds)
+        table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
+    Console().print(table)
+    for dataset in plan.config.datasets:
+        for line in expert_lines(plan, dataset.key):
+            print(line)
+    free = shutil.disk_usage(_existing(plan.root)).free
+    disk, precision = sum(row.disk for row in rows), plan.config.precision
+    where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
+    print(
+        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; {_bytes(disk)} "
+        f"on disk ({_bytes(free)} free); about {hours:.1f} core hours left on {where}, without "
+        "start-up and waiting"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
