@@ -22,8 +22,8 @@ from iadd.leaderboard.exposure import (
     shares,
     summaries,
     true_positives,
-    words,
 )
+from iadd.leaderboard.exposure_text import exposure_text, words
 from iadd.leaderboard.results import table_of
 
 GENERATOR = np.random.default_rng
@@ -120,5 +120,7 @@ def test_seeds_are_put_together_with_the_wider_of_both_intervals() -> None:
     assert (line.seeds, line.images, line.copies, line.pixel_near) == (3, 2, 0.5, 0.5)
     assert line.pixel_median == pytest.approx(0.75 / 1.5)
     told = words(line)
-    assert told["copies %"] == "50" and told["AUC, chosen"] == "-"
-    assert told["AUC, data"] == "0.600 (0.352 to 0.848)"
+    assert told["copies %"] == "50" and told["chosen: AUC"] == "-"
+    assert told["data: AUC"] == "0.600 (0.352-0.848)"
+    text = exposure_text(rows)
+    assert text.startswith("d, 1 image a class") and "0.600 (0.352-0.848)" in text

@@ -197,6 +197,7 @@ def test_the_report_is_a_stage_of_the_pipeline(iadd: Iadd) -> None:
         for stage in ("distill", "evaluate", "privacy"):
             assert iadd(stage, config, *run)[0] == 0
     assert iadd("collect", config)[0] == 0
+    assert "near: pixels %" in iadd("show", config, "--privacy")[1]
     rows = read_rows(Path("results/b/privacy.parquet"), PrivacyRow)
     assert [row.method for row in rows] == ["herding", "random"]
     assert all(row.copies == len(row.pixel_row) == 8 for row in rows)  # real images, chosen

@@ -231,11 +231,14 @@ def show(
     compare: Annotated[
         str | None, typer.Option(help="One method against each other one, instead.")
     ] = None,
+    privacy: Annotated[
+        bool, typer.Option("--privacy", help="What the sets give away of real images, instead.")
+    ] = False,
 ) -> None:
     """Print the leaderboard that `collect` wrote, and where everything lies."""
     from iadd.pipeline import stages, tables
 
-    tables.show(stages.open_plan(config)[0], compare)
+    tables.show(stages.open_plan(config)[0], compare, privacy)
 
 
 @app.command()

@@ -6,7 +6,7 @@ All intervals are 95 %. See SPEC.md, section 10.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -242,23 +242,3 @@ def over_seeds(rows: Sequence[PrivacyRow], name: str) -> Interval | None:
         half = t_half(float(known[:, 0].std(ddof=1)), len(known))
         low, high = min(low, mean - half), max(high, mean + half)
     return Interval(float(mean), max(0.0, float(low)), min(1.0, float(high)))
-
-
-def words(found: Exposure) -> Mapping[str, str]:
-    """A line in words, by its headings, for terminal and page."""
-
-    def interval(of: Interval | None, factor: float, digits: int) -> str:
-        if of is None:
-            return "-"
-        value, low, high = (f"{factor * part:.{digits}f}" for part in of)
-        return f"{value} ({low} to {high})"
-
-    return {
-        "copies %": f"{100 * found.copies:.0f}",
-        "near in pixels %": f"{100 * found.pixel_near:.0f}",
-        "near in features %": f"{100 * found.feature_near:.0f}",
-        "AUC, data": interval(found.data_auc, 1, 3),
-        "TPR, data %": interval(found.data_tpr, 100, 1),
-        "AUC, chosen": interval(found.chosen_auc, 1, 3),
-        "TPR, chosen %": interval(found.chosen_tpr, 100, 1),
-    }

@@ -7,7 +7,8 @@ from pathlib import Path
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import results
 from iadd.leaderboard.beside import beside
-from iadd.leaderboard.exposure import PRIVACY
+from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
+from iadd.leaderboard.exposure_text import exposure_text
 from iadd.leaderboard.ranking import Positive, rank
 from iadd.leaderboard.rows import (
     COMPARISONS,
@@ -74,10 +75,14 @@ def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
     return found
 
 
-def show(plan: Plan, compare: str | None = None) -> None:
-    """Print the leaderboard, or one method compared with the others, and where the files lie."""
+def show(plan: Plan, compare: str | None = None, privacy: bool = False) -> None:
+    """Print the leaderboard, or one method compared with the others, or what the sets give away;
+    and where the files lie."""
     table = current(plan)
-    if compare is None:
+    if privacy:
+        privacy_plan.asked_of(plan)
+        print(exposure_text(results.read_rows(plan.table("privacy"), PrivacyRow)))
+    elif compare is None:
         board = results.read_rows(table, LeaderboardRow)
         print(leaderboard_text(board, plan.config.search.budget))
     else:
