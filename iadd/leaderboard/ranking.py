@@ -150,6 +150,7 @@ def _summary(
         **_by_class(networks, counts, positive),
         "distill_seconds": _mean(row.distill_seconds for row in runs),
         "validation_seconds": _mean(row.validation_seconds for row in runs),
+        "train_seconds": _mean(row.evaluate_seconds for row in networks),
         "bytes": max((a + b for a, b in sizes if a is not None and b is not None), default=None),
         "n_diverged": sum(row.status == "diverged" for row in networks),
         "n_failed": sum(row.accuracy is None for row in networks),

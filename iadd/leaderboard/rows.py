@@ -190,6 +190,13 @@ class LeaderboardRow(Row):
     distill_seconds: float | None = None
     validation_seconds: float | None = None
     bytes: int | None = None
+    whole_bytes: int | None = None  # of the whole training part: `savings.Data`
+    bytes_share: float | None = None
+    transmission_seconds: float | None = None  # at 100 Mbit/s
+    whole_transmission_seconds: float | None = None
+    train_seconds: float | None = None  # of one evaluation network, its test included
+    whole_train_seconds: float | None = None  # the same on the whole data
+    whole_train_source: Literal["measured", "forecast"] | None = None
     n_diverged: int = 0  # evaluation networks that diverged
     n_failed: int = 0  # evaluation networks without any accuracy
     n_diverged_runs: int = 0  # distillations that diverged

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
+from iadd.leaderboard.savings import savings_words
 from iadd.leaderboard.statistics import IMBALANCED
 
 MARK = "*"  # beside the name of a reconstruction
@@ -29,6 +30,8 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
         rows = list(members)
         console.print(cell_words(cell))
         console.print(_leaderboard_table(rows))
+        if saved := savings_words(rows):
+            console.print(saved)
         if named := [row for row in rows if row.positive]:
             console.print(f"With {named[0].positive!r} as the positive class:")
             console.print(_table([_class_words(row) for row in named]))

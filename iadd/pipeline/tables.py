@@ -19,6 +19,7 @@ from iadd.leaderboard.rows import (
     ComparisonRow,
     LeaderboardRow,
 )
+from iadd.leaderboard.savings import Data, Epochs, data_of, with_savings
 from iadd.leaderboard.text import comparisons_text, leaderboard_text
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
 from iadd.pipeline import privacy_plan
@@ -55,13 +56,24 @@ def collect(plan: Plan) -> None:
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
     measured, comparisons = rank(evaluations, positive)
-    measured = with_collapses(measured, weights)
+    measured = with_savings(with_collapses(measured, weights), *_trained(plan))
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
     print(leaderboard_text(leaderboard, plan.config.search.budget))
+
+
+def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
+    """What networks are trained on and how long: by data set, by protocol."""
+    data = {}
+    for dataset in plan.config.datasets:
+        about = plan.about(dataset.key)
+        shape = about.channels, about.resolution
+        data[dataset.key] = data_of(about.counts["train"], *shape, about.values)
+    evaluations = plan.config.evaluations
+    return data, {e.protocol: Epochs(e.epochs, e.whole_epochs) for e in evaluations}
 
 
 def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
