@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 from iadd.pipeline import jobserver
+from iadd.pipeline.processes import die_with_snakemake
 
 
 def main() -> None:
+    die_with_snakemake()
     status = jobserver.ask(sys.argv)
     if status is not None:
         sys.exit(status)

@@ -178,9 +178,8 @@ def synthetic_set(
         "iteration": result.iteration,
     }
     rows = result.rows if by_reference else None
-    images = result.images.cpu()
     found = SyntheticSet(
-        images if rows is None else images[:0],
+        result.images[: None if rows is None else 0].cpu(),
         result.labels.cpu(),
         problem.dataset.transform,
         problem.dataset.class_names,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation, Draw, augment_together, pack_draws, steps_together
+from iadd.data import ImageRows
 from iadd.engine.backend import Backend, choose_backend
 from iadd.networks import Network, Statistics
 
@@ -44,7 +45,7 @@ OnEpoch = Callable[[int, Tensor], None]
 def train(
     network: Network,
     params: Tensor,
-    images: Tensor,
+    images: ImageRows,
     targets: Tensor,
     plan: TrainingPlan,
     augmentation: Augmentation,
@@ -57,7 +58,7 @@ def train(
     Args:
         network: any network.
         params: start (P,), on any device; the work is done where the images are.
-        images: (N, C, H, W); targets: label probabilities (N, K).
+        images: (N, C, H, W), of which rows are taken; targets: label probabilities (N, K).
         plan: epochs, batch, learning rate and its drops.
         augmentation: one family a minibatch, strengths an image.
         generator: order and augmentation.
@@ -76,7 +77,7 @@ def train(
 def train_many(
     network: Network,
     params: Tensor,
-    images: Tensor,
+    images: ImageRows,
     targets: Tensor,
     plan: TrainingPlan,
     augmentation: Augmentation,
@@ -120,7 +121,7 @@ def _descend(
 
 
 def _augmented_batches(
-    images: Tensor,
+    images: ImageRows,
     targets: Tensor,
     plan: TrainingPlan,
     augmentation: Augmentation,
@@ -135,14 +136,14 @@ def _augmented_batches(
                 yield rows, augmentation.draw(generator, len(rows))
 
     coming = steps()
-    together = steps_together(images, min(plan.batch, len(images)))
+    together = steps_together(images[:1], min(plan.batch, len(images)))
     while near := list(islice(coming, together)):
         seen = augment_together([images[rows] for rows, _ in near], [draw for _, draw in near])
         yield from zip(seen, (targets[rows] for rows, _ in near), strict=True)
 
 
 def _batches_of_many(
-    images: Tensor,
+    images: ImageRows,
     targets: Tensor,
     plan: TrainingPlan,
     augmentation: Augmentation,
@@ -179,7 +180,7 @@ def _gradient(
     return there - plan.alpha * (grad - along * there)
 
 
-def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statistics | None:
+def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Statistics | None:
     """Batch-norm statistics over at most 4,096 training images; None without batch norm."""
     if not network.has_batch_norm:
         return None
@@ -188,7 +189,7 @@ def fixed_statistics(network: Network, params: Tensor, images: Tensor) -> Statis
 
 
 def predict(
-    network: Network, params: Tensor, images: Tensor, statistics: Statistics | None = None
+    network: Network, params: Tensor, images: ImageRows, statistics: Statistics | None = None
 ) -> Tensor:
     """Logits (N, K), in batches; batch norm by `statistics` where given."""
     batches = images.split(EVALUATION_BATCH)

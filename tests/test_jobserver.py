@@ -1,6 +1,9 @@
 """Warm jobs: the same work, status and streams as cold ones, and they die with their client."""
 
+import contextlib
+import json
 import os
+import platform
 import socket
 import struct
 import subprocess
@@ -86,14 +89,91 @@ def test_a_killed_client_takes_its_job_along(address: str, tmp_path: Path) -> No
         time.sleep(0.05)
 
 
-def test_half_a_message_is_ignored(address: str) -> None:
-    for words in (b"", struct.pack("!Q", 100) + b"{"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as half:
-            half.connect(address)
-            if words:
-                socket.send_fds(half, [words[:8]], [0, 1, 2])
-                half.sendall(words[8:])
+def said(address: str, words: bytes, streams: int = 3) -> None:
+    """Say something to the server, and leave."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as half:
+        half.connect(address)
+        if words:
+            socket.send_fds(half, [words[:8]], [0, 1, 2][:streams])
+            half.sendall(words[8:])
+
+
+def request(content: object) -> bytes:
+    body = json.dumps(content).encode()
+    return struct.pack("!Q", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"",
+        b"\0\0",
+        struct.pack("!Q", 100),
+        struct.pack("!Q", 100) + b"{",
+        struct.pack("!Q", 1 << 63) + b"{" * 50,
+        struct.pack("!Q", 3) + b"no!",
+        request([]),
+        request({"argv": 3, "cwd": "/", "env": {}}),
+        request({"argv": ["x"], "cwd": "/nowhere", "env": {"a": 1}}),
+        request({"argv": ["iadd", "hello"], "cwd": "/", "env": {}}),  # whole: leaves before the end
+    ],
+)
+def test_whoever_leaves_too_early_is_forgotten_and_the_server_stays(
+    address: str, words: bytes
+) -> None:
+    for streams in (3, 1):
+        said(address, words, streams)
     assert client(address, "fail").wait(60) == 3
+    assert Path(address).exists()
+    server = int(Path(address).parent.name.split(".")[-2])  # its owner
+    deadline = time.monotonic() + 20
+    while len(descendants(server)) > 1:  # the server alone: no child of it is left
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(process: int) -> list[int]:
+    """Living processes below one."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(path.parent.name)] = int(parent)
+    found, near = [], [process]
+    while near:
+        near = [child for child, parent in parents.items() if parent in near]
+        found += near
+    return found
+
+
+def test_a_server_that_dies_before_the_work_began_leaves_it_to_the_command(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        job = client(str(tmp_path / "s"), "plan", "none.yaml", cwd=tmp_path)
+        listener.accept()[0].close()
+        assert "none.yaml: cannot be read" in job.communicate(timeout=60)[1]
+    assert job.returncode == 2
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    name = f"iadd.{platform.node()}"
+    old, others = f"{name}.{dead.pid}.x", (f"{name}.{os.getpid()}.x", f"iadd.far.{dead.pid}.x")
+    for folder in (old, *others):
+        (tmp_path / folder).mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert holder.stdout and holder.stdin
+    found = Path(holder.stdout.readline().strip()).parent.name
+    assert {path.name for path in tmp_path.iterdir()} == {found, *others}
+    holder.stdin.close()
+    assert holder.wait(60) == 0
 
 
 def test_a_temporary_folder_too_long_for_a_socket(tmp_path: Path) -> None:
@@ -106,7 +186,7 @@ def test_a_temporary_folder_too_long_for_a_socket(tmp_path: Path) -> None:
         env=os.environ | {"TMPDIR": str(long)},
     )  # fmt: skip
     assert holder.stdout and holder.stdin
-    assert holder.stdout.readline().startswith("/tmp/iadd-")
+    assert holder.stdout.readline().startswith(f"/tmp/iadd.{platform.node()}.{holder.pid}.")
     holder.stdin.close()
     assert holder.wait(60) == 0 and not list(long.iterdir())
 

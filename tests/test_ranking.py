@@ -13,7 +13,7 @@ from iadd.leaderboard import ranking
 from iadd.leaderboard.cells import UNSEEN
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.statistics import compare, estimate, label_robust_score
+from iadd.leaderboard.statistics import compare, estimate, estimate_auroc, label_robust_score
 from iadd.leaderboard.text import comparisons_text, leaderboard_text, remark
 
 
@@ -219,7 +219,7 @@ def test_balanced_accuracy_has_mean_and_interval_and_is_printed_where_classes_ar
     assert row.balanced_accuracy_low == pytest.approx(expected.low)
     assert row.balanced_accuracy_high == pytest.approx(expected.high)
     text = leaderboard_text(board)
-    assert "balanced %" in text and "70.00" in text
+    assert "balanced %" in text and "70.0 (6" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "balanced %" not in leaderboard_text(rank(table(runs("mtt", spread(0.9)))))
 
@@ -412,9 +412,16 @@ def test_recall_of_each_class_and_what_a_named_class_is_asked_for():
     assert (row.specificity_low, row.specificity_high) == pytest.approx((well.low, well.high))
     (other,) = rank(table(rows), positive={"digits": Positive("well", 1)})
     assert (other.sensitivity_mean, other.specificity_mean) == pytest.approx((0.9, 0.8))
+    area = estimate_auroc([[0.91]] * 3, [(100, 900)])
+    assert (row.auroc_low, row.auroc_high) == pytest.approx((area.low, area.high))
     text = leaderboard_text([row])
     assert "With 'covid' as the positive class:" in text
-    assert re.search(r"mtt +80\.0 +7\d\.\d to 8\d\.\d +90\.0 +8\d\.\d to 9\d\.\d +0\.910", text)
+    ranges = (
+        *(r"80\.0 +7\d\.\d to 8\d\.\d", r"90\.0 +8\d\.\d to 9\d\.\d"),
+        r"0\.910 +0\.8\d+ to 0\.9\d+",
+    )
+    assert re.search("mtt +" + " +".join(ranges), text)
+    assert re.search(r"89\.\d+ +8\d\.\d to \d+\.\d +85\.0 \(8\d\.\d to 8\d\.\d\)", text)
     assert "positive class" not in leaderboard_text([plain])
 
 

@@ -44,12 +44,14 @@ CONTRACT = {
         image_bytes label_bytes params source_hash git_commit torch_version device""",
     "leaderboard": """dataset ipc network_eval protocol label_regime tuned method source
         reconstruction network_distill n_seeds n_networks accuracy_mean accuracy_std accuracy_low
-        accuracy_high balanced_accuracy_mean balanced_accuracy_low balanced_accuracy_high rank_low
-        rank_high lrs ars recall positive sensitivity_mean sensitivity_low sensitivity_high
-        specificity_mean specificity_low specificity_high auroc distill_seconds validation_seconds
-        bytes whole_bytes bytes_share transmission_seconds whole_transmission_seconds train_seconds
-        whole_train_seconds whole_train_source n_diverged n_failed n_diverged_runs n_collapsed_runs
-        test_images test_imbalance published agrees more_seeds citation""",
+        accuracy_high balanced_accuracy_mean balanced_accuracy_low
+        balanced_accuracy_high rank_low rank_high lrs ars recall positive
+        sensitivity_mean sensitivity_low sensitivity_high specificity_mean
+        specificity_low specificity_high auroc auroc_low auroc_high distill_seconds
+        validation_seconds bytes whole_bytes bytes_share transmission_seconds
+        whole_transmission_seconds train_seconds whole_train_seconds whole_train_source
+        n_diverged n_failed n_diverged_runs n_collapsed_runs test_images test_imbalance
+        published agrees more_seeds citation""",
     "comparisons": """dataset ipc network_eval protocol label_regime tuned score method other
         n_seeds difference low high p p_holm significant""",
     "traces": """dataset ipc method tuned seed iteration loss step_size validation_accuracy seconds

@@ -1,8 +1,5 @@
 """`iadd run`: what it refuses, what it shows, which cores and whose lock."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,6 @@ import pytest
 from filelock import FileLock
 
 from iadd.artifacts import locked
-from iadd.pipeline import processes
 from iadd.pipeline.monitor import Monitor, job_name, reason
 from iadd.pipeline.run import refuse_overrides
 
@@ -90,25 +86,6 @@ def test_the_jobs_own_reasons_come_last(tmp_path: Path) -> None:
         "  ended without a word: killed, perhaps for want of memory",
     ]
     assert reason([str(tmp_path / "none")]).startswith("ended without a word")
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-    code += "from iadd.pipeline.processes import usable_cores; print(usable_cores())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1"
-
-
-def test_a_containers_quota_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = tmp_path / "a" / "b"
-    group.mkdir(parents=True)
-    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
-    (group / "cpu.max").write_text("max 100000\n")
-    assert processes._quota(tmp_path, own="a/b") == 1.5
-    assert processes._quota(tmp_path, own="c") == float("inf")
-    monkeypatch.setattr(processes, "_quota", lambda: 0.5)
-    assert processes.usable_cores() == 1
 
 
 def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

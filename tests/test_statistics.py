@@ -13,11 +13,13 @@ from iadd.leaderboard.statistics import (
     Estimate,
     agreement,
     augmentation_robust_score,
+    auroc_error,
     binomial_error,
     compare,
     compare_all,
     effective_size,
     estimate,
+    estimate_auroc,
     holm,
     label_robust_score,
 )
@@ -92,6 +94,39 @@ def test_balanced_accuracy_has_the_error_of_an_effective_number_of_images():
     rng = np.random.default_rng(0)
     right = rng.binomial([10, 90], 0.8, (20000, 2)) / [10, 90]
     assert right.mean(axis=1).std() == pytest.approx(math.sqrt(0.8 * 0.2 / 36), rel=0.03)
+
+
+def test_the_error_of_an_area_under_the_curve_by_hand():
+    # Hanley and McNeil at 0.88, which 0.9 is moved to by 71 images: (71 * 0.9 + 2) / 75 = 0.8787.
+    a = (71 * 0.9 + 2) / 75
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    spread = a * (1 - a) + 70 * (q1 - a * a) + 799 * (q2 - a * a)
+    assert auroc_error(0.9, 71, 800) == pytest.approx(math.sqrt(spread / (71 * 800)))
+    assert auroc_error(1.0, 71, 800) > 0 and auroc_error(1.0, 5, 5) > 0.05
+
+
+@pytest.mark.parametrize(("apart", "most"), [(0.5, 0.985), (2.5, 1.0)])
+def test_simulated_coverage_of_the_interval_of_an_area_under_the_curve(apart, most):
+    """Seeds that agree: all that differs from truth is the draw of the test images. The error is
+    made for scores that are spread more widely than these, so it may be too large, not too small.
+    """
+    rng = np.random.default_rng(0)
+    truth, own, others, hits, trials = stats.norm.cdf(apart / math.sqrt(2)), 12, 200, 0, 500
+    for _ in range(trials):
+        ill, well = rng.normal(apart, 1, own), rng.normal(0, 1, others)
+        area = float((ill[:, None] > well).mean())
+        found = estimate_auroc([[area]] * 3, [(own, others)])
+        hits += found.low <= truth <= found.high
+    assert 0.94 <= hits / trials <= most
+
+
+def test_an_area_s_interval_is_over_seeds_where_they_differ_more():
+    wide = estimate_auroc([[0.5, 0.7], [0.6, 0.8], [0.7, 0.9]], [(10**6, 10**6)] * 2)
+    plain = estimate([0.6, 0.7, 0.8], MANY)
+    assert (wide.mean, wide.low, wide.high) == pytest.approx((plain.mean, plain.low, plain.high))
+    assert estimate_auroc([[0.9]], [(5, 5)]) == Estimate(0.9)
+    with pytest.raises(ValueError, match="0 seeds"):
+        estimate_auroc([], [])
 
 
 # ---- two methods ---------------------------------------------------------------------------------

@@ -89,6 +89,12 @@ def test_a_submission_is_judged_on_the_same_networks_and_ranked_from_three_seeds
     assert board.loc["one", "rank_low"].isna().all()
     assert iadd("site", config)[0] == 0
     assert "theirs" in Path("results/b/site/index.html").read_text()
+    Path(files[0]).unlink()  # tables are enough to be shown
+    status, out, error = iadd("show", config)
+    assert status == 0 and "theirs" in out
+    assert "these tables may be out of date: their 0.safetensors: no such file" in error
+    status, _, error = iadd("site", config)
+    assert status == 2 and "their 0.safetensors: no such file" in error
 
 
 def test_its_spec_is_the_content_of_its_file_and_not_its_place(
@@ -219,7 +225,7 @@ def test_sets_are_brought_in_and_out_by_hand(iadd: Iadd) -> None:
         status == 2 and "give iadd import --pixels" in error and not Path("in.safetensors").exists()
     )
     status, out, _ = iadd(*told, "--pixels", "--classes", "same", "--step-size", "lr_best.pt")
-    assert status == 0 and "4 images, hard labels, step size 0.02" in out
+    assert status == 0 and "4 images (in tables 1 a class), hard labels, step size 0.02" in out
     found = SyntheticSet.load("in.safetensors")
     assert torch.allclose(found.images, own.images, atol=1e-5)
     assert found.labels.tolist() == own.labels.tolist()

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from iadd.artifacts import load_tensors
+from iadd.artifacts import load_tensors, locked
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
 
@@ -312,6 +312,17 @@ def test_only_one_runs_a_benchmark_at_a_time(finished: Path) -> None:
             command(), cwd=finished, env=environment(), capture_output=True, text=True, check=False
         )
     assert done.returncode == 2 and "is being run by another process" in done.stderr
+
+
+def test_plain_snakemake_takes_the_same_lock(finished: Path) -> None:
+    plain = [*PLAIN, "--configfile", "config.yaml", "--forcerun", "site"]
+    how: Any = {"cwd": finished, "env": environment(), "text": True, "capture_output": True}
+    with locked(finished / "results" / ".smoke.lock"):
+        done = subprocess.run(plain, **how, check=False)
+        told = "iadd: benchmark 'smoke' is being run by another process (process "
+        assert done.returncode and f"{told}{os.getpid()})" in done.stderr
+        assert (finished / "results/smoke/site/index.html").exists()
+        assert subprocess.run([*plain, "--dry-run"], **how, check=False).returncode == 0
 
 
 def test_plain_snakemake_works_too(finished: Path) -> None:

@@ -8,7 +8,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,7 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         for other in path.parent.glob(f"{glob.escape(drafts)}.*.tmp"):
-            if not _alive(other.suffixes[-3]):
+            if not alive(other.suffixes[-3]):
                 shutil.rmtree(other, ignore_errors=True)
         yield draft / path.name
         _flush(draft / path.name)
@@ -42,8 +42,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _alive(suffix: str) -> bool:
-    """Whether the process of a draft's `.pid` may still be running."""
+def alive(suffix: str) -> bool:
+    """Whether the process of this machine that is named by `.pid` may still be running."""
     try:
         os.kill(int(suffix[1:]), 0)
     except ProcessLookupError:
@@ -92,9 +92,20 @@ def locked(path: Path, refused: str = "", patience: float = -1) -> Iterator[None
                 raise
             held = SoftFileLock(path.with_suffix(".pid")).acquire(timeout=patience)
     except Timeout:
-        raise ValueError(refused) from None
+        raise ValueError(refused + _holder(path)) from None
     except OSError as error:
         where = path.parent.absolute()
         raise ValueError(f"{where}: cannot be written ({error.strerror})") from None
     with held:
         yield
+
+
+def _holder(path: Path) -> str:
+    """Which process of this machine holds a lock, where the kernel says so (Linux)."""
+    with suppress(OSError, IndexError):
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[5].rpartition(":")[2] == inode and words[4] not in ("0", "-1"):
+                return f" (process {words[4]})"
+    return ""

@@ -8,6 +8,7 @@ from iadd.data.about import About, read_about
 from iadd.data.assemble import inspect
 from iadd.data.catalog import AUGMENTATIONS, DATASETS
 from iadd.data.dataset import Dataset, Split, open_test
+from iadd.data.image_rows import ImageRows
 from iadd.data.prepare import load_dataset, open_dataset, prepare
 from iadd.data.raw import Source
 from iadd.data.sources import stamp

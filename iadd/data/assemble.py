@@ -14,9 +14,10 @@ from torch import Tensor
 from iadd.data.about import About
 from iadd.data.cuts import cut, digests_of_names, fingerprint, ordered, united
 from iadd.data.dataset import Split
+from iadd.data.image_rows import unit_range
 from iadd.data.raw import ALLOWED, RESOLUTIONS, Labels, Progress, Raw, Source
 from iadd.data.sources import read
-from iadd.data.transform import Transform, check_features, pieces
+from iadd.data.transform import PIECE, Transform, check_features, pieces
 
 UNEVEN = 1.5  # The largest class over the smallest, from which accuracy alone misleads.
 
@@ -40,14 +41,26 @@ class Pixels:
     def __getitem__(self, index: slice) -> Tensor:
         chosen = self.raw.images[self.rows[index]]
         pixels = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
-        if self.raw.low:
-            pixels.sub_(self.raw.low)
-        pixels.div_(self.raw.high - self.raw.low)
+        unit_range(pixels, self.raw.low, self.raw.high)
         if pixels.shape[-1] == self.resolution or not len(pixels):
             return pixels
         size = (self.resolution, self.resolution)
         resized = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         return resized.clamp_(0, 1)
+
+    def keeps_bytes(self, transform: Transform) -> bool:
+        """Whether they are stored as bytes: as they were read, and quickly normalised."""
+        return (
+            self.raw.images.dtype == np.uint8
+            and self.raw.images.shape[-1] == self.resolution
+            and transform.kind != "zca"
+        )
+
+    def bytes(self) -> Iterator[Tensor]:
+        """What was read, a few images at a time."""
+        step = max(1, PIECE // prod(self.shape[1:]))
+        for start in range(0, len(self), step):
+            yield torch.from_numpy(self.raw.images[self.rows[start : start + step]])
 
     def pieces(self, transform: Transform) -> Iterator[Tensor]:
         """Normalised images, a few at a time."""

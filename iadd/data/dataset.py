@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation
+from iadd.data.image_rows import ImageRows
 from iadd.data.transform import Transform
 
 
@@ -17,7 +18,7 @@ from iadd.data.transform import Transform
 class Split:
     """Normalised images (N, C, H, W) float32 and their labels (N,) int64."""
 
-    images: Tensor
+    images: ImageRows
     labels: Tensor
 
     def __len__(self) -> int:
@@ -27,7 +28,7 @@ class Split:
         """The split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
-    def pick(self, rows: Tensor) -> Tensor:
+    def pick(self, rows: Tensor) -> ImageRows:
         """The images of rows (n,) on the CPU; not copied where that is all of them in order."""
         everything = torch.equal(rows, torch.arange(len(self)))
         return self.images if everything else self.images[rows]
@@ -41,7 +42,8 @@ class Dataset:
     of the data in specs. `held_out`: gives the test split under a transform; only `open_test` calls
     it. `positive`: the class that sensitivity and specificity speak of, if one was named.
 
-    Images may be memory-mapped: nobody writes into them.
+    Images may be memory-mapped: nobody writes into them. They may be bytes (`ImageRows`): what is
+    needed of them is taken by rows.
     """
 
     name: str
@@ -62,12 +64,12 @@ class Dataset:
     @property
     def channels(self) -> int:
         """Channels of an image: 1 (grey) or 3."""
-        return self.train.images.shape[1]
+        return int(self.train.images.shape[1])
 
     @property
     def resolution(self) -> int:
         """Pixels on a side; images are square."""
-        return self.train.images.shape[-1]
+        return int(self.train.images.shape[-1])
 
     @cached_property
     def class_rows(self) -> tuple[Tensor, ...]:

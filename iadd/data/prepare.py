@@ -1,7 +1,8 @@
 """From a source to tensors: both parts read and checked, cut by content, normalised once.
 
 `prepare` writes them for all jobs to map into memory, `load_dataset` keeps them. Values go through
-in pieces of 32 MiB; only what was read (8 bits a value, for most images) is held in memory.
+in pieces of 32 MiB; only what was read (8 bits a value, for most images) is held in memory. Images
+of 8 bits that are not whitened are stored as they were read, and normalised when rows are taken.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from iadd.augment import Augmentation
 from iadd.data.about import ABOUT, About, read_about
 from iadd.data.assemble import Pixels, assemble
 from iadd.data.dataset import Dataset, Split
+from iadd.data.image_rows import ByteImages
 from iadd.data.raw import Progress, Source
 from iadd.data.transform import PREFIX, Transform, fit
 
@@ -77,9 +79,9 @@ def open_dataset(folder: str | Path, device: torch.device = torch.device("cpu"))
     about = read_about(folder)
     file = TensorFile(folder / TRAIN, _spec(about, TRAIN))
     transform = _stored_transform(file, about)
-    splits = _mapped(file, "train"), _mapped(file, "validation")
+    train, validation = (_mapped(file, part, about, transform) for part in ("train", "validation"))
     held_out = partial(_stored_test, folder, about)
-    return _dataset(about, *splits, transform, held_out).to(device)
+    return _dataset(about, train, validation, transform, held_out).to(device)
 
 
 def _spec(about: About, file: str) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def _write(
 ) -> None:
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fitted.items()}
     for part, pixels in parts.items():
-        layout[f"{part}.images"] = torch.float32, pixels.shape
+        dtype = torch.uint8 if pixels.keeps_bytes(transform) else torch.float32
+        layout[f"{part}.images"] = dtype, pixels.shape
         layout[f"{part}.labels"] = torch.int64, (len(pixels),)
     with writing_tensors(path, layout, _spec(about, path.name)) as append:
         for name, tensor in fitted.items():
@@ -104,15 +107,19 @@ def _write(
         for part, pixels in parts.items():
             append(f"{part}.labels", pixels.labels)
             done = 0
-            for piece in pixels.pieces(transform):
+            plain = pixels.keeps_bytes(transform)
+            for piece in pixels.bytes() if plain else pixels.pieces(transform):
                 append(f"{part}.images", piece)
                 done += len(piece)
                 if progress:
                     progress(done, len(pixels), f"{part} images written")
 
 
-def _mapped(file: TensorFile, part: str) -> Split:
-    return Split(file.view(f"{part}.images"), file.view(f"{part}.labels"))
+def _mapped(file: TensorFile, part: str, about: About, transform: Transform) -> Split:
+    stored, labels = file.view(f"{part}.images"), file.view(f"{part}.labels")
+    if stored.dtype != torch.uint8:
+        return Split(stored, labels)
+    return Split(ByteImages(stored, *about.values, transform), labels)
 
 
 def _stored_transform(file: TensorFile, about: About) -> Transform:
@@ -123,10 +130,10 @@ def _stored_transform(file: TensorFile, about: About) -> Transform:
 def _stored_test(folder: Path, about: About, transform: Transform) -> Split:
     """The test split that `prepare` wrote, under a transform."""
     own = _stored_transform(TensorFile(folder / TRAIN, _spec(about, TRAIN)), about)
-    split = _mapped(TensorFile(folder / TEST, _spec(about, TEST)), "test")
-    if own.same(transform):
+    split = _mapped(TensorFile(folder / TEST, _spec(about, TEST)), "test", about, transform)
+    if isinstance(split.images, ByteImages) or own.same(transform):
         return split
-    return Split(transform.apply(own.invert(split.images)), split.labels)
+    return Split(transform.apply(own.invert(split.images[:])), split.labels)
 
 
 def _dataset(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation
-from iadd.data import Dataset, Split, open_test
+from iadd.data import Dataset, ImageRows, Split, open_test
 from iadd.evaluation.protocols import Protocol, find_protocol
 from iadd.evaluation.scores import Score, accuracy_of, score_of
 from iadd.networks import Network, Statistics, build_network
@@ -42,7 +42,7 @@ Teacher = Callable[[Tensor], Tensor]
 """Gives images (B, C, H, W) label probabilities (B, K)."""
 
 
-def teacher_of(network: Network, params: Tensor, images: Tensor) -> Teacher:
+def teacher_of(network: Network, params: Tensor, images: ImageRows) -> Teacher:
     """A trained network (P,) as a teacher; batch norm by statistics over training images."""
     statistics = fixed_statistics(network, params, images)
     return lambda seen: predict(network, params, seen, statistics).softmax(1)
@@ -86,9 +86,9 @@ def evaluate(
     if rules.rates and synthetic.step_size is None and not len(dataset.validation):
         missing = f"validation images, of which {dataset.name} has none"
         raise ValueError(f"protocol {protocol}: chooses its step size on {missing}")
-    synthetic = synthetic.resolve(dataset).decoded()
     test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
     judge = _Judge(protocol, rules, dataset, test, epochs, batch, step_size, seeds, teacher)
+    synthetic = synthetic.decoded()
     if rules.optimistic:
         yield from _best_on_test(judge, synthetic, networks)
         return
@@ -170,7 +170,8 @@ class _Judge:
         )
 
     def _own(self, synthetic: SyntheticSet) -> Split:
-        return Split(synthetic.images, synthetic.classes).to(self.test.images.device)
+        images = synthetic.images_of(self.dataset)
+        return Split(images, synthetic.classes).to(self.test.images.device)
 
 
 def _check_classes(synthetic: SyntheticSet, dataset: Dataset) -> None:
@@ -185,7 +186,7 @@ def _check_classes(synthetic: SyntheticSet, dataset: Dataset) -> None:
 
 def train_fresh(
     network: Network,
-    images: Tensor,
+    images: ImageRows,
     targets: Tensor,
     plan: TrainingPlan,
     families: Augmentation,

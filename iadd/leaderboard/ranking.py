@@ -20,6 +20,7 @@ from iadd.leaderboard.statistics import (
     compare_all,
     effective_size,
     estimate,
+    estimate_auroc,
     label_robust_score,
 )
 
@@ -171,12 +172,18 @@ def _by_class(
     scores = ("recall", "specificity", "auroc")  # of each unit (n) and class (K)
     recall, specificity, auroc = (np.array([*_unit_means(networks, s).values()]) for s in scores)
     found: dict[str, Any] = {"recall": recall.mean(0).tolist()}
+    pairs = [(count, sum(counts) - count) for count in counts]
     if positive is None:
-        return found | {"auroc": float(auroc.mean())}
+        return found | _auroc(estimate_auroc(auroc.tolist(), pairs))
     label, ill = positive.label, counts[positive.label]
+    area = estimate_auroc(auroc[:, [label]].tolist(), [pairs[label]])
     found |= _interval("sensitivity", estimate(recall[:, label].tolist(), ill))
     found |= _interval("specificity", estimate(specificity[:, label].tolist(), sum(counts) - ill))
-    return found | {"positive": positive.name, "auroc": float(auroc[:, label].mean())}
+    return found | {"positive": positive.name} | _auroc(area)
+
+
+def _auroc(found: Estimate) -> dict[str, float | None]:
+    return {"auroc": found.mean, "auroc_low": found.low, "auroc_high": found.high}
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float | None]:

@@ -187,6 +187,8 @@ class LeaderboardRow(Row):
     specificity_high: Fraction | None = None
     auroc: Fraction | None = None
     """Of the positive class; without one the mean over the classes, each against all others."""
+    auroc_low: Fraction | None = None
+    auroc_high: Fraction | None = None
     distill_seconds: float | None = None
     validation_seconds: float | None = None
     bytes: int | None = None

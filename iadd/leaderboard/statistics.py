@@ -12,7 +12,7 @@ tests/test_statistics.py simulates coverage and false differences and works case
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -49,12 +49,35 @@ def estimate(means: Sequence[float], test_images: float) -> Estimate:
         raise ValueError(
             f"estimate: {n} seeds and {test_images} test images, at least one is needed"
         )
-    mean = float(np.mean(means))
+    return _estimate(means, lambda mean: binomial_error(mean, test_images))
+
+
+def estimate_auroc(areas: Sequence[Sequence[float]], pairs: Sequence[tuple[int, int]]) -> Estimate:
+    """Mean area under the ROC curve over classes and seeds, with its 95 % interval over seeds.
+
+    Args:
+        areas: of each seed the areas of some classes, fractions.
+        pairs: of each of these classes the test images that are of it, and that are not.
+
+    The floor is the mean of the classes' own errors, as if they erred together: never too small.
+
+    Raises:
+        ValueError: no seed.
+    """
+    if not len(areas):
+        raise ValueError("estimate: 0 seeds, at least one is needed")
+    by_class = np.mean(areas, axis=0)
+    errors = [auroc_error(area, *n) for area, n in zip(by_class, pairs, strict=True)]
+    return _estimate(np.mean(areas, axis=1).tolist(), lambda _: float(np.mean(errors)))
+
+
+def _estimate(means: Sequence[float], error: Callable[[float], float]) -> Estimate:
+    """error: the standard error that the test set alone leaves to a mean."""
+    n, mean = len(means), float(np.mean(means))
     if n == 1:
         return Estimate(mean)
     std = float(np.std(means, ddof=1))
-    floor = ndtri(1 - LEVEL / 2) * binomial_error(mean, test_images)
-    half = max(t_half(std, n), float(floor))
+    half = max(t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error(mean))
     return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -62,6 +85,24 @@ def binomial_error(share: float, test_images: float) -> float:
     """Standard error of a share of the test images, after Agresti and Coull: never zero."""
     centre = (test_images * share + 2) / (test_images + 4)
     return math.sqrt(centre * (1 - centre) / (test_images + 4))
+
+
+def half_width(share: float, test_images: float) -> float:
+    """Half of the narrowest 95 % interval that a share of the test images can have."""
+    return float(ndtri(1 - LEVEL / 2)) * binomial_error(share, test_images)
+
+
+def auroc_error(area: float, own: int, others: int) -> float:
+    """Standard error of an area under the ROC curve from `own` against `others` test images.
+
+    Hanley and McNeil, Radiology 143(1), 1982, at the area moved towards 1/2 as Agresti and Coull
+    move a share, by the smaller of the two numbers: so it is never zero.
+    """
+    n = min(own, others)
+    a = (n * area + 2) / (n + 4)
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    spread = a * (1 - a) + (own - 1) * (q1 - a * a) + (others - 1) * (q2 - a * a)
+    return math.sqrt(spread / (own * others))
 
 
 def effective_size(class_counts: Sequence[int]) -> float:

@@ -138,13 +138,20 @@ def _words(row: LeaderboardRow) -> Words:
         "method": row.method + MARK * row.reconstruction,
         "accuracy %": _show("{:.2f}", row.accuracy_mean, factor=100),
         "95 % interval": interval,
-        "balanced %": _show("{:.2f}", row.balanced_accuracy_mean, factor=100),
+        "balanced %": _balanced(row),
         "seeds x nets": seeds,
         "LRS": _show("{:.3f}", row.lrs),
         "ARS": _show("{:.3f}", row.ars),
         "seconds": _show("{:.1f}", row.distill_seconds),
         "remark": remark(row),
     }
+
+
+def _balanced(row: LeaderboardRow) -> str:
+    """Balanced accuracy with its interval, in percent."""
+    low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
+    interval = _show(" ({:.1f} to {:.1f})", low, high, factor=100).removesuffix("-")
+    return _show("{:.1f}", row.balanced_accuracy_mean, factor=100) + interval
 
 
 def _class_words(row: LeaderboardRow) -> Words:
@@ -160,6 +167,7 @@ def _class_words(row: LeaderboardRow) -> Words:
         "specificity %": _show("{:.1f}", row.specificity_mean, factor=100),
         "95 % ": between(row.specificity_low, row.specificity_high),
         "AUROC": _show("{:.3f}", row.auroc),
+        " 95 %": _show("{:.3f} to {:.3f}", row.auroc_low, row.auroc_high),
     }
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from iadd.augment import Augmentation
-from iadd.data import Dataset
+from iadd.data import Dataset, ImageRows
 from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
@@ -116,7 +116,7 @@ class Problem:
         """`ipc` random training rows of each class without replacement, (N,)."""
         return torch.cat([_some(rows, self.ipc, generator) for rows in self.dataset.class_rows])
 
-    def expert_logits(self, expert: int, epoch: int, images: Tensor) -> Tensor:
+    def expert_logits(self, expert: int, epoch: int, images: ImageRows) -> Tensor:
         """What an expert said of images (N, C, H, W) after an epoch: logits (N, K)."""
         assert self.experts is not None
         params = self.experts.snapshot(expert, epoch)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iadd.data import ImageRows
 from iadd.methods._variables import Memory, Variable
 from iadd.synthetic.decoding import Decoding, decode
 
@@ -86,7 +87,7 @@ class Distilled:
     images: (N, C, H, W); labels: int64 (N,) classes or float32 (N, K) logits, on the CPU.
     """
 
-    images: Tensor
+    images: ImageRows
     labels: Tensor
     step_size: float | None
     status: str
@@ -112,4 +113,4 @@ class Distilled:
 
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Images and labels that networks are trained on."""
-        return decode(self.images, self.labels, self.decoding)
+        return decode(self.images[:], self.labels, self.decoding)

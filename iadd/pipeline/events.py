@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
-from iadd.pipeline.processes import die_with_parent
+from iadd.pipeline.processes import SNAKEMAKE, die_with_parent
 
 
 def event_of(record: Any) -> dict[str, Any] | None:
@@ -63,6 +64,7 @@ def main() -> None:
     descriptor, parent, *arguments = sys.argv[1:]
     sys.argv[0] = "iadd run"  # what Snakemake calls itself in its messages
     die_with_parent(int(parent))
+    os.environ[SNAKEMAKE] = f"{platform.node()} {os.getpid()}"
     from snakemake.cli import main as snakemake
 
     LogHandler.pipe = os.fdopen(int(descriptor), "w")

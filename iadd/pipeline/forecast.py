@@ -46,7 +46,7 @@ class Forecast:
         self._rates: dict[tuple[str, str], float] = {}
         self.stale = plan.stale_data()
         keys = [d.key for d in plan.config.datasets]
-        self._abouts = {
+        self.abouts = {
             key: self._look(key) if key in self.stale else plan.about(key) for key in keys
         }
 
@@ -59,7 +59,7 @@ class Forecast:
         """The ipc for which data sets have too few images."""
         return [
             line
-            for key, about in self._abouts.items()
+            for key, about in self.abouts.items()
             for ipc in self.plan.config.dataset(key).ipc or self.plan.config.ipc
             for line in too_large(key, about, ipc)
         ]
@@ -71,7 +71,7 @@ class Forecast:
         return [*rows, Row("all", "collect and site", 2, 0, 0.0)]
 
     def _dataset_rows(self, key: str) -> list[Row]:
-        plan, about = self.plan, self._abouts[key]
+        plan, about = self.plan, self.abouts[key]
         images = sum(sum(part) for part in about.counts.values())
         disk = 4 * images * about.channels * about.resolution**2
         rows = [Row(key, "data", int(key in self.stale), disk, 0.0)]
@@ -132,7 +132,7 @@ class Forecast:
     def expert_seconds(self, key: str, recipe: str, shard: int) -> float:
         """One shard: every expert sees the training data once an epoch, with GSAM twice."""
         passes = 2 if self.plan.config.experts.named(recipe).rho else 1
-        size = passes * sum(self._abouts[key].counts["train"])
+        size = passes * sum(self.abouts[key].counts["train"])
         epochs = len(self.plan.shard_experts(shard)) * self.plan.expert_epochs(recipe)
         return epochs * size * self._rate(key, self.plan.config.network)
 
@@ -158,7 +158,7 @@ class Forecast:
         return self._updates_seconds(key, method, ipc, params) + probes
 
     def _updates_seconds(self, key: str, method: str, ipc: int, params: Any) -> float:
-        about = self._abouts[key]
+        about = self.abouts[key]
         rate = self._rate(key, self.plan.config.network)
         sizes = sum(about.counts["train"]), len(about.class_names)
         work = methods.Workload(*sizes, ipc, rate)
@@ -184,7 +184,7 @@ class Forecast:
 
     def privacy_seconds(self, rule: str, key: str, ipc: int) -> float:
         """A yardstick, or a set that is asked what it gives away."""
-        about = self._abouts[key]
+        about = self.abouts[key]
         images = sum(about.counts["train"]) + sum(about.counts["validation"])
         passes = privacy_plan.passes(self.plan, rule, images, len(about.class_names), ipc)
         return passes * self._rate(key, self.plan.config.network)
@@ -196,7 +196,7 @@ class Forecast:
         return max(1, int(getattr(self.plan.config.params(method, ipc), "validations", 1)))
 
     def _images(self, key: str, method: str, ipc: int) -> int:
-        about = self._abouts[key]
+        about = self.abouts[key]
         return sum(about.counts["train"]) if method == "whole" else ipc * len(about.class_names)
 
     def _set_bytes(self, run: Run) -> int:
@@ -204,7 +204,7 @@ class Forecast:
         config = self.plan.config
         if not config.submission(run.method) and config.kind(run.method).by_reference:
             return 0
-        about = self._abouts[run.dataset]
+        about = self.abouts[run.dataset]
         pixels = about.channels * about.resolution**2
         return int(4 * pixels * self._images(run.dataset, run.method, run.ipc))
 
@@ -216,7 +216,7 @@ class Forecast:
         return self.plan.config.experts.count * len(epochs) * parameters * width
 
     def _network(self, key: str, name: str) -> Network:
-        about = self._abouts[key]
+        about = self.abouts[key]
         return build_network(name, about.channels, about.resolution, len(about.class_names))
 
     def _rate(self, key: str, name: str) -> float:

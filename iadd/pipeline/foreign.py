@@ -55,7 +55,9 @@ def import_set(
     found = exchange.read_set(source, own, said, labels=labels, experiment=experiment)
     found.save(out)
     step = "no step size" if found.step_size is None else f"step size {found.step_size:g}"
-    print(f"{out}: {len(found)} images, {found.label_kind} labels, {step}")
+    budget, rest = divmod(len(found), own.classes)
+    counted = f"no multiple of {own.classes} classes" if rest else f"in tables {budget} a class"
+    print(f"{out}: {len(found)} images ({counted}), {found.label_kind} labels, {step}")
 
 
 def evaluate_file(

@@ -3,16 +3,19 @@
 A benchmark is hundreds of short jobs, and each would spend more than a second on importing torch.
 `iadd run` starts a server beside Snakemake; the command `iadd` hands its arguments,
 folder, environment and standard streams to the server, and ends with the status of the child that
-did the work. Without a server, or on another machine, it does the work itself.
+did the work. Without a server, on another machine, or where the server dies before the work was
+begun, it does the work itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import glob
 import importlib
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -20,9 +23,11 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
+from iadd.artifacts.writing import alive
 from iadd.pipeline.processes import die_with_parent
 
 VARIABLE = "IADD_WARM"
@@ -33,6 +38,12 @@ LOADED = (
 """What jobs import beside PyTorch, a second's worth."""
 CUT_OFF = 1
 """Status of a command whose child died without a word (killed, out of memory)."""
+BEGUN = b"+"
+"""What a child answers before it begins; then comes its status, one byte."""
+PATIENCE = 60.0
+"""Seconds in which a request must be there."""
+LONGEST = 1 << 24
+"""Bytes of a request: arguments and environment, which the kernel holds to less."""
 
 
 def ask(argv: list[str]) -> int | None:
@@ -48,8 +59,18 @@ def ask(argv: list[str]) -> int | None:
             server.sendall(request)
         except OSError:
             return None
-        answer = server.recv(1)
+        if _answer(server) != BEGUN:
+            return None
+        answer = _answer(server)
     return answer[0] if answer else CUT_OFF
+
+
+def _answer(server: socket.socket) -> bytes:
+    """The next byte; none where the other side is gone."""
+    try:
+        return server.recv(1)
+    except OSError:
+        return b""
 
 
 def start(command: Callable[[], None]) -> str | None:
@@ -62,7 +83,7 @@ def start(command: Callable[[], None]) -> str | None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     for place in (None, "/tmp"):
         with contextlib.suppress(OSError):
-            folder = tempfile.mkdtemp(prefix="iadd-", dir=place)  # ours alone: mode 0700
+            folder = _new_folder(place)
             address = str(Path(folder) / "s")
             try:
                 listener.bind(address)
@@ -90,6 +111,15 @@ def start(command: Callable[[], None]) -> str | None:
             os._exit(0)
 
 
+def _new_folder(place: str | None) -> str:
+    """A folder for the socket, ours alone (mode 0700); those of killed runs are removed."""
+    prefix = f"iadd.{platform.node()}."
+    for old in Path(place or tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*.*"):
+        if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2]):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", dir=place)
+
+
 def _detach() -> None:
     """Leave the terminal's streams and interrupts to the foreground."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -113,49 +143,51 @@ def _serve(listener: socket.socket, parent: int, command: Callable[[], None]) ->
     listener.settimeout(1.0)
     server = os.getpid()
     while os.getppid() == parent:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # no client for a second, or no room for a process
             client, _ = listener.accept()
-            if os.fork() == 0:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                die_with_parent(server)
-                listener.close()
-                _work(client, command)
-            client.close()
+            with client:
+                if os.fork() == 0:
+                    _child(listener, client, server, command)
 
 
-def _work(client: socket.socket, command: Callable[[], None]) -> None:
-    """The child: become the command, answer its status, end."""
+def _child(
+    listener: socket.socket, client: socket.socket, server: int, command: Callable[[], None]
+) -> NoReturn:
+    """The child: become the command, answer its status, end, whatever happens on the way."""
     status = CUT_OFF
     try:
-        client.settimeout(None)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent(server)
+        listener.close()
         request = _receive(client)
-        if request is None:
-            os._exit(CUT_OFF)
         threading.Thread(target=_die_with, args=(client,), daemon=True).start()
+        client.sendall(BEGUN)
         status = _run(request, command)
-    finally:
         sys.stdout.flush()
         sys.stderr.flush()
         client.sendall(bytes([status]))
+    finally:
         os._exit(status)
 
 
-def _receive(client: socket.socket) -> dict[str, object] | None:
-    """A request, with its streams in place of ours; None for half of one."""
+def _receive(client: socket.socket) -> Mapping[str, Any]:
+    """A request, with its streams in place of ours; ValueError or OSError for anything else."""
+    client.settimeout(PATIENCE)
     head, streams, _, _ = socket.recv_fds(client, 8, 3)
+    if len(head) < 8 or len(streams) < 3:
+        raise ValueError("half a request")
+    (length,) = struct.unpack("!Q", head)
+    body = b""
+    while len(body) < min(length, LONGEST):
+        part = client.recv(length - len(body))
+        if not part:
+            raise ValueError("half a request")
+        body += part
+    request: Mapping[str, Any] = json.loads(body)
     for stream, descriptor in enumerate(streams):
         os.dup2(descriptor, stream)
         os.close(descriptor)
-    if len(head) < 8 or len(streams) < 3:
-        return None
-    (length,) = struct.unpack("!Q", head)
-    body = b""
-    while len(body) < length:
-        part = client.recv(length - len(body))
-        if not part:  # the client was killed in the middle of it
-            return None
-        body += part
-    request: dict[str, object] = json.loads(body)
+    client.settimeout(None)
     return request
 
 
@@ -165,14 +197,14 @@ def _die_with(client: socket.socket) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(request: dict[str, object], command: Callable[[], None]) -> int:
+def _run(request: Mapping[str, Any], command: Callable[[], None]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.chdir(str(request["cwd"]))
-    os.environ.clear()
-    os.environ.update(request["env"])  # type: ignore[call-overload]
-    sys.argv = list(request["argv"])  # type: ignore[call-overload]
     try:
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+        sys.argv = list(request["argv"])
         command()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+from iadd.artifacts import locked
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,20 @@ class DataPaths:
     made: Path
 
 
+PATIENCE = 3.0
+"""Seconds in which the processes of a killed run are gone."""
+
+
 class Layout:
     """Where the files of a benchmark lie: the contract's paths, relative to the working folder."""
 
     def __init__(self, benchmark: str) -> None:
         self.root = Path("results") / benchmark
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the benchmark: one Snakemake works on it at a time, whoever started it."""
+        refused = f"benchmark {self.root.name!r} is being run by another process"
+        return locked(self.root.with_name(f".{self.root.name}.lock"), refused, PATIENCE)
 
     def data(self, dataset: str) -> DataPaths:
         """Where a data set's prepared tensors lie."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iadd.pipeline.expert_check import expert_lines
+from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.remaining import remaining
@@ -34,8 +35,8 @@ def print_plan(plan: Plan) -> None:
         cost = _bytes(row.disk), _duration(row.seconds)
         table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
     Console().print(table)
-    for dataset in plan.config.datasets:
-        for line in expert_lines(plan, dataset.key):
+    for key, about in forecast.abouts.items():
+        for line in (*expert_lines(plan, key), *few_tested(about)):
             print(line)
     free = shutil.disk_usage(_existing(plan.root)).free
     disk, precision = sum(row.disk for row in rows), plan.config.precision

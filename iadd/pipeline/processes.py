@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
+import select
 import signal
 import sys
+import threading
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+SNAKEMAKE = "IADD_SNAKEMAKE"
+"""Where jobs find the machine and process of the Snakemake that they are run by."""
 
 
 def die_with_parent(parent: int, sign: int = signal.SIGKILL) -> None:
@@ -18,6 +23,27 @@ def die_with_parent(parent: int, sign: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sign))
     if os.getppid() != parent:  # it ended before we asked
         os.kill(os.getpid(), sign)
+
+
+def die_with_snakemake() -> None:
+    """Have this job end with the Snakemake that `iadd run` started it by, which names itself.
+
+    Its shell in between would go on, and the same job would be begun a second time. Where the
+    kernel cannot tell of another process's end, `iadd run` ends the group that both are in.
+    """
+    node, _, process = os.environ.get(SNAKEMAKE, "").rpartition(" ")
+    if node != platform.node() or str(os.getpgid(0)) != process or sys.platform != "linux":
+        return  # a job of a cluster, or one by hand
+    try:
+        descriptor = os.pidfd_open(int(process))
+    except OSError:  # it has ended already
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=_die_after, args=(descriptor,), daemon=True).start()
+
+
+def _die_after(descriptor: int) -> None:
+    select.select([descriptor], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def usable_cores() -> int:

@@ -47,7 +47,7 @@ def report(plan: Plan, board: Iterable[LeaderboardRow]) -> str:
             if different := "; ".join(_differences(plan, row, published)):
                 lines.append(f"    differs (published in brackets): {different}")
     if names := ", ".join(dict.fromkeys(without)):
-        lines.append(f"Somewhere without a published value to compare with: {names}")
+        lines.append(f"In some tables no published value is known of: {names}")
     return "\n".join(lines)
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from iadd import artifacts
 from iadd.pipeline import jobserver
 from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
@@ -31,8 +30,6 @@ LOOKS = {
 }
 """Options by which Snakemake only says something: it says it itself."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 3.0
-"""Seconds in which the processes of a killed run are gone."""
 
 
 def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> int:
@@ -59,7 +56,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
             if address:
                 os.environ[jobserver.VARIABLE] = address
-        with locked(plan):  # after the server was forked, which would hold the lock longer
+        with plan.lock():  # after the server was forked, which would hold the lock longer
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]
                 return subprocess.run(asked, check=False).returncode
@@ -114,6 +111,9 @@ class Child:
                     if event["event"] == "jobs" and self.title != "data":
                         self._forecast(monitor)
                 status = self.process.wait()
+            if status:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGKILL)  # jobs that it left behind
         finally:
             for sign, handler in before.items():
                 signal.signal(sign, handler)
@@ -190,13 +190,6 @@ def _profile(options: Sequence[str]) -> list[str]:
         if name or option == "--executor":
             return []
     return ["--profile", str(WORKFLOW / "profiles" / "default")]
-
-
-def locked(plan: Plan) -> contextlib.AbstractContextManager[None]:
-    """Hold a benchmark's lock; one process runs it at a time."""
-    name = plan.root.name
-    refused = f"benchmark {name!r} is being run by another process"
-    return artifacts.locked(plan.root.with_name(f".{name}.lock"), refused, PATIENCE)
 
 
 @contextlib.contextmanager

@@ -147,7 +147,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     by_reference = config.kind(run.method).by_reference
     synthetic = synthetic_set(task, result, spec, costs, by_reference)
     _write_trace(plan, run, spec, result)
-    synthetic.resolve(task.dataset).picture(paths.picture)
+    synthetic.picture(paths.picture, task.dataset)
     synthetic.save(paths.distilled)
     paths.checkpoint.unlink(missing_ok=True)
     if task.experts and task.experts.validation_accuracy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from iadd.artifacts import spec_hash
@@ -24,6 +25,7 @@ from iadd.leaderboard.text import comparisons_text, leaderboard_text
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
+from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.plan import Plan
 
 
@@ -89,8 +91,18 @@ def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
 
 def show(plan: Plan, compare: str | None = None, privacy: bool = False) -> None:
     """Print the leaderboard, or one method compared with the others, or what the sets give away;
-    and where the files lie."""
-    table = current(plan)
+    and where the files lie.
+
+    Tables are enough: where data or a submission are gone, so that nobody can tell whether the
+    tables are up to date, that is said.
+    """
+    table = plan.table("leaderboard")
+    try:
+        identity = configuration(plan)
+    except ValueError as error:
+        print(f"iadd: these tables may be out of date: {error}", file=sys.stderr)
+    else:
+        _check_current(table, identity)
     if privacy:
         privacy_plan.asked_of(plan)
         print(exposure_text(results.read_rows(plan.table("privacy"), PrivacyRow)))
@@ -115,9 +127,13 @@ def configuration(plan: Plan) -> str:
 def current(plan: Plan) -> Path:
     """The leaderboard's table; ValueError if it was made under another configuration."""
     table = plan.table("leaderboard")
-    if results.read_metadata(table).get("configuration") != configuration(plan):
-        raise ValueError(f"{table}: was made under other settings or data; run: iadd run CONFIG")
+    _check_current(table, configuration(plan))
     return table
+
+
+def _check_current(table: Path, identity: str) -> None:
+    if results.read_metadata(table).get("configuration") != identity:
+        raise ValueError(f"{table}: was made under other settings or data; run: iadd run CONFIG")
 
 
 def site(plan: Plan) -> None:
@@ -142,5 +158,6 @@ def site(plan: Plan) -> None:
         searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
         classes={d.key: plan.about(d.key).class_names for d in plan.config.datasets},
         experts={d.key: expert_lines(plan, d.key) for d in plan.config.datasets},
+        warnings={d.key: few_tested(plan.about(d.key)) for d in plan.config.datasets},
     )
     print(f"{out}: written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from iadd.artifacts import canonical_json
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
+from iadd.pipeline.processes import SNAKEMAKE
 
 TABLES = ("evaluations", "traces", "weights", "trials", "comparisons", "privacy", "leaderboard")
 """What `collect` writes, the leaderboard last."""
@@ -36,6 +38,17 @@ class Jobs:
             for submission in self.config.submissions:
                 for run in submission.runs():
                     self.plan.job_spec(run)  # of the file's content: it must be there
+        except ValueError as error:
+            print(f"iadd: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    def hold(self) -> None:
+        """Take the benchmark's lock until this Snakemake ends; `iadd run` has it already."""
+        if SNAKEMAKE in os.environ:
+            return
+        self._held = self.plan.lock()
+        try:
+            self._held.__enter__()
         except ValueError as error:
             print(f"iadd: {error}", file=sys.stderr)
             sys.exit(2)

@@ -9,7 +9,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from iadd.data import Dataset, Transform
+from iadd.data import Dataset, ImageRows, Transform
 from iadd.engine.backend import choose_backend
 from iadd.networks import Network
 from iadd.train import fixed_statistics
@@ -83,7 +83,7 @@ def nearest_features(
     statistics = fixed_statistics(network, params, dataset.train.images)
     backend = choose_backend(network, params.device, params.dtype)
 
-    def embedded(those: Tensor) -> Iterator[Tensor]:
+    def embedded(those: ImageRows) -> Iterator[Tensor]:
         for part in those.split(PART):
             with torch.no_grad():
                 yield (

@@ -15,6 +15,7 @@ when it proposes depends on which trial ends first: the trials may then differ f
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
 def _trial_bytes(problem: methods.Problem) -> int:
     """An estimate of a trial's peak memory: the program, the data, O(J P) of 100 unrolled steps."""
     images = problem.dataset.train.images
-    data = images.numel() * images.element_size()
+    data = math.prod(images.shape) * images.dtype.itemsize
     return BASE_BYTES + 2 * data + 4 * problem.network.num_parameters * (100 + 16)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iadd.artifacts import atomic_write, load_tensors, save_tensors
-from iadd.data import Dataset, Transform
+from iadd.data import Dataset, ImageRows, Transform
 from iadd.synthetic import decoding
 from iadd.synthetic.decoding import Decoding
 
@@ -89,13 +89,22 @@ class SyntheticSet:
         """
         if self.rows is None:
             return self
+        return replace(self, images=self.images_of(dataset)[:].cpu(), rows=None, fingerprint=None)
+
+    def images_of(self, dataset: Dataset) -> ImageRows:
+        """Its images, or those that its rows name in `dataset`, where they lie: they may be many.
+
+        Raises:
+            ValueError: the rows belong to other data.
+        """
+        if self.rows is None:
+            return self.images
         if dataset.fingerprint != self.fingerprint:
             raise ValueError(
                 f"synthetic rows: are of data with fingerprint {self.fingerprint}, not of "
                 f"{dataset.name} with {dataset.fingerprint}"
             )
-        images = dataset.train.pick(self.rows).cpu()
-        return replace(self, images=images, rows=None, fingerprint=None)
+        return dataset.train.pick(self.rows)
 
     def decoded(self) -> SyntheticSet:
         """The set that networks are trained on: itself, or with its images decoded."""
@@ -203,13 +212,14 @@ class SyntheticSet:
         except KeyError as error:
             raise ValueError(f"{path}: is no distilled set, it lacks {error}") from error
 
-    def picture(self, path: str | Path, columns: int = 10) -> None:
+    def picture(self, path: str | Path, dataset: Dataset | None = None, columns: int = 10) -> None:
         """Draw a PNG: a row a class with up to `columns` images, as pixels, enlarged, with names.
 
-        A soft-labelled image stands in the row of its largest logit.
+        A soft-labelled image stands in the row of its largest logit. dataset: that of a set's rows.
         """
         content = io.BytesIO()
-        _grid(self, columns).save(content, format="PNG")
+        images = self.images_of(dataset) if dataset else self.images
+        _grid(self, images, columns).save(content, format="PNG")
         atomic_write(path, content.getvalue())
 
 
@@ -222,7 +232,7 @@ def picture_of(pixels: Tensor) -> Any:
     return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0).copy())
 
 
-def _grid(distilled: SyntheticSet, columns: int) -> Any:
+def _grid(distilled: SyntheticSet, images: ImageRows, columns: int) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
     names = [name if len(name) <= 20 else f"{name[:19]}…" for name in distilled.class_names]
@@ -234,11 +244,12 @@ def _grid(distilled: SyntheticSet, columns: int) -> Any:
     widest = max(1, *(len(row) for row in rows))
     size = (margin + widest * (tile + gap), len(rows) * (tile + gap) + gap)
     canvas = Image.new("RGB", size, "white")
-    draw, pixels = ImageDraw.Draw(canvas), distilled.pixels()
+    draw = ImageDraw.Draw(canvas)
     for line, (name, members) in enumerate(zip(names, rows, strict=True)):
         top = gap + line * (tile + gap)
         draw.text((8, top + tile / 2), name, fill="#333", font=font, anchor="lm")
-        for column, member in enumerate(members):
-            enlarged = picture_of(pixels[member]).resize((tile, tile), Image.Resampling.NEAREST)
+        shown = distilled.transform.invert(images[members].cpu()).clamp(0, 1)
+        for column, pixels in enumerate(shown):
+            enlarged = picture_of(pixels).resize((tile, tile), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (margin + column * (tile + gap), top))
     return canvas

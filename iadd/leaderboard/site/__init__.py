@@ -43,6 +43,7 @@ def build_site(
     budget: str = "",
     classes: Mapping[str, Sequence[str]] | None = None,
     experts: Mapping[str, Sequence[str]] | None = None,
+    warnings: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
 
@@ -51,7 +52,8 @@ def build_site(
         pictures: PNG files of distilled images by (dataset, method, ipc).
         trials, searches: the table of trials, and PNG files of searches by (dataset, method, ipc).
         budget: of each search, in words.
-        classes, experts: data set -> names of its classes, lines on its experts.
+        classes, experts, warnings: data set -> names of its classes, lines on its experts, and on
+            what its test images cannot tell.
 
     Same tables, same bytes. Raises ValueError naming the file that is missing or of the wrong kind.
     """
@@ -71,6 +73,7 @@ def build_site(
         section = _section(name, rows, mine, runs, images, (classes or {}).get(name, ()))
         section["searches"] = [] if tried is None else describe_searches(name, tried, plots)
         section["experts"] = (experts or {}).get(name, ())
+        section["warnings"] = (warnings or {}).get(name, ())
         sections.append(section)
     page = _render(
         title=title,
