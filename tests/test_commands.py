@@ -79,7 +79,7 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert "mtt against the others, accuracy: blobs, 1 image a class" in told and "random" in told
     status, _, error = iadd("show", config, "--compare", "dm")
     assert status == 2 and "method 'dm' is not compared here; compared: mtt, random" in error
-    assert "without a published value to compare with: " in iadd("reproduce", config)[1]
+    assert "no published value is known of: " in iadd("reproduce", config)[1]
     Path("results/tiny/evaluations/blobs/mtt/ipc1/seed1.parquet").unlink()
     assert "of which 3 are left" in iadd("plan", config)[1]  # it, the tables, the page
     write(TINY | {"methods": TINY["methods"] | {"whole": None}, "validation": {"epochs": 6}})

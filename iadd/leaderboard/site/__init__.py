@@ -52,8 +52,7 @@ def build_site(
         pictures: PNG files of distilled images by (dataset, method, ipc).
         trials, searches: the table of trials, and PNG files of searches by (dataset, method, ipc).
         budget: of each search, in words.
-        classes, experts, warnings: data set -> names of its classes, lines on its experts, and on
-            what its test images cannot tell.
+        classes, experts, warnings: data set -> names of its classes, lines on experts and test.
 
     Same tables, same bytes. Raises ValueError naming the file that is missing or of the wrong kind.
     """
@@ -72,16 +71,11 @@ def build_site(
         runs = describe_runs(history[history["dataset"] == name])
         section = _section(name, rows, mine, runs, images, (classes or {}).get(name, ()))
         section["searches"] = [] if tried is None else describe_searches(name, tried, plots)
-        section["experts"] = (experts or {}).get(name, ())
-        section["warnings"] = (warnings or {}).get(name, ())
+        for key, told in (("experts", experts), ("warnings", warnings)):
+            section[key] = (told or {}).get(name, ())
         sections.append(section)
-    page = _render(
-        title=title,
-        colours=COLOURS,
-        budget=budget,
-        datasets=sections,
-        facts=_facts(networks, board),
-    )
+    facts = _facts(networks, board)
+    page = _render(title=title, colours=COLOURS, budget=budget, datasets=sections, facts=facts)
     atomic_write(out.with_name("accuracy.png"), png([p for s in sections for p in s["panels"]]))
     atomic_write(out, page.encode())
 
