@@ -15,7 +15,7 @@ from iadd.data import Dataset, load_dataset
 from iadd.evaluation import evaluate, teacher_of
 from iadd.evaluation import judge as judging
 from iadd.evaluation.protocols import PROTOCOLS, Protocol
-from iadd.leaderboard.site.tables import main_place
+from iadd.leaderboard.site.content import main_place
 from iadd.leaderboard.text import leaderboard_text, protocol_words
 from iadd.networks import build_network
 from iadd.pipeline.config import parse_config

@@ -1,29 +1,21 @@
-"""The page: one file that stands alone, says what the tables say, and hides no failure."""
+"""The site: whole pages of the tables alone, that say what the tables say and hide no failure."""
 
-import base64
 import re
-import struct
-from html.parser import HTMLParser
+import shutil
+from pathlib import Path
 
-import pandas as pd
 import pytest
-from made_up_tables import by_class, confusion, evaluation, rank, runs, spread, table, trace
+from made_up_site import Parsed, picture, site, write_tables
+from made_up_tables import by_class, confusion, evaluation, runs, spread, trace
 
-from iadd.leaderboard.beside import beside
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.results import write_table
-from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
-from iadd.leaderboard.site import build_site
-from iadd.leaderboard.site.matrices import _shares
+from iadd.leaderboard.rows import LEADERBOARD
+from iadd.leaderboard.site import RunKey, Search, build_site
+from iadd.leaderboard.site.html import slug
 
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 NET = "convnet-d3-w128"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-def picture(path, width=90, height=9):
-    path.write_bytes(PNG + struct.pack(">II", width, height) + b"\x08\x02\x00\x00\x00")
-    return path
+EVIL = "<script>alert(1)</script>'\"&"
 
 
 def evaluations():
@@ -57,173 +49,169 @@ def evaluations():
 
 def traces():
     rows = []
-    for method in ("mtt", "iadd"):
+    for method in ("iadd", "mtt"):
         own = {"weight_effective": 0.875} if method == "iadd" else {}
         for seed in range(2):
             for i in range(0, 101, 10):
                 row = {"loss": 1 - 0.005 * i, "step_size": 0.02, "seconds": 5.0, **own}
+                row |= {"loss_unweighted": 2 - 0.005 * i if method == "iadd" else row["loss"]}
                 if (seed, i) == (1, 50):
                     row |= {"event": "rollback", "loss": None}
                 rows.append(trace(i, seed, method=method, **({"path": "unrolled"} | row)))
     return rows
 
 
-def write_tables(folder, rows, history, positive=None):
-    write_table(rows, folder / "evaluations.parquet", EVALUATIONS, {})
-    write_table(history, folder / "traces.parquet", TRACES, {})
-    board = beside(rank(table(rows), positive=positive), {"cifar10": "cifar10"})
-    write_table(board, folder / "leaderboard.parquet", LEADERBOARD, {})
-    names = ("leaderboard", "evaluations", "traces")
-    return {name: folder / f"{name}.parquet" for name in names}
+def pictures(folder):
+    keys = [RunKey("digits", ipc, m, False, 0) for m in ("mtt", "iadd") for ipc in (1, 10)]
+    return {key: picture(folder / f"{key.method}{key.ipc}.png", 90, 9 * key.ipc) for key in keys}
 
 
-@pytest.fixture
-def inputs(tmp_path):
-    """Arguments of build_site, apart from `out`."""
-    folder = tmp_path / "tables"
-    written = write_tables(folder, evaluations(), traces())
-    pictures = {
-        ("digits", method, ipc): picture(folder / f"{method}{ipc}.png", 90, 9 * ipc)
-        for method in ("mtt", "iadd")
-        for ipc in (1, 10)
-    }
-    return written | {
-        "pictures": pictures,
-        "title": "Digits <b>& co</b>",
-    }
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return site(
+        folder,
+        evaluations(),
+        traces(),
+        pictures(folder),
+        title="Digits <b>& co</b>",
+        classes={"digits": ["even", "odd"]},
+    )
 
 
-class Page(HTMLParser):
-    """Checks that tags are balanced and gathers the text of each table's rows."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.rows = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.ids += [value for name, value in attributes if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "td" in self.open or "th" in self.open:
-            self.rows[-1][-1] += data
-
-    def count(self, tag):
-        return sum(name == tag for name, _ in self.tags)
+def pages(folder):
+    return {str(p.relative_to(folder)): Parsed(p) for p in sorted(folder.rglob("*.html"))}
 
 
-@pytest.fixture
-def page(inputs, tmp_path):
-    out = tmp_path / "site" / "index.html"
-    build_site(**inputs, out=out)
-    return out.read_text("utf-8")
+def test_every_page_is_well_formed(made):
+    for path, page in pages(made).items():
+        assert len(page.ids) == len(set(page.ids)), path
+        assert page.count("table") == page.count("caption"), path
+        assert all(a.get("scope") for tag, a in page.tags if tag == "th"), path
+        assert all(a.get("alt") for tag, a in page.tags if tag == "img"), path
+        labelled = [a.get("aria-label") for tag, a in page.tags if tag == "svg"]
+        assert all(labelled), path
+        assert page.count("h1") == page.count("main") == 1, path
+        assert dict(page.tags)["html"]["lang"] == "en"
 
 
-def test_it_is_one_well_formed_page_and_a_plot(page, tmp_path):
-    parsed = Page(page)
-    assert sorted(p.name for p in (tmp_path / "site").iterdir()) == ["accuracy.png", "index.html"]
-    assert (tmp_path / "site" / "accuracy.png").read_bytes().startswith(PNG)
-    assert len(parsed.ids) == len(set(parsed.ids))
-    assert parsed.count("table") == parsed.count("caption") > 0
-    assert all(a.get("scope") for tag, a in parsed.tags if tag == "th")
-    assert all(a.get("alt") for tag, a in parsed.tags if tag == "img")
-    assert parsed.count("h1") == 1
-    assert dict(parsed.tags)["html"]["lang"] == "en"
+def test_links_lead_to_files_of_the_site_and_nowhere_else(made):
+    for path, page in pages(made).items():
+        for _, attributes in page.tags:
+            for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                target = (attributes.get(name) or "#").split("#")[0]
+                if not target or target.startswith("data:image/png;base64,"):
+                    continue
+                found = ((made / path).parent / target).resolve()
+                assert found.is_file() and found.is_relative_to(made.resolve()), (path, target)
+    style = (made / "assets/site.css").read_text()
+    assert not re.search(r"@import|url\(", style)
 
 
-def test_it_asks_nothing_of_the_network(page):
-    for _, attributes in Page(page).tags:
-        for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
-            assert attributes.get(name, "#")[:15] in ("#", "data:image/png;") or attributes[
-                name
-            ].startswith("#")
-    assert not re.search(r"@import|url\((?!#)|<script|<link", page)
+def test_a_licence_lies_beside_what_is_not_ours(made):
+    assert "MIT License" in (made / "assets/datatables.LICENSE.txt").read_text()
 
 
-def test_the_title_is_text_and_not_markup(page):
-    assert "<h1>Digits &lt;b&gt;&amp; co&lt;/b&gt;</h1>" in page
+def test_what_the_tables_hold_is_text_and_not_markup(tmp_path):
+    rows = [
+        row | {"dataset": EVIL, "device": EVIL, "network_eval": EVIL, "protocol": EVIL}
+        for row in runs(f"m{EVIL}", spread(0.8), params=f'{{"a": "{EVIL[:25]}"}}')
+    ]
+    history = [trace(k, method=f"m{EVIL}", dataset=EVIL, path=EVIL, x=1.0) for k in range(3)]
+    keys = {RunKey(EVIL, 1, f"m{EVIL}", False, 0): picture(tmp_path / "p.png")}
+    about = {"title": EVIL, "budget": EVIL, "classes": {EVIL: [EVIL, "b"]}}
+    folder = site(tmp_path, rows, history, keys, experts={EVIL: [EVIL]}, **about)
+    found = pages(folder)
+    for path, page in found.items():
+        assert "alert" not in "".join(str(a) for tag, a in page.tags if tag == "script"), path
+        assert page.count("script") == 3, path
+    assert EVIL in found["index.html"].text and EVIL in found["results.html"].text
+    assert all(p.resolve().is_relative_to(folder.resolve()) for p in folder.rglob("*"))
 
 
-def test_the_ranking_shows_ranks_intervals_and_remarks(page):
-    rows = {row[1]: row for row in Page(page).rows if len(row) == 10}  # the last table of a method
-    first = next(row for row in Page(page).rows if len(row) == 10 and row[1].startswith("mtt"))
-    assert first[0] == "1–2"
-    assert first[2] == "93.40"  # 0.93 + 0.003 + 0.002 * (1 - 0.5)
-    low, high = map(float, first[3].split(" – "))
+@pytest.mark.parametrize(
+    "name", ["../../up", "/root", "..", ".hidden", "a/b", "a\\b", "x" * 300, "%2e", "a\0b", "日本"]
+)
+def test_names_are_safe_as_files(name):
+    safe = slug(name)
+    assert re.fullmatch(r"[\w=-][\w.=-]{0,99}", safe, re.ASCII) and safe != slug(name + "x")
+
+
+def test_names_that_a_configuration_allows_stay():
+    assert slug("iadd-R1_b.2") == "iadd-R1_b.2"
+
+
+def test_the_ranking_shows_ranks_intervals_status_and_remarks(made):
+    page = Parsed(made / "data/digits/ipc1.html")
+    mtt = page.row("mtt")
+    assert mtt["Rank"] == "1–2"
+    assert mtt["Accuracy, %"] == "93.40"  # 0.93 + 0.003 + 0.002 * (1 - 0.5)
+    low, high = map(float, mtt["95 % interval"].split(" – "))
     assert low < 93.4 < high
-    assert first[5] == "3 × 2"
-    assert first[8] == "30.0 s"
-    texts = [row[1] for row in Page(page).rows if len(row) == 10]
-    assert "iadd reconstruction 1 network diverged" in texts
-    assert "dc 1 network failed" in texts
-    assert "whole ceiling" in texts
-    assert rows["whole ceiling"][0] == "–"
+    assert (mtt["Seeds × networks"], mtt["Distilling"]) == ("3 × 2", "30.0 s")
+    assert mtt["Status"] == "measured here"
+    assert mtt["Remarks"] == "1 of 3 runs diverged"
+    assert page.row("dc")["Remarks"] == "1 network failed"
+    assert page.row("whole")["Method"] == "whole ceiling" and page.row("whole")["Rank"] == "–"
+    ten = Parsed(made / "data/digits/ipc10.html").row("iadd")
+    assert ten["Method"] == "iadd reconstruction" and ten["Remarks"] == "1 network diverged"
 
 
-def test_the_cards_name_who_may_be_best(page):
-    best = re.findall(r'<div class="best">(.*?)</div>', page)
-    assert best == ["iadd or mtt", "iadd or mtt"]
-    assert "all the real data reach 98.1&nbsp;%" in " ".join(page.split())
+def test_the_first_page_names_who_may_be_best(made):
+    text = (made / "index.html").read_text()
+    assert re.findall(r'<div class="best">(.*?)</div>', text) == ["iadd or mtt", "iadd or mtt"]
+    assert "All the real data reach 98.1 %." in " ".join(text.split())
 
 
-def test_across_architectures_every_network_has_a_column(page):
-    rows = Page(page).rows
-    assert ["Method", "convnet", "mlp"] in rows
-    row = next(row for row in rows if len(row) == 3 and row[0] == "random")
-    assert row[1].startswith("71.4 ±")
-    assert row[2].startswith("61.4 ±")
-    whole = next(row for row in rows if len(row) == 3 and row[0] == "whole")
-    assert whole[2] == "–"
+def test_all_results_are_in_one_table(made):
+    page = Parsed(made / "results.html")
+    body = [row for row in page.rows if len(row) == 15][1:]
+    assert len(body) == 2 * (2 * 4) + 2 + 1  # ipc, networks, methods; whole in each; dc
+    assert page.row("iadd*")["Network"] == "convnet"
+    assert {row[8] for row in body} == {"measured"}
 
 
-def test_plots_follow_the_theme_and_name_every_method(page):
-    plots = re.findall(r"<figure class=\"card plot\".*?</figure>", page, re.DOTALL)
-    assert len(plots) == 2
-    for plot in plots:
-        assert "#0b5fa5" not in plot
-        assert "var(--s0)" in plot
-        for method in ("random", "mtt", "iadd*", "kcenter", "whole"):
-            assert f">{method}</text>" in plot
-    assert "prefers-color-scheme: dark" in page
+def test_across_architectures_every_network_has_a_column(made):
+    page = Parsed(made / "transfer.html")
+    assert ["Method", "convnet", "mlp"] in page.rows
+    assert page.row("random")["convnet"].startswith("71.4 ±")
+    assert page.row("random")["mlp"].startswith("61.4 ±")
+    assert page.row("whole")["mlp"] == "–"
 
 
-def test_pictures_are_inside(page, inputs):
-    content = inputs["pictures"]["digits", "iadd", 10].read_bytes()
-    assert base64.b64encode(content).decode() in page
-    assert page.count("data:image/png;base64,") == 4 + 2  # and a heat map for each ipc
+def test_plots_follow_the_theme_and_name_every_method(made):
+    plots = re.findall(r"<svg.*?</svg>", (made / "data/digits/ipc1.html").read_text(), re.DOTALL)
+    assert len(plots) == 1
+    assert "var(--s0)" in plots[0] and "#" not in plots[0]
+    for method in ("random", "mtt", "iadd*", "kcenter", "whole"):
+        assert f">{method}</text>" in plots[0]
 
 
-def test_runs_show_the_loss_the_method_s_own_columns_and_what_went_wrong(page):
-    row = next(row for row in Page(page).rows if len(row) == 11 and row[0].startswith("iadd"))
-    assert row[0] == "iadd reconstruction"
-    assert row[1:4] == ["1", "2", "100"]
-    assert row[5] == "1 → 0.5"
-    assert row[7:9] == ["1", "–"]
-    assert row[10] == "unrolled"
-    own = ["iadd reconstruction", "1", "weight_effective", "0.875 → 0.875"]
-    assert own in Page(page).rows
+def test_pictures_go_along(made, tmp_path):
+    kept = made / "pictures/digits/iadd-ipc10-seed0.png"
+    assert kept.read_bytes() == picture(tmp_path / "same.png", 90, 90).read_bytes()
+    page = Parsed(made / "runs/digits/iadd-ipc10-seed0.html")
+    images = [a["src"] for tag, a in page.tags if tag == "img"]
+    assert images == ["../../pictures/digits/iadd-ipc10-seed0.png"]
 
 
-def test_the_notes_are_honest(page):
-    text = re.sub(r"\s+", " ", re.sub(r"<.*?>", "", page))
+def test_a_run_shows_its_losses_events_settings_and_machine(made):
+    path = made / "runs/digits/iadd-ipc1-seed1.html"
+    page, text = Parsed(path), path.read_text()
+    assert "Rolled back at 50" in page.text.replace("at50", "at 50")
+    assert ["lr", "0.1"] in page.rows
+    assert "cpu, 2 threads" in page.text and "feedbeef0123456789" in page.text
+    plots = re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", text, re.DOTALL)
+    assert [caption for caption, _ in plots][:2] == ["Loss", "Step size of the student"]
+    assert ">loss unweighted</text>" in plots[0][1] and "--bad" in plots[0][1]
+    assert "weight_effective" in [caption for caption, _ in plots]
+    other = (made / "runs/digits/mtt-ipc1-seed0.html").read_text()
+    assert "loss unweighted" not in other  # the same as the loss: one line
+    assert "Rolled back" not in other
+
+
+def test_the_notes_are_honest(made):
+    text = Parsed(made / "index.html").text
     assert "iadd is a reconstruction" in text
     assert "2 to 3 here" in text
     assert "1 of dc failed (digits, 1 a class, convnet)" in text
@@ -233,120 +221,111 @@ def test_the_notes_are_honest(page):
     assert "feedbeef01" in text
 
 
-def test_same_tables_same_bytes(inputs, tmp_path):
-    for name in ("one", "two"):
-        build_site(**inputs, out=tmp_path / name / "index.html")
-    for name in ("index.html", "accuracy.png"):
-        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
-        assert one == two
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_sparse_tables_still_make_a_page(tmp_path):
+def test_tables_and_pictures_alone_give_the_same_site_byte_for_byte(made, tmp_path):
+    """From copies elsewhere: no path, clock or order of files is in a page."""
+    source = made.parent
+    tables = {p.stem: p for p in (source / "tables").glob("*.parquet")}
+    moved = {name: Path(shutil.copy(p, tmp_path)) for name, p in reversed(tables.items())}
+    shots = {k: Path(shutil.copy(p, tmp_path)) for k, p in reversed(pictures(source).items())}
+    build_site(moved, shots, {}, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(made)
+
+
+def test_a_new_site_replaces_the_old_one(tmp_path):
+    folder = site(tmp_path, runs("mtt", spread(0.8)))
+    assert (folder / "runs/digits/mtt-ipc1-seed0.html").exists()
+    again = site(tmp_path, runs("dm", spread(0.8)))
+    assert again == folder and not list(folder.rglob("mtt*"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["site", "tables"]
+
+
+def test_sparse_tables_still_make_a_site(tmp_path):
     """No traces, no pictures, one seed of one method: nothing to rank, and it says so."""
-    written = write_tables(tmp_path, [evaluation("random", 1, 0, 0, 0.5)], [])
-    out = tmp_path / "index.html"
-    build_site(**written, pictures={}, out=out, title="Few")
-    text = out.read_text("utf-8")
-    row = next(row for row in Page(text).rows if len(row) == 10 and row[1].startswith("random"))
-    assert row[:4] == ["–", "random few seeds", "50.00", "–"]
-    assert "No ranking" in text
-    assert "reconstruction" not in text
-    assert "every network was trained to its end" in text
-    assert "No distillation diverged" in text
+    folder = site(tmp_path, [evaluation("random", 1, 0, 0, 0.5)])
+    row = Parsed(folder / "data/digits/ipc1.html").row("random")
+    assert (row["Rank"], row["Accuracy, %"], row["95 % interval"]) == ("–", "50.00", "–")
+    assert row["Remarks"] == "few seeds"
+    text = Parsed(folder / "index.html").text
+    assert "No ranking" in text and "reconstruction" not in text
+    assert "every network was trained to its end" in text and "No distillation diverged" in text
+    assert not (folder / "transfer.html").exists() and not (folder / "searches.html").exists()
 
 
-def test_label_regimes_and_tuned_settings_have_tables_and_cards_of_their_own(tmp_path):
+def test_label_regimes_and_tuned_settings_have_tables_and_answers_of_their_own(tmp_path):
     rows = [
         *runs("mtt", spread(0.8)),
         *runs("random", spread(0.5)),
         *runs("datm", spread(0.9), label_regime="soft"),
         *runs("mtt", spread(0.85), tuned=True, params="{}"),
     ]
-    out = tmp_path / "index.html"
-    written = write_tables(tmp_path, rows, [trace(0, method="mtt", tuned=True)])
-    build_site(**written, pictures={}, out=out, title="Apart", budget="9 trials")
-    text = " ".join(re.sub(r"<.*?>", "", out.read_text("utf-8")).split())
+    folder = site(tmp_path, rows, [trace(0, method="mtt", tuned=True)], budget="9 trials")
+    text = Parsed(folder / "data/digits/ipc1.html").text
     for group in ("hard labels", "hard labels, tuned", "soft labels"):
-        assert f"1 image a class · {group} · evaluated by convnet" in text
-    assert text.count("settings found on validation data by searches of 9 trials each") == 1
-    best = re.findall(r'<div class="best">(.*?)</div>', out.read_text("utf-8"))
+        assert f"digits, 1 image a class {group} · evaluated by convnet" in text, group
+    assert "settings found on validation data by searches of 9 trials each" in text
+    best = re.findall(r'<div class="best">(.*?)</div>', (folder / "index.html").read_text())
     assert best == ["mtt", "datm"]
-    assert "random has nothing to tune" in text
-    assert "different kinds of labels are ranked apart" in text
+    assert (folder / "runs/digits/mtt-ipc1-tuned-seed0.html").exists()
 
 
-def test_balanced_accuracy_is_shown_where_the_classes_are_imbalanced(tmp_path, page):
-    assert "Balanced" not in page
-    rows = [
-        row | {"balanced_accuracy": 0.61, "confusion": confusion(row["accuracy"], (900, 100))}
-        for row in runs("mtt", spread(0.8))
-    ]
-    out = tmp_path / "balanced" / "index.html"
-    written = write_tables(tmp_path, rows, [])
+def test_balanced_accuracy_stands_where_classes_are_imbalanced(tmp_path):
+    matrix = confusion(0.8, (900, 100))
+    rows = [r | {"confusion": matrix, **by_class(matrix)} for r in runs("mtt", spread(0.8))]
     warnings = {"digits": ["class 'nine' has 4 test images"]}
-    build_site(**written, pictures={}, out=out, title="Imbalanced", warnings=warnings)
-    assert "class &#39;nine&#39; has 4 test images" in out.read_text("utf-8")
-    row = next(row for row in Page(out.read_text("utf-8")).rows if row[1:2] == ["mtt"])
-    assert len(row) == 11
-    assert row[4].startswith("61.00 ±")
-    assert "Balanced" in out.read_text("utf-8")
+    folder = site(tmp_path, rows, warnings=warnings)
+    assert "Balanced, %" in Parsed(folder / "data/digits/ipc1.html").row("mtt")
+    assert warnings["digits"][0] in Parsed(folder / "index.html").text
 
 
 def test_reconstructions_come_from_the_rows(tmp_path):
     rows = runs("new", spread(0.8), reconstruction=True) + runs("mtt", spread(0.7))
-    out = tmp_path / "index.html"
-    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="New")
-    text = out.read_text("utf-8")
-    assert "<strong>new</strong> is a reconstruction" in text
-    assert [row[1] for row in Page(text).rows if len(row) == 10][1:] == [
-        "new reconstruction",
-        "mtt",
-    ]
+    folder = site(tmp_path, rows)
+    assert "new is a reconstruction" in Parsed(folder / "index.html").text
+    page = Parsed(folder / "data/digits/ipc1.html")
+    assert [row[1] for row in page.rows[1:]] == ["new reconstruction", "mtt"]
 
 
-def test_bad_inputs_are_named_and_nothing_is_written(inputs, tmp_path):
-    out = tmp_path / "out" / "index.html"
+def test_bad_inputs_are_named_and_nothing_is_written(tmp_path):
+    tables = write_tables(tmp_path / "tables", runs("mtt", spread(0.8)))
+    out = tmp_path / "out" / "site"
     with pytest.raises(ValueError, match="holds table 'traces', expected 'evaluations'"):
-        build_site(**(inputs | {"evaluations": inputs["traces"]}), out=out)
+        build_site(tables | {"evaluations": tables["traces"]}, {}, {}, out)
+    with pytest.raises(ValueError, match="holds table 'evaluations', expected 'traces'"):
+        build_site(tables | {"traces": tables["evaluations"]}, {}, {}, out)
     for bad, words in (
         (tmp_path / "gone.png", "gone.png: picture cannot be read"),
-        (__file__, "no PNG"),
+        (Path(__file__), "no PNG"),
     ):
-        pictures = {("digits", "mtt", 1): tmp_path / bad}
         with pytest.raises(ValueError, match=words):
-            build_site(**(inputs | {"pictures": pictures}), out=out)
+            build_site(tables, {RunKey("digits", 1, "mtt", False, 0): bad}, {}, out)
     write_table([], tmp_path / "empty", LEADERBOARD, {})
     with pytest.raises(ValueError, match="empty: has no rows"):
-        build_site(**(inputs | {"leaderboard": tmp_path / "empty"}), out=out)
-    assert not out.parent.exists()
+        build_site(tables | {"leaderboard": tmp_path / "empty"}, {}, {}, out)
+    assert not list((tmp_path / "out").glob("*"))
 
 
-def embedded(text, alt):
-    """Size of the first embedded picture whose description begins so."""
-    (uri, *_) = re.findall(
-        rf'<img class="matrix" src="data:image/png;base64,([^"]+)"[^>]*alt="{alt}', text
-    )
-    return struct.unpack(">II", base64.b64decode(uri)[16:24])
-
-
-def test_published_values_stand_apart_on_page_and_plot(tmp_path):
+def test_published_values_stand_apart_in_table_and_plot(tmp_path):
     here = {"dataset": "cifar10"} | dict.fromkeys(("network_eval", "network_distill"), NET)
     rows = [row | here for row in runs("mtt", spread(0.465)) + runs("dm", spread(0.3))]
-    out = tmp_path / "index.html"
-    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Published")
-    text = out.read_text("utf-8")
-    told = [row for row in Page(text).rows if len(row) == 10]
-    names = [row[1] for row in told[1:]]
-    assert names[:2] == ["mtt agrees with published 46.3", "dm higher than published 26.0"]
-    assert all("published: " in name for name in names[2:]) and len(names) > 5
-    tesla = next(row for row in told if row[1].startswith("tesla"))
-    assert tesla[0] == "–" and tesla[2:4] == ["48.50", "±0.8"] and tesla[5] == "–"
-    assert text.count('<tr class="published">') == len(names) - 2
-    (plot,) = re.findall(r"<figure class=\"card plot\".*?</figure>", text, re.DOTALL)
-    assert ">published</text>" in plot and ">tesla</text>" not in plot
-    assert "is never ranked" in text or "never ranked with measured" in text
-    best = re.findall(r'<div class="best">(.*?)</div>', text)
-    assert best == ["mtt"]
+    folder = site(tmp_path, rows)
+    path = folder / "data/cifar10/ipc1.html"
+    page, text = Parsed(path), path.read_text()
+    assert page.row("mtt")["Published, %"] == "46.3 agrees"
+    assert page.row("dm")["Published, %"] == "26.0 measured higher"
+    tesla = page.row("tesla")
+    assert (tesla["Rank"], tesla["Accuracy, %"]) == ("–", "48.50")
+    assert (tesla["95 % interval"], tesla["Status"]) == ("±0.8", "published")
+    assert "source: " in tesla["Remarks"]
+    assert text.count('<tr class="published">') > 5
+    (plot,) = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert "hollow: published" in plot and ">tesla</text>" not in plot
+    home = (folder / "index.html").read_text()
+    assert "never ranked with measured ones" in " ".join(home.split())
+    assert re.findall(r'<div class="best">(.*?)</div>', home) == ["mtt"]
 
 
 def test_no_plot_holds_two_label_regimes(tmp_path):
@@ -357,74 +336,83 @@ def test_no_plot_holds_two_label_regimes(tmp_path):
         *runs("softlabel", spread(0.7), label_regime="soft"),
         *runs("sre2l", spread(0.6), label_regime="soft+teacher"),
     ]
-    out = tmp_path / "index.html"
-    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Apart")
-    plots = re.findall(
-        r"<figure class=\"card plot\".*?</figure>", out.read_text("utf-8"), re.DOTALL
-    )
-    drawn = [
-        {m for m in ("mtt", "datm", "softlabel", "sre2l") if f">{m}</text>" in p} for p in plots
-    ]
-    assert drawn == [{"mtt"}, {"datm", "softlabel"}, {"sre2l"}]
-    captions = [re.search(r"<strong>(.*?)</strong>", plot)[1] for plot in plots]
-    assert captions == [
-        f"digits, 1 image a class, {words}"
-        for words in ("hard labels", "soft labels", "soft labels of a teacher")
-    ]
+    text = (site(tmp_path, rows) / "data/digits/ipc1.html").read_text()
+    plots = re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", text, re.DOTALL)
+    drawn = {
+        caption: {m for m in ("mtt", "datm", "softlabel", "sre2l") if f">{m}</text>" in plot}
+        for caption, plot in plots
+    }
+    assert drawn == {
+        "1 image a class, hard labels": {"mtt"},
+        "1 image a class, soft labels": {"datm", "softlabel"},
+        "1 image a class, soft labels of a teacher": {"sre2l"},
+    }
 
 
-def test_transfer_has_a_mean_over_the_other_networks_and_a_heat_map(tmp_path):
+def test_transfer_has_a_mean_over_the_other_networks_and_shades(tmp_path):
     rows = [
         row | {"network_eval": network}
         for network, drop in (("convnet", 0), ("mlp", 0.2), ("vgg11", 0.3))
         for method, mean in (("mtt", 0.8), ("iadd", 0.85))
         for row in runs(method, spread(mean - drop - 0.1 * (method == "iadd" and drop > 0)))
     ]
-    out = tmp_path / "index.html"
-    build_site(**write_tables(tmp_path, rows, []), pictures={}, out=out, title="Transfer")
-    text = out.read_text("utf-8")
-    assert ["Method", "convnet", "mlp", "vgg11", "Mean of the others", "Its rank"] in Page(
-        text
-    ).rows
-    found = {row[0]: row for row in Page(text).rows if len(row) == 6}
-    assert found["mtt"][1].startswith("80.0 ±") and found["mtt"][4].startswith("55.0 ±")
-    assert (found["mtt"][5], found["iadd reconstruction"][5]) == ("1", "2")
-    width, height = embedded(text, "Accuracy by method and evaluation network, digits, 1 image")
-    assert width > height > 50
-    assert "evaluated by the other networks (mean)" in text
+    folder = site(tmp_path, rows)
+    page = Parsed(folder / "transfer.html")
+    mtt, iadd = page.row("mtt"), page.row("iadd")
+    assert mtt["convnet"].startswith("80.0 ±") and mtt["mean of the others"].startswith("55.0 ±")
+    assert (mtt["Its rank"], iadd["Its rank"]) == ("1", "2")
+    shades = re.findall(r'--shade:([\d.]+)"', (folder / "transfer.html").read_text())
+    assert shades == ["0.85", "0.00", "0.00", "0.00", "0.00", "0.85", "0.85", "0.85"]
+    assert "evaluated by the other networks (mean)" in Parsed(folder / "data/digits/ipc1.html").text
 
 
 @pytest.mark.parametrize("classes", [2, 25])
-def test_confusion_matrices_are_pictures(classes, tmp_path):
+def test_confusion_matrices_are_tables_and_of_many_classes_pictures(classes, tmp_path):
     counts = [1000] * classes
     rows = [
         row | {"confusion": (matrix := confusion(row["accuracy"], counts)), **by_class(matrix)}
-        for method in ("mtt", "dm", "random", "herding")
+        for method in ("mtt", "dm")
         for row in runs(method, spread(0.8))
     ]
     rows[0] |= {"confusion": None, "status": "diverged"}
-    out, names = tmp_path / "index.html", {"digits": [f"kind {k}" for k in range(classes)]}
-    written = write_tables(tmp_path, rows, [])
-    build_site(**written, pictures={}, out=out, title="Classes", classes=names)
-    text = out.read_text("utf-8")
-    assert "1 image a class, hard labels: confusion matrices" in text
-    width, height = embedded(text, "Confusion matrix of each method, digits, 1 image a class")
-    assert width > 600 and height > 400  # two lines of three
-
-
-def test_shares_of_a_class_are_means_over_networks():
-    found = _shares(pd.Series([[8, 2, 0, 10], [4, 6, 5, 5]]))
-    assert found.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)], [0.25, 0.75]]
+    names = {"digits": [f"kind {k}" for k in range(classes)]}
+    page = Parsed(site(tmp_path, rows, classes=names) / "data/digits/ipc1.html")
+    assert "1 image a class, hard labels: confusion matrices" in page.text
+    images = [a for tag, a in page.tags if tag == "img"]
+    if classes == 2:
+        found = [row[1:] for row in page.rows if row and row[0] == "kind 0"]
+        assert found[0] == ["80.0", "20.0"] and not images  # dm, exactly
+        assert float(found[1][0]) == pytest.approx(80, abs=0.2)
+    else:
+        assert len(images) == 2 and str(images[0]["src"]).startswith("data:image/png;base64,")
 
 
 def test_a_positive_class_and_what_is_known_of_experts(tmp_path):
     rows = runs("mtt", spread(0.8)) + runs("dm", spread(0.6))
-    written = write_tables(tmp_path, rows, [], {"digits": Positive("covid", 1)})
-    out = tmp_path / "index.html"
     told = {"digits": ["experts digits convnet standard: 84.1 % on validation"]}
-    build_site(**written, pictures={}, out=out, title="Ill", experts=told)
-    text = out.read_text("utf-8")
-    row = next(row for row in Page(text).rows if row[1:2] == ["mtt"])
-    assert row[4].startswith("80.0 ±") and row[6].startswith("0.800 ±0.0")
-    assert "recall of covid" in text
-    assert "<li>experts digits convnet standard: 84.1 % on validation</li>" in text
+    folder = site(tmp_path, rows, positive={"digits": Positive("covid", 1)}, experts=told)
+    path = folder / "data/digits/ipc1.html"
+    row = Parsed(path).row("mtt")
+    assert row["Sensitivity, %"].startswith("80.00 ±") and row["AUROC"].startswith("0.800 ±0.0")
+    assert "recall of covid" in path.read_text()
+    assert told["digits"][0] in Parsed(folder / "index.html").text
+
+
+def test_a_search_tells_what_it_cost_and_found(tmp_path):
+    def trial(number, accuracy, seed=0, status="ok"):
+        row = {"benchmark": "b", "dataset": "digits", "method": "mtt", "ipc": 1, "rung": 1}
+        row |= {"trial": number, "config": f"c{number}", "iteration": 100, "seconds": 30.0}
+        row |= {"validation_accuracy": accuracy, "device": "cpu", "status": status, "seed": seed}
+        return row | {"spec_version": "2.0"}
+
+    rows = [trial(0, 0.5), trial(1, 0.6), trial(2, None, status="failed")]
+    rows += [trial(k, v, 1, "confirmed") for k, v in ((0, 0.51), (1, 0.58))]
+    found = {Search("digits", "mtt", 1): picture(tmp_path / "s.png", 40, 20)}
+    folder = site(
+        tmp_path, runs("mtt", spread(0.8)), trials=rows, searches=found, budget="3 trials"
+    )
+    page = Parsed(folder / "searches.html")
+    row = page.row("mtt")
+    assert (row["Trials"], row["Ran to the end"], row["Failed"]) == ("3", "2", "1")
+    assert (row["Default, validation %"], row["Winner, validation %"]) == ("51.0", "58.0")
+    assert row["Time"] == "90.0 s" and "one budget for all methods: 3 trials" in page.text

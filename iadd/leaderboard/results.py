@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -106,14 +106,14 @@ def _checked(value: Any, field: pa.Field, where: str) -> Any:
     return value
 
 
-def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+def read_table(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table of `write_table`'s as a frame; ValueError naming both sides for another kind.
 
-    Integers that may be null come as pandas' Int64, never as floats.
+    Integers that may be null come as pandas' Int64, never as floats. `without`: columns left out.
     """
-    frame: pd.DataFrame = _read(path, schema)[0].to_pandas()
+    frame: pd.DataFrame = _read(path, schema, without)[0].to_pandas()
     nullable = [f.name for f in schema if f.nullable and f.type == pa.int64()]
-    return frame.astype(dict.fromkeys(nullable, "Int64"))
+    return frame.astype(dict.fromkeys((n for n in nullable if n not in without), "Int64"))
 
 
 def read_rows(path: Path, row: type[R]) -> list[R]:
@@ -126,20 +126,40 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return dict(_open(path, columns=[])[1]["metadata"])
 
 
-def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+def _read(
+    path: Path, schema: pa.Schema, without: Sequence[str] = ()
+) -> tuple[pa.Table, dict[str, Any]]:
     """A table and its metadata, after checking what table it is and by which rules it was made."""
-    found, footer = _open(path)
+    schema = pa.schema([f for f in schema if f.name not in without], schema.metadata)
+    found, footer = _open(path, schema.names if without else None)
+    _check_kind(path, footer, found.schema, schema)
+    return found, footer["metadata"]
+
+
+def _check_kind(path: Path, footer: Mapping[str, Any], found: pa.Schema, schema: pa.Schema) -> None:
     sides = [
         ("table", footer["table"], schema.metadata[b"table"].decode()),
         ("spec version", footer["spec_version"], SPEC_VERSION),
     ]
-    if not found.schema.equals(schema):
-        theirs, ours = (", ".join(f"{f.name}:{f.type}" for f in s) for s in (found.schema, schema))
+    if not found.equals(schema):
+        theirs, ours = (", ".join(f"{f.name}:{f.type}" for f in s) for s in (found, schema))
         sides.append(("columns", theirs, ours))
     for side, theirs, ours in sides:
         if theirs != ours:
             raise ValueError(f"{path}: holds {side} {theirs!r}, expected {ours!r}")
-    return found, footer["metadata"]
+
+
+def batches(
+    path: Path, schema: pa.Schema, columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of a table, at most so many rows at a time: for what may not fit into memory.
+
+    Raises ValueError as `read_table` does.
+    """
+    _, footer = _open(path, columns=[])
+    with pq.ParquetFile(path) as file:
+        _check_kind(path, footer, file.schema_arrow.remove_metadata(), schema)
+        yield from file.iter_batches(rows, columns=list(columns), use_threads=False)
 
 
 def _open(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:

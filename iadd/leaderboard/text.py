@@ -224,10 +224,16 @@ def remark(row: LeaderboardRow) -> str:
     words: list[str] = [row.source] if row.source != "measured" else []
     if row.method == WHOLE:
         words.append("ceiling")
-    elif not row.n_failed and row.rank_low is None:
-        words.append("few seeds")
     if row.published is not None:
         words.append(agreement_words(row))
+    return ", ".join([*words, *troubles(row)])
+
+
+def troubles(row: LeaderboardRow) -> list[str]:
+    """What went wrong or is too little in a measured row, in a few words each."""
+    words: list[str] = []
+    if row.method != WHOLE and not row.n_failed and row.rank_low is None:
+        words.append("few seeds")
     if row.n_diverged_runs:
         words.append(f"{row.n_diverged_runs} of {row.n_seeds} runs diverged")
     if row.n_collapsed_runs:
@@ -235,7 +241,7 @@ def remark(row: LeaderboardRow) -> str:
     for count, what in ((row.n_diverged, "diverged"), (row.n_failed, "failed")):
         if count:
             words.append(f"{count} network{'' if count == 1 else 's'} {what}")
-    return ", ".join(words)
+    return words
 
 
 def agreement_words(row: LeaderboardRow) -> str:

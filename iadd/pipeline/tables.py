@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import results
@@ -60,7 +61,7 @@ def collect(plan: Plan) -> None:
     measured, comparisons = rank(evaluations, positive)
     measured = with_savings(with_collapses(measured, weights), *_trained(plan))
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
-    identity = {"configuration": configuration(plan)}
+    identity = {"configuration": configuration(plan), "about": about(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
@@ -137,27 +138,34 @@ def _check_current(table: Path, identity: str) -> None:
 
 
 def site(plan: Plan) -> None:
-    """Build `site/index.html` from the tables and the pictures of the distilled sets."""
-    from iadd.leaderboard.site import build_site
+    """Build the folder `site` from the tables and the pictures of the distilled sets."""
+    from iadd.leaderboard.site import RunKey, Search, build_site
 
-    pictures = {
-        (run.dataset, run.method + "+tuned" * run.tuned, run.ipc): plan.paths(run).picture
-        for run in plan.runs()
-        if run.seed == 0 and run.method != "whole"
-    }
-    out = plan.root / "site" / "index.html"
+    current(plan)
+    names = ("leaderboard", "comparisons", "evaluations", "traces", "trials")
+    drawn = [run for run in plan.runs() if run.method != "whole"]
+    out = plan.root / "site"
     build_site(
-        leaderboard=current(plan),
-        evaluations=plan.table("evaluations"),
-        traces=plan.table("traces"),
-        pictures=pictures,
+        tables={name: plan.table(name) for name in names},
+        pictures={
+            RunKey(run.dataset, run.ipc, run.method, run.tuned, run.seed): plan.paths(run).picture
+            for run in drawn
+        },
+        searches={Search(*s): plan.winner(*s).with_suffix(".png") for s in plan.searches()},
         out=out,
-        title=plan.config.benchmark,
-        trials=plan.table("trials") if plan.config.search.methods else None,
-        budget=plan.config.search.budget,
-        searches={run: plan.winner(*run).with_suffix(".png") for run in plan.searches()},
-        classes={d.key: plan.about(d.key).class_names for d in plan.config.datasets},
-        experts={d.key: expert_lines(plan, d.key) for d in plan.config.datasets},
-        warnings={d.key: few_tested(plan.about(d.key)) for d in plan.config.datasets},
     )
-    print(f"{out}: written")
+    print(f"{out / 'index.html'}: written")
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """What the pages tell of the benchmark beside its rows (`leaderboard.site.content.About`)."""
+    config = plan.config
+    keys = [d.key for d in config.datasets]
+    return {
+        "title": config.benchmark,
+        "budget": config.search.budget if config.search.methods else "",
+        "classes": {key: list(plan.about(key).class_names) for key in keys},
+        "experts": {key: list(lines) for key in keys if (lines := expert_lines(plan, key))},
+        "warnings": {k: list(lines) for k in keys if (lines := few_tested(plan.about(k)))},
+        "methods": {entry: config.method(entry) for entry in config.methods},
+    }

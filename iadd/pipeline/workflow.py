@@ -105,8 +105,8 @@ class Jobs:
     def everything(self, wildcards: Any) -> list[Path]:
         """Every output that a user looks at."""
         tables = [self.plan.table(name) for name in TABLES]
-        site = self.plan.root / "site"
-        pages = [tables[-1].with_suffix(".csv"), site / "index.html", site / "accuracy.png"]
+        page = self.plan.root / "site" / "index.html"
+        pages = [tables[-1].with_suffix(".csv"), page]
         runs = (self.evaluations(None), self.traces(None), self.pictures(None))
         searches = (self.trials(None), self.searches(None), self.privacy(None), self.pairs(None))
         return [*tables, *pages, *(path for paths in (*runs, *searches) for path in paths)]

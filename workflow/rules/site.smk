@@ -6,10 +6,10 @@ rule site:
         "results/{benchmark}/traces.parquet",
         "results/{benchmark}/weights.parquet",
         "results/{benchmark}/trials.parquet",
+        "results/{benchmark}/comparisons.parquet",
         "results/{benchmark}/leaderboard.parquet",
     output:
         "results/{benchmark}/site/index.html",
-        "results/{benchmark}/site/accuracy.png",
     log:
         "results/{benchmark}/logs/site.log",
     resources:

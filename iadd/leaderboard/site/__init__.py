@@ -1,183 +1,100 @@
-"""The leaderboard's page, made from the tables alone: one file that needs nothing beside it."""
+"""The leaderboard's site: a folder of pages made from the tables and pictures of a benchmark alone.
+
+It opens from the file system, asks nothing of a network, and reads without scripts; with them its
+tables can be sorted and filtered. `content` is what pages are made from, `pages` has a module a
+kind of page, `html` writes tables, `chart` plots, `page` and `templates` the layout.
+"""
 
 from __future__ import annotations
 
-import base64
-import math
-import struct
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import pandas as pd
 
 from iadd.artifacts import atomic_write
-from iadd.leaderboard.cells import WHOLE
-from iadd.leaderboard.results import read_rows, read_table
-from iadd.leaderboard.rows import EVALUATIONS, TRACES, TRIALS, LeaderboardRow
-from iadd.leaderboard.site.matrices import describe_confusions
-from iadd.leaderboard.site.plot import COLOURS, png
-from iadd.leaderboard.site.runs import describe_runs, describe_searches
-from iadd.leaderboard.site.tables import Record, describe_dataset, main_place
-from iadd.leaderboard.text import (
-    near_chance,
-    network_words,
-    per_class,
-    place_words,
-    protocol_words,
-    rank_range,
-    remark,
+from iadd.leaderboard.site import places
+from iadd.leaderboard.site.content import Content, RunKey, Search
+from iadd.leaderboard.site.page import Page, write, write_assets
+from iadd.leaderboard.site.pages import (
+    boards,
+    methods,
+    overview,
+    results,
+    runs,
+    searches,
+    transfer,
 )
+
+PAGES = (overview, boards, results, methods, transfer, searches, runs)
+"""In the order of the navigation."""
 
 
 def build_site(
-    leaderboard: Path,
-    evaluations: Path,
-    traces: Path,
-    pictures: Mapping[tuple[str, str, int], Path],
+    tables: Mapping[str, Path],
+    pictures: Mapping[RunKey, Path],
+    searches: Mapping[Search, Path],
     out: Path,
-    title: str,
-    trials: Path | None = None,
-    searches: Mapping[tuple[str, str, int], Path] | None = None,
-    budget: str = "",
-    classes: Mapping[str, Sequence[str]] | None = None,
-    experts: Mapping[str, Sequence[str]] | None = None,
-    warnings: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write the page `out` (self-contained HTML) and `accuracy.png` beside it, atomically.
+    """Write the site into the folder `out`, whole or not at all; what lay there is replaced.
 
     Args:
-        leaderboard, evaluations, traces: tables of `iadd.leaderboard.results`.
-        pictures: PNG files of distilled images by (dataset, method, ipc).
-        trials, searches: the table of trials, and PNG files of searches by (dataset, method, ipc).
-        budget: of each search, in words.
-        classes, experts, warnings: data set -> names of its classes, lines on experts and test.
+        tables: of `iadd.leaderboard.rows`, by their names.
+        pictures: PNG files of distilled images.
+        searches: PNG files of searches.
 
-    Same tables, same bytes. Raises ValueError naming the file that is missing or of the wrong kind.
+    Same tables and pictures, same bytes. Raises ValueError naming the file that is missing or of
+    the wrong kind.
     """
-    board = read_rows(leaderboard, LeaderboardRow)
-    networks = read_table(evaluations, EVALUATIONS)
-    history = read_table(traces, TRACES)
-    if not board:
-        raise ValueError(f"{leaderboard}: has no rows, so there is nothing to show")
-    images = {key: _picture(path) for key, path in sorted(pictures.items())}
-    plots = {key: _picture(path) for key, path in sorted((searches or {}).items())}
-    tried = read_table(trials, TRIALS) if trials and plots else None
-    sections = []
-    for name in dict.fromkeys(row.dataset for row in board):
-        rows = [row for row in board if row.dataset == name]
-        mine = networks[networks["dataset"] == name]
-        runs = describe_runs(history[history["dataset"] == name])
-        section = _section(name, rows, mine, runs, images, (classes or {}).get(name, ()))
-        section["searches"] = [] if tried is None else describe_searches(name, tried, plots)
-        for key, told in (("experts", experts), ("warnings", warnings)):
-            section[key] = (told or {}).get(name, ())
-        sections.append(section)
-    facts = _facts(networks, board)
-    page = _render(title=title, colours=COLOURS, budget=budget, datasets=sections, facts=facts)
-    atomic_write(out.with_name("accuracy.png"), png([p for s in sections for p in s["panels"]]))
-    atomic_write(out, page.encode())
-
-
-def _section(
-    name: str,
-    rows: Sequence[LeaderboardRow],
-    networks: pd.DataFrame,
-    runs: list[Record],
-    images: Mapping[tuple[str, str, int], Record],
-    classes: Sequence[str],
-) -> Record:
-    """What the tables tell of one data set."""
-    teachers = networks[networks["method"] != WHOLE]["network_distill"].value_counts()
-    section = describe_dataset(name, rows, teachers.index.tolist(), runs, images)
-    place = main_place(rows, section["teachers"])
-    section["confusions"] = describe_confusions(networks, place, classes) if classes else []
-    return section
-
-
-def _render(**context: Any) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {
-        **{"percent": _percent, "duration": _duration, "size": _size, "per_class": per_class},
-        **{"rank": rank_range, "remark": remark, "place": place_words, "judge": network_words},
-        "words": protocol_words,
-    }
-    template = Path(__file__).with_name("page.html").read_text("utf-8")
-    return environment.from_string(template).render(context)
-
-
-def _facts(networks: pd.DataFrame, board: Sequence[LeaderboardRow]) -> Record:
-    """What the notes and the foot of the page tell of the evaluations."""
-
-    def several(column: str, width: int | None = None) -> str:
-        found = sorted({str(value)[:width] for value in networks[column].dropna()})
-        return ", ".join(found[:4]) + ", ..." * (len(found) > 4) or "not recorded"
-
-    methods = networks[networks["method"] != WHOLE]
-    run = ["dataset", "ipc", "method", "tuned"]
-    seeds = methods.groupby(run)["seed"].nunique()
-    each = networks.groupby([*run, "network_eval", "protocol", "seed"]).size()
-    wrong = networks[networks["status"] != "ok"]
-    runs = networks[networks["distill_status"] != "ok"].drop_duplicates([*run, "seed"])
-    return {
-        "seeds": (seeds.min(), seeds.max()) if len(seeds) else (0, 0),
-        "networks": (each.min(), each.max()),
-        "evaluated": len(networks),
-        "reconstructions": sorted({row.method for row in board if row.reconstruction}),
-        "tuned": any(row.tuned for row in board),
-        "published": any(row.source == "published" for row in board),
-        "near_chance": list(near_chance(board)),
-        "regimes": sorted({row.label_regime for row in board}),
-        "trouble": _counted(wrong, ["dataset", "ipc", "method", "network_eval", "status"]),
-        "diverged_runs": _counted(runs, ["dataset", "ipc", "method"]),
-        "protocols": sorted(set(networks["protocol"])),
-        "machine": [
-            ("device", several("device")),
-            ("torch", several("torch_version")),
-            ("commit", several("git_commit", 10)),
-            ("sources", several("source_hash", 10)),
-            ("spec version", several("spec_version")),
-        ],
-        "peak": max(networks["host_peak_bytes"].dropna(), default=None),
-    }
-
-
-def _counted(rows: pd.DataFrame, columns: list[str]) -> list[list[Any]]:
-    """Each combination of the columns' values and how many rows have it."""
-    return rows.value_counts(columns).sort_index().reset_index().to_numpy().tolist()
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    for limit, unit, form in ((120, 1, "{:.1f} s"), (7200, 60, "{:.0f} min")):
-        if seconds < limit:
-            return form.format(seconds / unit)
-    return f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float | None) -> str:
-    if count is None:
-        return "–"
-    power = min(int(math.log(max(count, 1), 1024)), 3)
-    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
-
-
-def _picture(path: Path) -> Record:
-    """A PNG file as a data URI, and whether it is a strip rather than a square."""
+    content = Content.read(tables, pictures, searches)
+    draft = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
     try:
-        content = path.read_bytes()
+        _write(content, draft)
+        _replace(out, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(content: Content, folder: Path) -> None:
+    write_assets(folder)
+    for key, source in content.pictures.items():
+        _take(source, folder / places.picture(key))
+    for search, source in content.searches.items():
+        _take(source, folder / places.search_picture(search))
+    navigation = []
+    streams: list[Iterator[Page]] = []
+    for module in PAGES:
+        found = module.pages(content)
+        if first := next(found, None):
+            streams.append(chain([first], found))
+            if word := getattr(module, "NAV", None):
+                navigation.append((word, first.path))
+    for page in chain.from_iterable(streams):
+        write(page, folder, content.about.title, navigation)
+
+
+def _replace(out: Path, draft: Path) -> None:
+    old = out.with_name(f"{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _take(source: Path, target: Path) -> None:
+    """A picture into the site, by a second name of the same file where the disk can do that."""
+    try:
+        with source.open("rb") as file:
+            start = file.read(8)
     except OSError as error:
-        raise ValueError(f"{path}: picture cannot be read ({error.strerror})") from error
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 24:
-        raise ValueError(f"{path}: is no PNG picture")
-    width, height = struct.unpack(">II", content[16:24])
-    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return {"uri": uri, "wide": width > 3 * height, "width": width, "height": height}
+        raise ValueError(f"{source}: picture cannot be read ({error.strerror})") from error
+    if start != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"{source}: is no PNG picture")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,262 @@
+"""Plots as SVG: text that is text, colours that follow the page's theme, an alternative in words.
+
+Made by hand rather than by a plotting library, because a page a run at 10,000 runs leaves about a
+millisecond a plot. Colours are the style sheet's variables s0 to s5; each series has a mark of its
+own too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, FLOOR = 52, 12, 10, 212
+MARKS = (
+    "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+    "m-3-3h6v6h-6z",
+    "m0-4l4 7h-8z",
+    "m0-4.5l4.5 4.5l-4.5 4.5l-4.5-4.5z",
+    "m-3.5-3.5l7 7m0-7l-7 7",
+    "m0 4l4-7h-8z",
+)
+SERIES = len(MARKS)
+DASHES = ("", "5 3", "1.5 3")
+LETTER = 6.2
+"""About the width of a letter."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values, linear or logarithmic, and what it is called."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def over(cls, title: str, values: Sequence[float], log: bool = False) -> Axis:
+        """The range of these values with a little room; a logarithmic one of the positive ones."""
+        known = [v for v in values if math.isfinite(v) and (v > 0 or not log)] or [1.0]
+        low, high = min(known), max(known)
+        if log:
+            low, high = (low / 1.25, high * 1.25) if high / low < 1e3 else (low / 2, high * 2)
+            return cls(title, low, high, log)
+        room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+        return cls(title, low - room, high + room)
+
+    def at(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """A few round values within."""
+        if self.log:
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            steps = (1, 2, 5) if last - first <= 3 else (1,)
+            every = max(1, (last - first) // 5)
+            found = [s * 10.0**k for k in range(first, last + 1, every) for s in steps]
+            return [tick for tick in found if self.low <= tick <= self.high]
+        rough = (self.high - self.low) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= rough)
+        first = math.ceil(self.low / step)
+        return [round(k * step, 12) for k in range(first, math.floor(self.high / step) + 1)]
+
+
+class Curve(NamedTuple):
+    """Values of one series along the first axis; what is not finite breaks the line."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Dot(NamedTuple):
+    """A labelled point; `front`: it is on the Pareto front. series: its colour and mark."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    series: int = 0
+    front: bool = False
+
+
+class Whisker(NamedTuple):
+    """A mean with its interval in a line of `whiskers`; hollow: a published value."""
+
+    line: int
+    mean: float
+    low: float | None
+    high: float | None
+    series: int
+    hollow: bool = False
+
+
+def curves(
+    alt: str, x: Axis, y: Axis, found: Sequence[Curve], marks: Sequence[float] = ()
+) -> Markup:
+    """Lines over a common axis; `marks` are places on it where something happened."""
+    parts = list(_frame(x, y))
+    parts += [
+        _path(f"M{_across(x, mark):.1f} {TOP}V{FLOOR}", "var(--bad)", dashes="2 3")
+        for mark in marks
+    ]
+    for series, curve in enumerate(found):
+        pieces, pen = [], "M"
+        for a, b in zip(curve.x, curve.y, strict=True):
+            sound = math.isfinite(b) and (b > 0 or not y.log)
+            if sound:
+                pieces.append(f"{pen}{_across(x, a):.1f} {_up(y, b):.1f}")
+            pen = "L" if sound else "M"
+        parts.append(_path("".join(pieces), _colour(series), 1.5, DASHES[series % len(DASHES)]))
+    labels = [curve.label for curve in found]
+    return _svg(alt, parts, HEIGHT, labels, lines=True)
+
+
+def scatter(alt: str, x: Axis, y: Axis, dots: Sequence[Dot], series: Sequence[str] = ()) -> Markup:
+    """Labelled points, with the Pareto front of cheap and good ones joined."""
+    parts = list(_frame(x, y))
+    for number in sorted({dot.series for dot in dots}):
+        front = sorted((d.x, d.y) for d in dots if d.front and d.series == number)
+        if len(front) > 1:
+            path = f"M{_across(x, front[0][0]):.1f} {_up(y, front[0][1]):.1f}"
+            path += "".join(f"H{_across(x, a):.1f}V{_up(y, b):.1f}" for a, b in front[1:])
+            parts.append(_path(path, _colour(number), dashes="4 3"))
+    taken: list[tuple[float, float, float]] = []
+    for dot in sorted(dots, key=lambda d: (not d.front, -d.y, d.label)):
+        a, b, colour = _across(x, dot.x), _up(y, dot.y), _colour(dot.series)
+        if dot.low is not None and dot.high is not None:
+            parts.append(
+                _path(f"M{a:.1f} {_up(y, dot.low):.1f}V{_up(y, dot.high):.1f}", colour, 0.6)
+            )
+        parts.append(_mark(a, b, dot.series, colour, hollow=not dot.front))
+        parts += _label(dot, a, b, taken)
+    return _svg(alt, parts, HEIGHT, series)
+
+
+def whiskers(
+    alt: str, title: str, names: Sequence[str], series: Sequence[str], found: Sequence[Whisker]
+) -> Markup:
+    """Means with their intervals (fractions, shown in per cent), a line a name."""
+    ends = [100 * e for w in found for e in (w.low, w.mean, w.high) if e is not None]
+    x = Axis.over(title, ends)
+    left = 14 + LETTER * max((len(name) for name in names), default=0)
+    pitch = 12 + 7 * max(1, len(series))
+    floor = TOP + pitch * len(names)
+
+    def across(fraction: float) -> float:
+        return left + (WIDTH - left - RIGHT) * x.at(100 * fraction)
+
+    parts = []
+    for tick in x.ticks():
+        at = across(tick / 100)
+        parts.append(_path(f"M{at:.1f} {TOP}V{floor}", "var(--line)"))
+        parts.append(_text(at, floor + 14, f"{tick:g}", "middle"))
+    for line, name in enumerate(names):
+        parts.append(_text(left - 8, TOP + pitch * (line + 0.5) + 4, name, "end", quiet=False))
+    for one in found:
+        offset = 0.0 if one.hollow else 7 * (one.series - (len(series) - 1) / 2)
+        b = TOP + pitch * (one.line + 0.5) + offset
+        colour = "var(--muted)" if one.hollow else _colour(one.series)
+        if one.low is not None and one.high is not None:
+            parts.append(_path(f"M{across(one.low):.1f} {b:.1f}H{across(one.high):.1f}", colour, 2))
+        parts.append(
+            _mark(across(one.mean), b, 3 if one.hollow else one.series, colour, one.hollow)
+        )
+    parts.append(_text((left + WIDTH - RIGHT) / 2, floor + 31, title, "middle"))
+    return _svg(alt, parts, floor + 37, series)
+
+
+def _across(axis: Axis, value: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * axis.at(value)
+
+
+def _up(axis: Axis, value: float) -> float:
+    return FLOOR - (FLOOR - TOP) * axis.at(value)
+
+
+def _frame(x: Axis, y: Axis) -> Iterator[str]:
+    """Rules, values at them, titles."""
+    for tick in y.ticks():
+        yield _path(f"M{LEFT} {_up(y, tick):.1f}H{WIDTH - RIGHT}", "var(--line)")
+        yield _text(LEFT - 6, _up(y, tick) + 4, f"{tick:.4g}", "end")
+    for tick in x.ticks():
+        yield _text(_across(x, tick), FLOOR + 15, f"{tick:.4g}", "middle")
+    yield _text((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 6, x.title, "middle")
+    turned = f' transform="translate(12 {(FLOOR + TOP) / 2}) rotate(-90)"'
+    yield _text(0, 0, y.title, "middle", more=turned)
+
+
+def _colour(series: int) -> str:
+    return f"var(--s{series % SERIES})"
+
+
+def _path(d: str, colour: str, width: float = 1, dashes: str = "", fill: str = "none") -> str:
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return f'<path d="{d}" style="fill:{fill};stroke:{colour}" stroke-width="{width}"{dashed}/>'
+
+
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", quiet: bool = True, more: str = ""
+) -> str:
+    kind = ' class="quiet"' if quiet else ""
+    anchored = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}"{anchored}{more}>{escape(text)}</text>'
+
+
+def _mark(a: float, b: float, series: int, colour: str, hollow: bool = False) -> str:
+    """A circle, square, triangle, diamond, cross or triangle upside down."""
+    fill = "none" if hollow or series % SERIES == 4 else colour
+    return _path(f"M{a:.1f} {b:.1f}{MARKS[series % SERIES]}", colour, 1.4, fill=fill)
+
+
+def _label(dot: Dot, a: float, b: float, taken: list[tuple[float, float, float]]) -> Iterator[str]:
+    """The name beside a point, where there is room for it."""
+    width = LETTER * len(dot.label)
+    left = a + 7 if a + 7 + width < WIDTH else a - 7 - width
+    for drop in (4, -6, 14):
+        top = b + drop
+        if all(abs(top - t) > 10 or left > e or left + width < s for s, e, t in taken):
+            taken.append((left, left + width, top))
+            yield _text(left, top, dot.label, quiet=False)
+            return
+
+
+def _legend(labels: Sequence[str], top: float, lines: bool) -> tuple[list[str], float]:
+    """Names of the series below a plot, and where they end."""
+    parts, at = [], 8.0
+    for series, label in enumerate(labels):
+        width = 34 + LETTER * len(label)
+        if at > 8 and at + width > WIDTH:
+            at, top = 8.0, top + 16
+        if lines:
+            dashes = DASHES[series % len(DASHES)]
+            parts.append(_path(f"M{at:.1f} {top - 4:.1f}h16", _colour(series), 2, dashes))
+        else:
+            parts.append(_mark(at + 8, top - 4, series, _colour(series)))
+        parts.append(_text(at + 20, top, label, quiet=False))
+        at += width
+    return parts, top + 6
+
+
+def _svg(
+    alt: str, parts: Sequence[str], height: float, labels: Sequence[str], lines: bool = False
+) -> Markup:
+    """The whole plot, with a legend where there are several series. Texts are escaped by then."""
+    legend: list[str] = []
+    if len(labels) > 1:
+        legend, height = _legend(labels, height + 12, lines)
+    body = "".join([*parts, *legend])
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(alt)}">{body}</svg>'
+    )

@@ -1,0 +1,40 @@
+"""What the program says of its own methods: their papers, settings and trace columns."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Description:
+    """A method as its file tells it; `settings` and `columns` map a name to a sentence."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+    labels: str
+    experts: str | None
+    settings: Mapping[str, str]
+    columns: Mapping[str, str]
+
+
+@functools.cache
+def describe(name: str) -> Description | None:
+    """The description of one of the program's methods; None for what is none, as submissions."""
+    from iadd import methods
+
+    if name not in methods.names():
+        return None
+    kind = methods.find(name)
+    first, *others = inspect.cleandoc(kind.__doc__ or name).split("\n\n")
+    fields = kind.Params.model_fields
+    return Description(
+        title=" ".join(first.split()),
+        paragraphs=tuple(" ".join(paragraph.split()) for paragraph in others),
+        labels=kind.label_kind,
+        experts=kind.experts,
+        settings={key: found.description or "" for key, found in fields.items()},
+        columns=dict(kind.trace_columns),
+    )

@@ -1,0 +1,195 @@
+"""Tables and figures of numbers as HTML: the one place where text from files becomes markup.
+
+Whatever a table or a file holds is escaped here or by the templates; nothing else writes markup of
+values that were read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+from markupsafe import Markup, escape
+
+MISSING = "–"
+LONGEST_NAME = 100
+
+
+class Column(NamedTuple):
+    """A column: its heading, what its cells are, and whether scripts offer its values as a filter.
+
+    kind: `head` names the row; `word` stands to the left, `text` too and is broken into lines,
+    `number` to the right and is sorted as one; `wide` holds a drawn interval.
+    """
+
+    title: str
+    kind: Literal["head", "word", "text", "number", "wide"] = "number"
+    filter: bool = False
+    hint: str = ""
+
+
+class Cell(NamedTuple):
+    """A cell: text, the site's page that it leads to, small words beside, what it is sorted by.
+
+    shade: in [0, 1], how strongly the cell is coloured; drawn: markup of this module's `interval`.
+    """
+
+    text: str = MISSING
+    href: str = ""
+    note: str = ""
+    order: float | str | None = None
+    shade: float | None = None
+    drawn: Markup = Markup()
+
+
+Kind = Literal["", "top", "whole", "published"]
+
+
+class Line(NamedTuple):
+    """A row of a table: its cells (text alone stands for a plain cell) and how it is set apart."""
+
+    cells: Sequence[Cell | str]
+    kind: Kind = ""
+
+
+class Table(NamedTuple):
+    """A table with its caption; `note` is the quieter part of it.
+
+    name: unique in its page; the file name of its CSV. `grid`: scripts add filters, search, pages,
+    permalinks and CSV, and its cells have no shades; every table can be sorted. A page has at most
+    one grid.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    lines: Sequence[Line]
+    note: str = ""
+    name: str = ""
+    grid: bool = False
+
+
+def render(table: Table, root: str = "") -> Markup:
+    """A table as HTML; `root` leads from its page to the site's folder."""
+    caption = escape(table.caption)
+    note = Markup(" <span>{}</span>").format(table.note) if table.note else Markup()
+    name = Markup(' id="{}"').format(table.name) if table.name else Markup()
+    heads = "".join(_heading(column) for column in table.columns)
+    body = "\n".join(_line(line, table, root) for line in table.lines)
+    return Markup(  # all parts are escaped
+        f'<div class="card scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table{name} class="{"grid" if table.grid else "plain"}">'
+        f"<caption><div>{caption}{note}</div></caption>"
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _heading(column: Column) -> str:
+    title: str = escape(column.title)
+    if column.hint:
+        title = Markup('<abbr title="{}">{}</abbr>').format(column.hint, column.title)
+    chosen = ' data-filter=""' if column.filter else ""
+    return f'<th scope="col" class="{column.kind}"{chosen}>{title}</th>'
+
+
+def _line(line: Line, table: Table, root: str) -> str:
+    """A row. Those of a grid may be ten thousand: they have neither end tags nor classes."""
+    cells = "".join(
+        _cell(cell if isinstance(cell, Cell) else Cell(cell), column, root, table.grid)
+        for cell, column in zip(line.cells, table.columns, strict=True)
+    )
+    start = f'<tr class="{line.kind}">' if line.kind else "<tr>"
+    return start + cells + ("" if table.grid else "</tr>")
+
+
+def _cell(cell: Cell, column: Column, root: str, bare: bool) -> str:
+    inside: str = escape(cell.text)
+    if cell.href:
+        inside = Markup('<a href="{}{}">{}</a>').format(root, cell.href, cell.text)
+    if cell.note:
+        inside += Markup(' <span class="note">{}</span>').format(cell.note)
+    more = ""
+    order = cell.order
+    if order is None and column.kind == "number" and cell.text == MISSING:
+        order = ""  # below every number
+    if order is not None:
+        more += f' data-order="{escape(order)}"'
+    if cell.shade is not None and math.isfinite(cell.shade):
+        more += f' style="--shade:{cell.shade:.2f}"'
+    if column.kind == "head":
+        return f'<th scope="row"{more}>{inside}{cell.drawn}' + ("" if bare else "</th>")
+    if bare:
+        return f"<td{more}>{inside}{cell.drawn}"
+    kind = column.kind if cell.shade is None else f"{column.kind} shade"
+    plain = "" if kind == "number" else f' class="{kind}"'
+    return f"<td{plain}{more}>{inside}{cell.drawn}</td>"
+
+
+def interval(low: float | None, mean: float | None, high: float | None, scale: Scale) -> Markup:
+    """A drawn interval with its mean, in per cent of the width of `scale`; for the eye alone."""
+    first, last = scale
+    per = 100 / (last - first)
+    parts = ""
+    if low is not None and high is not None:
+        parts += f'<i style="left:{(low - first) * per:.2f}%;width:{(high - low) * per:.2f}%"></i>'
+    if mean is not None:
+        parts += f'<b style="left:{(mean - first) * per:.2f}%"></b>'
+    return Markup(f'<span class="track" aria-hidden="true">{parts}</span>')
+
+
+Scale = tuple[float, float]
+
+
+def scale_of(values: Sequence[float | None], step: float = 0.05) -> Scale:
+    """The range of some fractions in whole steps, at least one wide."""
+    known = [value for value in values if value is not None] or [0.0, 1.0]
+    low, high = math.floor(min(known) / step), math.ceil(max(known) / step)
+    return low * step, max(high, low + 1) * step
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in per cent."""
+    return MISSING if value is None or value != value else f"{100 * value:.{digits}f}"
+
+
+def half_width(low: float | None, high: float | None) -> str:
+    """Half of an interval's width, in points."""
+    return "" if low is None or high is None else f"±{50 * (high - low):.1f}"
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """A number, or the sign of a missing one."""
+    return MISSING if value is None or value != value else format(value, form)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that people would use."""
+    if seconds is None or seconds != seconds:
+        return MISSING
+    for limit, unit, form in ((120, 1, "{:.1f} s"), (7200, 60, "{:.0f} min")):
+        if seconds < limit:
+            return form.format(seconds / unit)
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float | None) -> str:
+    """Bytes in the unit that people would use."""
+    if count is None or count != count:
+        return MISSING
+    power = min(int(math.log(max(count, 1), 1024)), 3)
+    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name and of an address: the same for no two names.
+
+    What the configuration allows in names stays as it is; tables may hold anything.
+    """
+    coded = re.sub(
+        r"[^\w.-]|^\.", lambda m: "".join(f"={b:02x}" for b in m[0].encode()), name, flags=re.ASCII
+    )
+    if len(coded) <= LONGEST_NAME:
+        return coded
+    return f"{coded[: LONGEST_NAME - 17]}={sha256(name.encode()).hexdigest()[:16]}"

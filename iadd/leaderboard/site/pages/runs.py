@@ -1,0 +1,229 @@
+"""A page a run: how it went, its settings and machine, what it made; and the list of all runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from iadd.leaderboard.site import html, places
+from iadd.leaderboard.site.chart import Axis, Curve, curves
+from iadd.leaderboard.site.content import Content, RunKey
+from iadd.leaderboard.site.html import Cell, Column, Line, Table
+from iadd.leaderboard.site.page import Page, paged
+from iadd.leaderboard.site.traces import Trace, read_traces
+
+NAV = "Runs"
+MOST_ROWS = 8000
+"""Runs in a page of the list: they keep it below 2 MB."""
+COLUMNS = (
+    Column("Method", "head", filter=True),
+    Column("Data set", "word", filter=True),
+    Column("Images a class", filter=True),
+    Column("Settings", "word", filter=True),
+    Column("Seed", filter=True),
+    Column("Status", "word", filter=True),
+    Column("Accuracy, %", hint="mean over networks of the network and protocol shown first"),
+    Column("Distilling"),
+    Column("Peak memory"),
+)
+LOSSES = ("loss", "loss_unweighted")
+
+
+def pages(content: Content) -> Iterator[Page]:
+    """The list, then a page for each run."""
+    rows = _by_run(content)
+    lines = [_line(key, found) for key, found in rows.items()]
+    parts = paged(len(lines), MOST_ROWS, "runs")
+    beside = [(f"Part {k}", path) for k, (_, path) in enumerate(parts, 1)]
+    for part, path in parts:
+        table = Table("All runs", COLUMNS, lines[part], f"{len(lines)} in all", "runs", grid=True)
+        yield Page(path, NAV, NAV, context={"tables": [table], "lead": ""}, beside=beside)
+    evaluated = dict(iter(content.networks.groupby(list(RunKey._fields), sort=False)))
+    seeds: dict[tuple[Any, ...], list[RunKey]] = {}
+    for key in rows:
+        seeds.setdefault(key[:4], []).append(key)
+    traces = read_traces(content.tables["traces"])
+    waiting = next(traces, None)
+    for key in sorted(rows):  # the order of the traces; runs without one lie between
+        trace = None
+        if waiting is not None and waiting[0] == key:
+            trace, waiting = waiting[1], next(traces, None)
+        beside = [(f"seed {other.seed}", places.run(other)) for other in seeds[key[:4]]]
+        yield _page(content, key, evaluated[key], trace, beside)
+
+
+def _by_run(content: Content) -> dict[RunKey, dict[str, Any]]:
+    """The first evaluation of each run, and its mean accuracy in the main place of its data set."""
+    networks = content.networks
+    at = pd.Series(list(zip(networks["network_eval"], networks["protocol"], strict=True)))
+    main = networks[(at == networks["dataset"].map(content.places)).to_numpy()]
+    means = main.groupby(list(RunKey._fields))["accuracy"].mean().to_dict()
+    return {key: row | {"accuracy": means.get(tuple(key))} for key, row in content.runs.items()}
+
+
+def _line(key: RunKey, row: Mapping[str, Any]) -> Line:
+    seconds, peak = _known(row["distill_seconds"]), _known(row["host_peak_bytes"])
+    return Line(
+        [
+            Cell(key.method, places.run(key)),
+            key.dataset,
+            str(key.ipc),
+            _settings(key),
+            str(key.seed),
+            row["distill_status"],
+            html.percent(_known(row["accuracy"]), 2),
+            Cell(html.duration(seconds), order=None if seconds is None else round(seconds, 1)),
+            Cell(html.size(peak), order=peak),
+        ]
+    )
+
+
+def _settings(key: RunKey) -> str:
+    return "tuned" if key.tuned else "default"
+
+
+def _known(value: Any) -> Any:
+    return None if value is None or pd.isna(value) else value
+
+
+def _page(
+    content: Content,
+    key: RunKey,
+    networks: pd.DataFrame,
+    trace: Trace | None,
+    beside: list[tuple[str, str]],
+) -> Page:
+    first = content.runs[key]
+    tuned = ", tuned" * key.tuned
+    context = {
+        "key": key,
+        "method_page": places.method(key.method),
+        "board_page": places.board(key.dataset, key.ipc or content.ipcs(key.dataset)[0]),
+        "facts": _facts(key, first, trace),
+        "judged": _judged(networks),
+        "settings": _parameters(first["params"]),
+        "environment": _environment(first),
+        "plots": [] if trace is None else list(_plots(trace)),
+        "picture": places.picture(key) if key in content.pictures else None,
+    }
+    title = f"{key.method}{tuned} on {key.dataset}, {key.ipc} a class, seed {key.seed}"
+    return Page(places.run(key), title, NAV, "run.html", context, beside)
+
+
+def _facts(key: RunKey, first: Mapping[str, Any], trace: Trace | None) -> list[tuple[str, str]]:
+    """What a run was and cost, as pairs of a name and a value."""
+    times = ((n, _known(first[f"{n}_seconds"])) for n in ("distill", "validation", "expert"))
+    found = [("Settings", _settings(key)), ("Status", str(first["distill_status"]))]
+    found.append(("Distilled on", str(first["network_distill"])))
+    if trace is not None:
+        found.append(("Iterations", str(trace.last)))
+        for name, at in (
+            ("Rolled back at", trace.rollbacks),
+            ("Skipped updates", trace.skipped),
+            ("Diverged at", trace.diverged),
+        ):
+            if len(at):
+                shown = ", ".join(f"{k:.0f}" for k in at[:12])
+                found.append((name, shown + f" and {len(at) - 12} more" * (len(at) > 12)))
+        found.append(("Computed by", ", ".join(name for name in trace.paths if name)))
+    words = {
+        "distill": "Distilling",
+        "validation": "Validation",
+        "expert": "Training of its experts",
+    }
+    found += [(words[name], html.duration(seconds)) for name, seconds in times if seconds]
+    for name, column in (("Peak memory", "host"), ("Peak device memory", "device")):
+        if count := _known(first[f"{column}_peak_bytes"]):
+            found.append((name, html.size(count)))
+    for name in ("image", "label"):
+        if (count := _known(first[f"{name}_bytes"])) is not None:
+            found.append((f"Size of the {name}s", html.size(count)))
+    return found
+
+
+def _environment(first: Mapping[str, Any]) -> list[tuple[str, str]]:
+    columns = {
+        "Device": "device",
+        "PyTorch": "torch_version",
+        "Commit": "git_commit",
+        "Sources": "source_hash",
+        "Spec version": "spec_version",
+    }
+    return [
+        (name, str(_known(first[column]) or "not recorded")) for name, column in columns.items()
+    ]
+
+
+def _parameters(text: str) -> Table | None:
+    """The settings that a run had."""
+    params = json.loads(text)
+    lines = [Line([name, json.dumps(value)]) for name, value in sorted(params.items())]
+    columns = Column("Setting", "head"), Column("Value", "text")
+    return Table("Settings of the method", columns, lines) if lines else None
+
+
+def _judged(networks: pd.DataFrame) -> Table:
+    """What the networks reached that were trained on the set, one after the other."""
+    columns = (
+        Column("Network", "head"),
+        Column("Protocol", "word"),
+        Column("Networks"),
+        Column("Mean accuracy, %"),
+        Column("Each, %", "text"),
+        Column("Not ended well"),
+    )
+    lines = []
+    place: Any
+    for place, rows in networks.groupby(["network_eval", "protocol"], sort=False):
+        each = rows["accuracy"].dropna().tolist()
+        mean = float(np.mean(each)) if each else None
+        wrong = int((rows["status"] != "ok").sum())
+        shown = ", ".join(html.percent(value) for value in each[:20])
+        cells = [*place, str(len(rows)), html.percent(mean, 2), shown]
+        lines.append(Line([*cells, str(wrong) if wrong else html.MISSING]))
+    return Table("Networks trained on this set", columns, lines)
+
+
+def _plots(trace: Trace) -> Iterator[tuple[str, Markup]]:
+    """Loss, step size, validation accuracy, and what the method tells of itself."""
+    losses = [name for name in LOSSES if name in trace.columns]
+    both = [trace.columns[name] for name in losses]
+    if len(both) > 1 and np.array_equal(both[0], both[1], equal_nan=True):
+        losses = losses[:1]
+    yield "Loss", _plot(trace, "loss", losses, log=True)
+    if np.isfinite(trace.columns["step_size"]).any():
+        yield "Step size of the student", _plot(trace, "step size", ["step_size"])
+    at, accuracy = trace.validation
+    if len(at) > 1:
+        values = 100 * accuracy
+        axis = Axis.over("validation accuracy, %", values.tolist())
+        yield (
+            "Validation accuracy",
+            curves(
+                "Accuracy on validation data over the iterations",
+                Axis.over("iteration", [0.0, float(trace.last)]),
+                axis,
+                [Curve("validation", at.tolist(), values.tolist())],
+            ),
+        )
+    for name in trace.columns:
+        if name not in (*LOSSES, "step_size"):
+            yield name, _plot(trace, name, [name])
+
+
+def _plot(trace: Trace, title: str, names: list[str], log: bool = False) -> Markup:
+    every = np.concatenate([trace.columns[name] for name in names])
+    known = every[np.isfinite(every)]
+    log = log and len(known) > 0 and bool(known.min() > 0)
+    found = [
+        Curve(name.replace("_", " "), trace.iterations.tolist(), trace.columns[name].tolist())
+        for name in names
+    ]
+    alt = f"{title} over the iterations" + ", rollbacks marked" * bool(len(trace.rollbacks))
+    x = Axis.over("iteration", [0.0, float(trace.last)])
+    return curves(alt, x, Axis.over(title, known.tolist(), log), found, trace.rollbacks.tolist())

@@ -1,0 +1,45 @@
+"""Where each page and picture of the site lies, relative to its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iadd.leaderboard.site.content import RunKey, Search
+from iadd.leaderboard.site.html import slug
+
+
+def method(name: str) -> str:
+    """The page of a method, by its name in the tables."""
+    return f"methods/{slug(name)}.html"
+
+
+def board(dataset: str, ipc: int) -> str:
+    """The page of a data set's ranked tables."""
+    return f"data/{slug(dataset)}/ipc{ipc}.html"
+
+
+def by_dataset(kind: str, datasets: Sequence[str]) -> list[tuple[str, str]]:
+    """(data set, page) of a kind of page that each of these data sets has one of."""
+    others = [(name, f"{kind}/{slug(name)}.html") for name in datasets[1:]]
+    return [*((name, f"{kind}.html") for name in datasets[:1]), *others]
+
+
+def _run(key: RunKey) -> str:
+    tuned = "-tuned" * key.tuned
+    return f"{slug(key.dataset)}/{slug(key.method)}-ipc{key.ipc}{tuned}-seed{key.seed}"
+
+
+def run(key: RunKey) -> str:
+    """The page of a run."""
+    return f"runs/{_run(key)}.html"
+
+
+def picture(key: RunKey) -> str:
+    """The picture of a run's images."""
+    return f"pictures/{_run(key)}.png"
+
+
+def search_picture(search: Search) -> str:
+    """The picture of a search."""
+    name = f"{slug(search.dataset)}/search-{slug(search.method)}-ipc{search.ipc}.png"
+    return f"pictures/{name}"
