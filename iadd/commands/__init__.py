@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from iadd.commands import exchange, paper
+from iadd.commands import exchange, paper, submit
 
 app = typer.Typer(
     name="iadd",
@@ -270,6 +270,7 @@ app.command()(paper.table)
 app.command()(paper.paper)
 app.command("export")(exchange.export_set)
 app.command("import")(exchange.import_set)
+app.add_typer(submit.app)
 
 
 @app.command(

@@ -207,6 +207,7 @@ class Plan(ExpertPlan):
         beside = {d.key: (d.positive, d.published_name) for d in self.config.datasets}
         told: dict[str, Any] = {"beside": beside, "controls": self.config.controls}
         told["privacy"] = self.config.privacy is not None
+        told["submissions"] = [submission.told for submission in self.config.submissions]
         runs = spec_hash({"runs": [str(run) for run in self.runs()], **told})
         return {"runs": runs, "source": source_of("tables")}
 

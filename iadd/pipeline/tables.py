@@ -11,6 +11,7 @@ from iadd.leaderboard import results
 from iadd.leaderboard.beside import beside
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
+from iadd.leaderboard.provenance import SUBMISSIONS
 from iadd.leaderboard.ranking import Positive, rank
 from iadd.leaderboard.rows import (
     COMPARISONS,
@@ -28,6 +29,7 @@ from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.plan import Plan
+from iadd.pipeline.submissions import provenance
 
 
 def collect(plan: Plan) -> None:
@@ -48,14 +50,11 @@ def collect(plan: Plan) -> None:
         results.collect(searches, plan.table("trials"), TRIALS)
     else:  # the workflow declares the table, searched or not
         results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
-    exposed = {
-        plan.paths(run).privacy: privacy_plan.privacy_spec(plan, run)
-        for run in privacy_plan.exposed(plan)
-    }
-    if exposed:
-        results.collect(exposed, plan.table("privacy"), PRIVACY)
-    else:
-        results.write_table([], plan.table("privacy"), PRIVACY, {"files": 0})
+    _collect_privacy(plan)
+    submitted = provenance(plan)
+    results.write_table(
+        submitted, plan.table("submissions"), SUBMISSIONS, {"files": len(submitted)}
+    )
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
     measured, comparisons = rank(evaluations, positive)
@@ -77,6 +76,16 @@ def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
         data[dataset.key] = data_of(about.counts["train"], *shape, about.values)
     evaluations = plan.config.evaluations
     return data, {e.protocol: Epochs(e.epochs, e.whole_epochs) for e in evaluations}
+
+
+def _collect_privacy(plan: Plan) -> None:
+    """What sets give away; without the section an empty table, which the workflow declares."""
+    exposed = privacy_plan.exposed(plan)
+    specs = {plan.paths(run).privacy: privacy_plan.privacy_spec(plan, run) for run in exposed}
+    if specs:
+        results.collect(specs, plan.table("privacy"), PRIVACY)
+    else:
+        results.write_table([], plan.table("privacy"), PRIVACY, {"files": 0})
 
 
 def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
@@ -122,7 +131,8 @@ def configuration(plan: Plan) -> str:
     runs = {str(run): plan.spec(run) for run in plan.runs()}
     judged = {d.key: plan.evaluation_spec(d.key) for d in plan.config.datasets}
     exposed = [privacy_plan.privacy_spec(plan, run) for run in privacy_plan.exposed(plan)]
-    return spec_hash({"runs": runs, "evaluations": judged, "privacy": exposed})
+    told = {"privacy": exposed, "submissions": [s.told for s in plan.config.submissions]}
+    return spec_hash({"runs": runs, "evaluations": judged, **told})
 
 
 def current(plan: Plan) -> Path:

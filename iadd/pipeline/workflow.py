@@ -14,7 +14,10 @@ from iadd.pipeline.config import Config, load_config
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.processes import SNAKEMAKE
 
-TABLES = ("evaluations", "traces", "weights", "trials", "comparisons", "privacy", "leaderboard")
+TABLES = (
+    *("evaluations", "traces", "weights", "trials", "comparisons"),
+    *("privacy", "submissions", "leaderboard"),
+)
 """What `collect` writes, the leaderboard last."""
 
 

@@ -11,6 +11,7 @@ rule collect:
         "results/{benchmark}/trials.parquet",
         "results/{benchmark}/comparisons.parquet",
         "results/{benchmark}/privacy.parquet",
+        "results/{benchmark}/submissions.parquet",
         "results/{benchmark}/leaderboard.parquet",
         "results/{benchmark}/leaderboard.csv",
     log:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from iadd import methods
 from iadd.exchange.statement import checksum
 from iadd.pipeline.config.file import NAME, Section
 from iadd.pipeline.paths import Run
 from iadd.pipeline.source import source_of
+
+
+def _plain(text: str) -> str:
+    """Refuses what would move a terminal's cursor or turn the direction of writing."""
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds characters that cannot be printed")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_plain)]
+"""A line of a stranger's words; pages escape what looks like HTML in it."""
+ADDRESS = r"^https?://[A-Za-z0-9.-]{1,100}(:[0-9]{1,5})?(/[A-Za-z0-9._~%!$&()*+,;=:@/?#-]*)?$"
 
 
 class SubmissionConfig(Section):
@@ -29,6 +41,15 @@ class SubmissionConfig(Section):
     step_size: float | None = Field(
         None, gt=0, description="Learning rate to train with; default: the set's own."
     )
+    authors: tuple[Line, ...] = Field((), max_length=50, description="Who made them.")
+    paper: Line | None = Field(None, description="Title, arXiv number or DOI.")
+    url: str | None = Field(
+        None, pattern=ADDRESS, max_length=300, description="Where code or paper are, https://..."
+    )
+    about: Line | None = Field(None, description="What the method does, in a sentence.")
+    labels: Literal["hard", "soft"] | None = Field(
+        None, description="Whether the sets' labels are classes or logits; checked."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -43,6 +64,13 @@ class SubmissionConfig(Section):
         if self.name in methods.names():
             raise ValueError(f"name {self.name!r} is a method's; give the submission another")
         return self
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What tables tell of where it comes from; no result depends on it."""
+        return self.model_dump(mode="json", exclude={"files"}) | {
+            "files": [Path(file).name for file in self.files]
+        }
 
     def runs(self) -> Iterator[Run]:
         """One a file."""
