@@ -10,7 +10,13 @@ from typing import Any
 from iadd.artifacts import SPEC_VERSION
 from iadd.leaderboard import ranking
 from iadd.leaderboard.results import table_of
-from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow, LeaderboardRow, TraceRow
+from iadd.leaderboard.rows import (
+    EVALUATIONS,
+    ComparisonRow,
+    EvaluationRow,
+    LeaderboardRow,
+    TraceRow,
+)
 
 Row = dict[str, Any]
 TEST_COUNTS = (5000, 5000)  # images of each class: many, so that the test set's error is small
@@ -78,6 +84,8 @@ def evaluation(
         distill_seconds=10.0 + seed,
         validation_seconds=2.0,
         evaluate_seconds=2.0,
+        distill_gpu_seconds=0.0,
+        evaluate_gpu_seconds=0.0,
         host_peak_bytes=10**9,
         device_peak_bytes=None,
         image_bytes=2560,
@@ -118,6 +126,11 @@ def trace(iteration: int, seed: int = 0, **changes: Any) -> Row:
 def rank(evaluations: Any, **options: Any) -> list[LeaderboardRow]:
     """The leaderboard alone, without the comparisons."""
     return ranking.rank(evaluations, **options)[0]
+
+
+def compared(evaluations: Any) -> list[ComparisonRow]:
+    """The differences between methods."""
+    return [ComparisonRow(**row) for row in ranking.rank(evaluations)[1].to_pylist()]
 
 
 def table(rows: Sequence[Row]) -> Any:

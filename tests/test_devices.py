@@ -164,6 +164,8 @@ def test_a_benchmark_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         rows = read_table(plan.paths(run).evaluation, EVALUATIONS)
         assert set(rows["device"]) == {devices.describe(where)}
         assert set(rows["device_peak_bytes"] > 0) == {device == "cuda"}
+        for gpu in ("distill_gpu_seconds", "evaluate_gpu_seconds"):
+            assert set(rows[gpu] > 0) == {device == "cuda"}
         means[device] = float(rows["accuracy"].mean())
     assert abs(means["cpu"] - means["cuda"]) < 0.1
 

@@ -28,7 +28,7 @@ def test_only_declared_pairs_count_and_in_their_order() -> None:
     pairs = [(pair.found.method, pair.found.other) for pair in panel.pairs]
     assert pairs == [("learned", "frozen"), ("shuffled", "frozen"), ("learned", "shuffled")]
     assert list(panel.groups) == ["frozen", "shuffled"]
-    assert [pair.p for pair in panel.pairs] == holm([pair.found.p for pair in panel.pairs])
+    assert [pair.p for pair in panel.pairs] == list(holm([pair.found.p for pair in panel.pairs]))
     assert "the 3 comparisons" in panel.note and "over 10 paired seeds" in panel.note
 
 

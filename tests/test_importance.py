@@ -15,9 +15,18 @@ from method_cases import SEEDS, make, small_problem
 from scipy.stats import spearmanr
 
 from iadd import methods
-from iadd.leaderboard.results import gather, read_rows, table_of, write_table
+from iadd.leaderboard.gathering import gather
+from iadd.leaderboard.results import read_rows, table_of, write_table
+from iadd.leaderboard.rows import TraceRow
 from iadd.leaderboard.text import remark
-from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, WeightRow, weights_of, with_collapses
+from iadd.leaderboard.weights import (
+    TRACE_FILE,
+    WEIGHTS,
+    WeightRow,
+    collect_traces,
+    weights_of,
+    with_collapses,
+)
 from iadd.methods._importance import EDGES, LOOKS, RANKED, describe, is_due, statistics
 from iadd.methods._importance import rank_correlation as correlation
 from iadd.methods._loop import _Loop
@@ -176,7 +185,8 @@ def test_the_table_of_weights_is_flat_and_names_a_collapse(tmp_path: Path) -> No
     paths = {tmp_path / f"{k}.parquet": {} for k in range(2)}
     for seed, path in enumerate(paths):
         write_table([row | {"seed": seed} for row in history], path, TRACE_FILE, {})
-    table = weights_of(gather(paths, tmp_path / "out", TRACE_FILE))
+    (traces,) = gather([paths], tmp_path / "out", TRACE_FILE)
+    table = weights_of(traces)
     write_table(table, tmp_path / "weights.parquet", WEIGHTS, {})
     rows = read_rows(tmp_path / "weights.parquet", WeightRow)
     assert [(r.seed, r.iteration, r.tensor) for r in rows] == [
@@ -190,8 +200,22 @@ def test_the_table_of_weights_is_flat_and_names_a_collapse(tmp_path: Path) -> No
 def test_a_file_without_weights_gives_an_empty_table(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_table([], path, TRACE_FILE, {})
-    table = weights_of(gather({path: {}}, tmp_path / "out", TRACE_FILE))
-    assert len(table) == 0 and table.schema.names == WEIGHTS.names
+    traces, weights = tmp_path / "traces.parquet", tmp_path / "weights.parquet"
+    assert len(collect_traces([{path: {}}], traces, weights)) == 0
+    assert read_rows(traces, TraceRow) == [] and read_rows(weights, WeightRow) == []
+
+
+def test_traces_and_weights_are_gathered_together(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        rows = [traced(k, statistic(), statistic(1)) for k in range(3)]
+        rows = [row | {"seed": seed} for row in rows]
+        write_table(rows, tmp_path / f"{seed}.parquet", TRACE_FILE, {"seed": seed})
+    blocks = [{tmp_path / f"{seed}.parquet": {"seed": seed}} for seed in (0, 1)]
+    traces, weights = tmp_path / "traces.parquet", tmp_path / "weights.parquet"
+    whole = collect_traces(blocks, traces, weights)
+    assert whole["seed"].to_pylist() == [0, 0, 0, 1, 1, 1]
+    assert [r.iteration for r in read_rows(traces, TraceRow)] == [0, 1, 2, 0, 1, 2]
+    assert len(read_rows(weights, WeightRow)) == 12
 
 
 def test_the_leaderboard_names_runs_that_ended_collapsed() -> None:
@@ -216,7 +240,8 @@ def test_statistics_survive_a_file(tmp_path: Path, task: methods.Problem) -> Non
     told = [{k: v for k, v in row.items() if k != "iteration"} for row in result.weights]
     rows = [traced(0, *told, method="iadd")]
     write_table(rows, tmp_path / "t.parquet", TRACE_FILE, {})
-    found = weights_of(gather({tmp_path / "t.parquet": {}}, tmp_path, TRACE_FILE))
+    (traces,) = gather([{tmp_path / "t.parquet": {}}], tmp_path, TRACE_FILE)
+    found = weights_of(traces)
     assert isinstance(found, pa.Table)
     for row, of in zip(found.to_pylist(), told, strict=True):
         assert row | of == row

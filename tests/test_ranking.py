@@ -7,9 +7,8 @@ import re
 
 import numpy as np
 import pytest
-from made_up_tables import by_class, confusion, evaluation, rank, runs, spread, table
+from made_up_tables import by_class, compared, confusion, evaluation, rank, runs, spread, table
 
-from iadd.leaderboard import ranking
 from iadd.leaderboard.cells import UNSEEN
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
@@ -46,6 +45,22 @@ def test_methods_that_cannot_be_told_apart_share_a_range():
     assert (row.n_seeds, row.n_networks, row.n_failed, row.source) == (3, 6, 0, "measured")
     assert (row.distill_seconds, row.validation_seconds) == (11.0, 2.0)  # seeds took 10, 11, 12
     assert (row.bytes, row.test_images, row.test_imbalance) == (2640, 10000, 1.0)
+
+
+def test_what_a_method_cost_stands_beside_what_it_reached():
+    """Seeds 0, 1, 2 of two networks each: 10, 11, 12 seconds and 2 of probes on a card."""
+    card = [
+        row | {"distill_gpu_seconds": row["distill_seconds"] + 2, "evaluate_gpu_seconds": 2.0}
+        for row in runs("a", spread(0.9), device="H100")
+    ]
+    card[3] |= {"host_peak_bytes": 3 * 10**9, "device_peak_bytes": 7}
+    unknown = runs("b", spread(0.9), distill_gpu_seconds=None, distill_seconds=None)
+    board = rank(table([*card, *unknown, *runs("c", spread(0.9))]))
+    a, b, c = (line(board, method) for method in "abc")
+    assert (a.evaluate_seconds, a.gpu_seconds) == (4.0, 13.0 + 4.0)
+    assert (a.host_peak_bytes, a.device_peak_bytes) == (3 * 10**9, 7)
+    assert (b.evaluate_seconds, b.gpu_seconds, b.distill_seconds) == (4.0, None, None)
+    assert (c.gpu_seconds, c.host_peak_bytes, c.device_peak_bytes) == (0.0, 10**9, None)
 
 
 def test_methods_are_compared_seed_by_seed():
@@ -278,7 +293,7 @@ def test_every_difference_is_a_row_both_ways_round():
     luck = [0.55, 0.60, 0.65]
     rows = runs("a", [[x + 0.02] for x in luck]) + runs("b", [[x] for x in luck])
     rows += runs("few", [[0.9], [0.9]]) + runs("whole", [[0.95]] * 3, ipc=0)
-    _, found = ranking.rank(table(rows))
+    found = compared(table(rows))
     assert [(row.method, row.other) for row in found] == [("a", "b"), ("b", "a")]
     one, other = found
     by_hand = compare({k: x + 0.02 for k, x in enumerate(luck)}, dict(enumerate(luck)), 10000)
@@ -296,7 +311,7 @@ def test_every_difference_is_a_row_both_ways_round():
 def test_p_values_are_corrected_within_a_cell_alone():
     rows = [r for k, m in enumerate("abc") for r in runs(m, spread(0.5 + 0.1 * k))]
     rows += runs("a", spread(0.5), ipc=10) + runs("b", spread(0.6), ipc=10)
-    _, found = ranking.rank(table(rows))
+    found = compared(table(rows))
     pairs = {(row.ipc, row.method, row.other): row for row in found}
     assert len(pairs) == 6 + 2
     assert pairs[10, "a", "b"].p_holm == pairs[10, "a", "b"].p
@@ -314,7 +329,8 @@ def test_where_classes_are_imbalanced_balanced_accuracy_is_compared_too():
             for row in runs(method, spread(mean))
         ]
 
-    board, found = ranking.rank(table(of("a", 0.9, 0.6) + of("b", 0.8, 0.7)))
+    rows = table(of("a", 0.9, 0.6) + of("b", 0.8, 0.7))
+    board, found = rank(rows), compared(rows)
     scores = {row.score: row for row in found if row.method == "a"}
     assert scores["accuracy"].difference == pytest.approx(0.1)
     row, by_hand = (
@@ -348,7 +364,7 @@ def test_the_networks_that_nothing_was_distilled_on_make_a_cell_of_their_own():
     rows += judged("b", {"convnet": (0.9, 2), "mlp": (0.5, 1), "vgg11": (0.4, 3)})
     rows += runs("whole", [[0.99, 0.97]], ipc=0, network_eval="mlp")
     rows += runs("whole", [[0.95, 0.95]], ipc=0, network_eval="vgg11")
-    board, pairs = ranking.rank(table(rows))
+    board, pairs = rank(table(rows)), compared(table(rows))
     a, b = (line(board, m, network_eval=UNSEEN) for m in "ab")
     assert a.accuracy_mean == pytest.approx((0.601 + 0.801) / 2)
     assert (a.n_seeds, a.n_networks, a.lrs) == (3, 3 * 4, None)

@@ -1,5 +1,6 @@
 """Intervals that cover what they claim, differences that are not found where there are none."""
 
+import itertools
 import math
 
 import numpy as np
@@ -192,8 +193,39 @@ def test_the_floor_never_exceeds_the_variance_of_two_classifiers_difference():
 def test_holm_by_hand():
     # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04 -> made monotone.
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([]) == []
-    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]).tolist() == []
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
+
+
+def test_all_pairs_at_once_are_each_pair_by_itself():
+    """Also where methods have different seeds, one in common, or always the same difference."""
+    rng = np.random.default_rng(3)
+    methods = {
+        name: {int(s): float(rng.normal(0.6, 0.05)) for s in rng.permutation(8)[:count]}
+        for name, count in zip("abcde", (8, 5, 5, 2, 8), strict=True)
+    }
+    methods["f"] = {seed: value - 0.01 for seed, value in methods["a"].items()}
+    methods["g"] = dict(methods["a"])
+    methods["lonely"] = {99: 0.5}
+    found = compare_all(methods, 500)
+    names = list(methods)
+    at = {
+        (names[a], names[b]): k for k, (a, b) in enumerate(zip(found.one, found.other, strict=True))
+    }
+    by_hand = {
+        pair: alone
+        for pair in itertools.combinations(names, 2)
+        if (alone := compare(methods[pair[0]], methods[pair[1]], 500))
+    }
+    assert at.keys() == by_hand.keys() and 15 < len(at) < 28
+    adjusted = holm([alone.p for alone in by_hand.values()])
+    for k, (pair, alone) in enumerate(by_hand.items()):
+        one = [
+            getattr(found, name)[at[pair]] for name in ("seeds", "difference", "low", "high", "p")
+        ]
+        assert one == pytest.approx([alone.seeds, alone.difference, alone.low, alone.high, alone.p])
+        assert found.p_holm[at[pair]] == pytest.approx(adjusted[k])
+    assert found.p[at["a", "g"]] == 1 and found.difference[at["a", "f"]] == pytest.approx(0.01)
 
 
 def test_simulated_family_wise_error_stays_below_5_percent():
@@ -203,9 +235,9 @@ def test_simulated_family_wise_error_stays_below_5_percent():
     for _ in range(trials):
         luck = rng.normal(0.6, 0.02, 5)  # of the seeds, common to the methods
         methods = {str(k): numbered(luck + rng.normal(0, 0.01, 5)) for k in range(6)}
-        pairs = compare_all(methods, MANY).values()
-        corrected += any(pair.significant for pair in pairs)
-        uncorrected += any(pair.p < 0.05 for pair in pairs)
+        pairs = compare_all(methods, MANY)
+        corrected += pairs.significant.any()
+        uncorrected += (pairs.p < 0.05).any()
     assert corrected / trials <= 0.065  # 5 % is the promise; this count's standard error is 0.9 %
     assert uncorrected / trials > 0.2
 
@@ -217,8 +249,8 @@ def test_paired_seeds_find_a_difference_that_common_luck_would_hide():
         luck = rng.normal(0.6, 0.03, 5)
         better = numbered(luck + 0.02 + rng.normal(0, 0.004, 5))
         worse = numbered(luck + rng.normal(0, 0.004, 5))
-        pair = compare_all({"a": worse, "b": better}, 10000)["a", "b"]
-        found += pair.significant and pair.difference < 0
+        pair = compare_all({"a": worse, "b": better}, 10000)
+        found += pair.significant.item() and pair.difference.item() < 0
     assert found / trials > 0.95
 
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from iadd.leaderboard.rows import ComparisonRow, EvaluationRow, LeaderboardRow
+from iadd.leaderboard.columns import Network
+from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
 
 WHOLE = "whole"  # all the real data: the ceiling of every cell, stored once with ipc = 0
 RANDOM = "random"  # real images drawn at random: what distilling is measured against
@@ -25,20 +26,20 @@ class Cell(NamedTuple):
     tuned: bool
 
 
-def cell_of(row: EvaluationRow | LeaderboardRow | ComparisonRow) -> Cell:
+def cell_of(row: Network | LeaderboardRow | ComparisonRow) -> Cell:
     """The cell that a row stands in."""
     return Cell(*(getattr(row, name) for name in Cell._fields))
 
 
-def cells(networks: Iterable[EvaluationRow]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def cells(networks: Iterable[Network]) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Each cell and its networks by method, those that are compared with among them.
 
     `whole` stands in every cell of its data set, network and protocol. `random` has nothing to
     tune, so its default evaluations stand in a tuned cell too: without them a tuned cell would
     lack what its methods have to beat.
     """
-    found: dict[Cell, dict[str, list[EvaluationRow]]] = defaultdict(lambda: defaultdict(list))
-    ceilings: dict[tuple[str, ...], list[EvaluationRow]] = defaultdict(list)
+    found: dict[Cell, dict[str, list[Network]]] = defaultdict(lambda: defaultdict(list))
+    ceilings: dict[tuple[str, ...], list[Network]] = defaultdict(list)
     for row in networks:
         if row.method == WHOLE:
             ceilings[row.dataset, row.network_eval, row.protocol].append(row)
@@ -47,7 +48,7 @@ def cells(networks: Iterable[EvaluationRow]) -> Iterator[tuple[Cell, dict[str, A
     inhabited = {(cell.dataset, cell.network_eval, cell.protocol) for cell in found}
     for dataset, network, protocol in ceilings.keys() - inhabited:
         found[Cell(dataset, 0, network, protocol, "hard", False)] = {}
-    members: dict[Cell, dict[str, list[EvaluationRow]]] = {}
+    members: dict[Cell, dict[str, list[Network]]] = {}
     for cell in sorted(found):
         members[cell] = dict(found[cell])
         default = found.get(cell._replace(tuned=False), {})
@@ -60,12 +61,12 @@ def cells(networks: Iterable[EvaluationRow]) -> Iterator[tuple[Cell, dict[str, A
 
 
 def _unseen(
-    members: Mapping[Cell, Mapping[str, list[EvaluationRow]]],
+    members: Mapping[Cell, Mapping[str, list[Network]]],
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """A cell of the networks that no method was distilled on, where there are two or more: how
     methods transfer. Those that were not judged on all of them are not in it, nor is a submission,
     of which nobody knows what it was distilled on."""
-    groups: dict[Cell, dict[str, dict[str, list[EvaluationRow]]]] = defaultdict(dict)
+    groups: dict[Cell, dict[str, dict[str, list[Network]]]] = defaultdict(dict)
     for cell, methods in members.items():
         known = {m: rows for m, rows in methods.items() if rows[0].source != "submitted"}
         groups[cell._replace(network_eval=UNSEEN)][cell.network_eval] = known

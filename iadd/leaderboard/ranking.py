@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
-from iadd.leaderboard.rows import ComparisonRow, EvaluationRow, LeaderboardRow
+from iadd.leaderboard.columns import Network, places, tested_on
+from iadd.leaderboard.rows import COMPARISONS, LeaderboardRow
 from iadd.leaderboard.statistics import (
     IMBALANCED,
-    Comparison,
+    Comparisons,
     Estimate,
     augmentation_robust_score,
     compare_all,
@@ -38,7 +39,7 @@ class Positive(NamedTuple):
 
 def rank(
     evaluations: pa.Table, positive: Mapping[str, Positive] | None = None
-) -> tuple[list[LeaderboardRow], list[ComparisonRow]]:
+) -> tuple[list[LeaderboardRow], pa.Table]:
     """The leaderboard from a table of evaluations: one row a cell and method (SPEC, section 5).
 
     Nothing is dropped: a diverged network counts with the accuracy of chance; one without any
@@ -51,32 +52,35 @@ def rank(
     Returns:
         Rows sorted by dataset, protocol, network_eval, label_regime, tuned, ipc; within a cell
         best first, then the unranked, `whole` last. And the differences of all ranked methods of
-        each cell, both ways round; of balanced accuracy, too, where classes are imbalanced.
+        each cell, both ways round (COMPARISONS); of balanced accuracy, too, where classes are
+        imbalanced.
 
     Raises:
         ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
             was tested on two test sets.
     """
-    networks = [EvaluationRow(**r) for r in evaluations.drop_columns("confusion").to_pylist()]
-    networks.sort(key=_identity)
-    tests = _test_counts(evaluations)
+    tests = tested_on(evaluations)
     rows: list[dict[str, Any]] = []
-    comparisons: list[ComparisonRow] = []
-    for cell, methods in cells(networks):
-        counts = tests.get(cell.dataset)
-        named = (positive or {}).get(cell.dataset)
-        members = [_summary(cell, m, methods[m], counts, named) for m in sorted(methods)]
-        if counts:
+    compared: dict[tuple[Cell, str], pa.Table] = {}
+    for networks in places(evaluations, WHOLE):
+        for cell, methods in cells(networks):
+            counts = tests.get(cell.dataset)
+            named = (positive or {}).get(cell.dataset)
+            members = [_summary(cell, m, methods[m], counts, named) for m in sorted(methods)]
+            rows += members
+            if counts is None:
+                continue
             ranked = [row for row in members if _can_be_ranked(row)]
             for score, size in _compared(counts):
                 means = {r["method"]: _unit_means(methods[r["method"]], score) for r in ranked}
                 pairs = compare_all(means, size)
-                comparisons += _both_ways(cell, score, pairs)
+                compared[cell, score] = _both_ways(cell, score, list(means), pairs)
                 if score == "accuracy":
                     _add_ranks(ranked, pairs)
-        rows += members
     _add_robust_scores(rows)
-    comparisons.sort(key=lambda row: tuple(getattr(row, name) for name in ComparisonRow.key))
+    comparisons = pa.concat_tables(
+        [COMPARISONS.empty_table(), *(compared[place] for place in sorted(compared))]
+    )
     return [LeaderboardRow(**row) for row in sorted(rows, key=_order)], comparisons
 
 
@@ -87,16 +91,22 @@ def _compared(counts: Sequence[int]) -> Iterator[tuple[str, float]]:
         yield "balanced_accuracy", effective_size(counts)
 
 
-def _both_ways(
-    cell: Cell, score: str, pairs: Mapping[tuple[str, str], Comparison]
-) -> Iterator[ComparisonRow]:
-    for (a, b), c in pairs.items():
-        shared: dict[str, Any] = cell._asdict() | {"n_seeds": c.seeds, "significant": c.significant}
-        shared |= {"score": score, "p": c.p, "p_holm": c.p_holm}
-        ahead, behind = (c.difference, c.low, c.high), (-c.difference, -c.high, -c.low)
-        for method, other, (difference, low, high) in ((a, b, ahead), (b, a, behind)):
-            found = {"difference": difference, "low": low, "high": high}
-            yield ComparisonRow(**shared | found | {"method": method, "other": other})
+def _both_ways(cell: Cell, score: str, methods: Sequence[str], pairs: Comparisons) -> pa.Table:
+    """Each pair of methods as two rows, sorted by them; `methods` are, and pairs are of them."""
+    count = len(pairs.one)
+    first, second = np.append(pairs.one, pairs.other), np.append(pairs.other, pairs.one)
+    order = np.lexsort((second, first))
+    names = pa.array(methods, pa.string())
+    columns: dict[str, Any] = {n: np.tile(getattr(pairs, n), 2)[order] for n in ("p", "p_holm")}
+    columns["n_seeds"] = np.tile(pairs.seeds, 2)[order]
+    columns["significant"] = np.tile(pairs.significant, 2)[order]
+    columns["difference"] = np.append(pairs.difference, -pairs.difference)[order]
+    columns["low"] = np.append(pairs.low, -pairs.high)[order]
+    columns["high"] = np.append(pairs.high, -pairs.low)[order]
+    columns["method"], columns["other"] = names.take(first[order]), names.take(second[order])
+    for name, value in (cell._asdict() | {"score": score}).items():
+        columns[name] = pa.repeat(pa.scalar(value, COMPARISONS.field(name).type), 2 * count)
+    return pa.table({name: columns[name] for name in COMPARISONS.names}, schema=COMPARISONS)
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -106,30 +116,10 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return *(row[name] for name in names), row["method"] == WHOLE, *ranks, -mean, row["method"]
 
 
-def _test_counts(evaluations: pa.Table) -> dict[str, list[int]]:
-    """Images of each class in each data set's test set, from the confusion matrices."""
-    found: dict[str, list[int]] = {}
-    datasets = evaluations["dataset"].to_pylist()
-    for dataset, matrix in zip(datasets, evaluations["confusion"], strict=True):
-        if not matrix.is_valid:
-            continue
-        cells = matrix.values.to_numpy(zero_copy_only=False)
-        classes = math.isqrt(len(cells))
-        if classes**2 != len(cells):
-            raise ValueError(f"{dataset}: confusion has {len(cells)} entries, no square number")
-        counts = cells.reshape(classes, classes).sum(axis=1).tolist()
-        if found.setdefault(dataset, counts) != counts:
-            raise ValueError(
-                f"{dataset}: tested on {found[dataset]} and on {counts} images a class; "
-                "one data set must have one test set"
-            )
-    return found
-
-
 def _summary(
     cell: Cell,
     method: str,
-    networks: Sequence[EvaluationRow],
+    networks: Sequence[Network],
     counts: Sequence[int] | None,
     positive: Positive | None,
 ) -> dict[str, Any]:
@@ -152,6 +142,7 @@ def _summary(
         "distill_seconds": _mean(row.distill_seconds for row in runs),
         "validation_seconds": _mean(row.validation_seconds for row in runs),
         "train_seconds": _mean(row.evaluate_seconds for row in networks),
+        **_costs(networks, runs),
         "bytes": max((a + b for a, b in sizes if a is not None and b is not None), default=None),
         "n_diverged": sum(row.status == "diverged" for row in networks),
         "n_failed": sum(row.accuracy is None for row in networks),
@@ -162,12 +153,31 @@ def _summary(
     }
 
 
+def _costs(networks: Sequence[Network], runs: Sequence[Network]) -> dict[str, Any]:
+    """What judging took a seed, what both jobs took on a card, and the most memory of any."""
+    judged = _mean(row.evaluate_seconds for row in networks)
+    on_card = _mean(row.evaluate_gpu_seconds for row in networks)
+    distilled = _mean(row.distill_gpu_seconds for row in runs)
+    each = len(networks) / len(runs)
+    both = None if on_card is None or distilled is None else distilled + on_card * each
+    return {
+        "evaluate_seconds": None if judged is None else judged * each,
+        "gpu_seconds": both,
+        **{
+            name: max(
+                (v for row in networks if (v := getattr(row, name)) is not None), default=None
+            )
+            for name in ("host_peak_bytes", "device_peak_bytes")
+        },
+    }
+
+
 def _by_class(
-    networks: Sequence[EvaluationRow], counts: Sequence[int] | None, positive: Positive | None
+    networks: Sequence[Network], counts: Sequence[int] | None, positive: Positive | None
 ) -> dict[str, Any]:
     """Recall of each class; sensitivity, specificity and AUROC of the one that is named."""
 
-    if not counts or not any(row.recall for row in networks):
+    if not counts or all(row.recall is None for row in networks):
         return {}
     scores = ("recall", "specificity", "auroc")  # of each unit (n) and class (K)
     recall, specificity, auroc = (np.array([*_unit_means(networks, s).values()]) for s in scores)
@@ -195,7 +205,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _estimate(networks: Sequence[EvaluationRow], score: str, test_images: float | None) -> Estimate:
+def _estimate(networks: Sequence[Network], score: str, test_images: float | None) -> Estimate:
     """Mean and interval of a score, the units being seeds; of `whole`, whose networks are
     independent, networks."""
     means = list(_unit_means(networks, score).values())
@@ -204,7 +214,7 @@ def _estimate(networks: Sequence[EvaluationRow], score: str, test_images: float 
     return estimate(means, test_images)
 
 
-def _unit_means(networks: Iterable[EvaluationRow], score: str) -> dict[Any, Any]:
+def _unit_means(networks: Iterable[Network], score: str) -> dict[Any, Any]:
     """Mean score of each unit's networks that have one, each kind of network counting alike.
 
     Of a score with an entry a class, the means are arrays (K,).
@@ -230,27 +240,20 @@ def _can_be_ranked(row: Mapping[str, Any]) -> bool:
     return bool(row["method"] != WHOLE and not row["n_failed"] and row["n_seeds"] >= MIN_SEEDS)
 
 
-def _add_ranks(
-    ranked: Sequence[dict[str, Any]], pairs: Mapping[tuple[str, str], Comparison]
-) -> None:
+def _add_ranks(ranked: Sequence[dict[str, Any]], pairs: Comparisons) -> None:
     """Fill rank_low and rank_high."""
-    above: Counter[str] = Counter()
-    below: Counter[str] = Counter()
-    for (a, b), found in pairs.items():
-        if found.significant:
-            better, worse = (a, b) if found.difference > 0 else (b, a)
-            above[worse] += 1
-            below[better] += 1
-    for row in ranked:
-        row["rank_low"] = 1 + above[row["method"]]
-        row["rank_high"] = len(ranked) - below[row["method"]]
+    ahead = np.where(pairs.difference > 0, pairs.one, pairs.other)[pairs.significant]
+    behind = np.where(pairs.difference > 0, pairs.other, pairs.one)[pairs.significant]
+    above, below = (np.bincount(side, minlength=len(ranked)) for side in (behind, ahead))
+    for k, row in enumerate(ranked):
+        row["rank_low"], row["rank_high"] = int(1 + above[k]), int(len(ranked) - below[k])
 
 
-def _identity(row: EvaluationRow) -> tuple[str, int, int]:
+def _identity(row: Network) -> tuple[str, int, int]:
     return row.network_eval, row.seed, row.eval_seed
 
 
-def _check(cell: Cell, method: str, networks: Sequence[EvaluationRow]) -> None:
+def _check(cell: Cell, method: str, networks: Sequence[Network]) -> None:
     where = f"evaluations of {method} in {', '.join(map(str, cell))}"
     for name in ONE_SETTING:
         values = sorted({str(getattr(row, name)) for row in networks})

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,7 +20,12 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, first_difference
+from iadd.artifacts import (
+    SPEC_VERSION,
+    atomic_write,
+    canonical_json,
+    replacing,
+)
 from iadd.leaderboard.rows import LeaderboardRow, Row, schema_of
 
 if TYPE_CHECKING:  # jobs write their rows without paying for pandas
@@ -29,8 +35,6 @@ Records = Sequence[Row] | Sequence[Mapping[str, Any]]
 R = TypeVar("R", bound=Row)
 COMPRESSED_ROWS = 1000
 """A job's few rows are as small without compression, and are read in a third of the time."""
-BATCH = 512
-"""Files that are joined at once: thousands of small tables take several times their content."""
 PYTHON_TYPES: dict[str, type] = {"int64": Integral, "double": Real, "string": str, "bool": bool}
 
 
@@ -52,14 +56,31 @@ def write_table(
     without leave, or an accuracy that is no fraction.
     """
     table = rows if isinstance(rows, pa.Table) else table_of(rows, schema, str(path))
-    name = schema.metadata[b"table"].decode()
-    footer = {"table": name, "spec_version": SPEC_VERSION, "metadata": dict(metadata)}
-    plain = pa.schema([pa.field(f.name, f.type, f.nullable) for f in schema])
-    described = plain.with_metadata({"iadd": canonical_json(footer)})
     buffer = io.BytesIO()
     compression = "zstd" if len(table) >= COMPRESSED_ROWS else "none"
-    pq.write_table(table.cast(described), buffer, compression=compression)
+    pq.write_table(table.cast(_described(schema, metadata)), buffer, compression=compression)
     atomic_write(path, buffer.getvalue())
+
+
+@contextmanager
+def writing_table(
+    path: Path, schema: pa.Schema, metadata: Mapping[str, Any]
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Write a large table in parts: yields `append(part)`; the file is whole or not there."""
+    described = _described(schema, metadata)
+    with replacing(path) as draft, pq.ParquetWriter(draft, described, compression="zstd") as file:
+        yield lambda part: file.write_table(part.cast(described))
+
+
+def _described(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
+    """What is written: the columns without our rules, and what the footer says."""
+    plain = pa.schema([pa.field(f.name, f.type, f.nullable) for f in schema])
+    return plain.with_metadata({"iadd": footer_text(schema, metadata)})
+
+
+def footer_text(schema: pa.Schema, metadata: Mapping[str, Any]) -> str:
+    name = schema.metadata[b"table"].decode()
+    return canonical_json({"table": name, "spec_version": SPEC_VERSION, "metadata": dict(metadata)})
 
 
 def table_of(rows: Records, schema: pa.Schema, where: str = "table") -> pa.Table:
@@ -107,36 +128,38 @@ def _checked(value: Any, field: pa.Field, where: str) -> Any:
 
 
 def read_table(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of `write_table`'s as a frame; ValueError naming both sides for another kind.
+    """Read a table of `write_table`'s as a frame (see `read_arrow`).
 
     Integers that may be null come as pandas' Int64, never as floats. `without`: columns left out.
     """
-    frame: pd.DataFrame = _read(path, schema, without)[0].to_pandas()
+    frame: pd.DataFrame = read_arrow(path, schema, without).to_pandas()
     nullable = [f.name for f in schema if f.nullable and f.type == pa.int64()]
     return frame.astype(dict.fromkeys((n for n in nullable if n not in without), "Int64"))
 
 
 def read_rows(path: Path, row: type[R]) -> list[R]:
     """Read a table of `write_table`'s as typed rows; null is None."""
-    return [row(**values) for values in _read(path, schema_of(row))[0].to_pylist()]
+    return [row(**values) for values in read_arrow(path, schema_of(row)).to_pylist()]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The `metadata` that was given to `write_table`."""
-    return dict(_open(path, columns=[])[1]["metadata"])
+    return dict(json.loads(open_table(path, columns=[])[1])["metadata"])
 
 
-def _read(
-    path: Path, schema: pa.Schema, without: Sequence[str] = ()
-) -> tuple[pa.Table, dict[str, Any]]:
-    """A table and its metadata, after checking what table it is and by which rules it was made."""
+def read_arrow(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa.Table:
+    """Read a table of `write_table`'s, but for some of its columns.
+
+    Raises ValueError naming both sides for another kind of table than the schema's.
+    """
     schema = pa.schema([f for f in schema if f.name not in without], schema.metadata)
-    found, footer = _open(path, schema.names if without else None)
-    _check_kind(path, footer, found.schema, schema)
-    return found, footer["metadata"]
+    table, text = open_table(path, schema.names if without else None)
+    check_kind(path, json.loads(text), table.schema, schema)
+    return table
 
 
-def _check_kind(path: Path, footer: Mapping[str, Any], found: pa.Schema, schema: pa.Schema) -> None:
+def check_kind(path: Path, footer: Mapping[str, Any], found: pa.Schema, schema: pa.Schema) -> None:
+    """ValueError for another table than the schema's, or one that was made by other rules."""
     sides = [
         ("table", footer["table"], schema.metadata[b"table"].decode()),
         ("spec version", footer["spec_version"], SPEC_VERSION),
@@ -156,17 +179,17 @@ def batches(
 
     Raises ValueError as `read_table` does.
     """
-    _, footer = _open(path, columns=[])
+    _, text = open_table(path, columns=[])
     with pq.ParquetFile(path) as file:
-        _check_kind(path, footer, file.schema_arrow.remove_metadata(), schema)
+        check_kind(path, json.loads(text), file.schema_arrow.remove_metadata(), schema)
         yield from file.iter_batches(rows, columns=list(columns), use_threads=False)
 
 
-def _open(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """A table, or some of its columns, and what its footer says; ValueError for another's file."""
+def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, str]:
+    """A table, or some of its columns, and its footer's text; ValueError for another's file."""
     try:
-        # Not read_table, which looks for data sets of many files.
-        with pq.ParquetFile(path) as file:
+        # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             table = file.read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         if not path.exists():
@@ -176,66 +199,4 @@ def _open(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[
     text = (table.schema.metadata or {}).get(b"iadd")
     if text is None:
         raise ValueError(f"{path}: not a table of ours: no 'iadd' entry in its footer")
-    return table.replace_schema_metadata(None), json.loads(text)
-
-
-def collect(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Schema) -> pa.Table:
-    """Join one small file a job into one table (`gather`) and write it to `out`."""
-    joined = gather(expected, out, schema)
-    write_table(joined, out, schema, {"files": len(expected)})
-    return joined
-
-
-def gather(expected: Mapping[Path, Mapping[str, Any]], out: Path, schema: pa.Schema) -> pa.Table:
-    """Join one small file a job into one table sorted by the schema's key.
-
-    The order of the files does not show in the result; rows of one key keep their file's order (a
-    trace is a history).
-
-    Args:
-        expected: the files, and what each one's metadata must hold, e.g. {"spec": ...}; other keys
-            of the metadata are not looked at.
-        out: where the table is going to lie, which is named where there is no file.
-
-    Raises:
-        ValueError: naming the file, for one that was made under another spec than expected (with
-            the key that differs and both sides), and naming both when two hold the same thing.
-    """
-    key = json.loads(schema.metadata[b"key"])
-    files = sorted(expected)
-    if not files:
-        raise ValueError(f"{out}: no {schema.metadata[b'table'].decode()} files to collect")
-
-    def part(number: int) -> pa.Table:
-        found, metadata = _read(files[number], schema)
-        _refuse_stale(files[number], metadata, expected[files[number]])
-        return found.append_column("file", pa.array([number] * len(found), type=pa.int32()))
-
-    numbers = range(len(files))
-    blocks = [
-        pa.concat_tables(map(part, numbers[k : k + BATCH])).combine_chunks()
-        for k in numbers[::BATCH]
-    ]
-    joined = pa.concat_tables(blocks)
-    _refuse_twice(joined, key, files)
-    return joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
-
-
-def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for name, ours in expected.items():
-        different = first_difference(json.loads(canonical_json(ours)), found.get(name))
-        if different:
-            key, right, wrong = different
-            raise ValueError(
-                f"{path}: its rows are stale, made under another {name}: {key or name} is {wrong} "
-                f"in the file, {right} expected; delete it and run again"
-            )
-
-
-def _refuse_twice(joined: pa.Table, key: Sequence[str], files: Sequence[Path]) -> None:
-    owners = joined.group_by(key).aggregate([("file", "min"), ("file", "max")])
-    shared = owners.filter(pa.compute.not_equal(owners["file_min"], owners["file_max"]))
-    for row in shared.slice(0, 1).to_pylist():
-        named = ", ".join(f"{name} {row[name]}" for name in key)
-        one, other = files[row["file_max"]], files[row["file_min"]]
-        raise ValueError(f"{one} and {other} both hold {named}: keep one of them")
+    return table.replace_schema_metadata(None), text.decode()

@@ -76,7 +76,9 @@ class EvaluationRow(Row):
     distill_seconds: float | None  # without the validation probes
     validation_seconds: float | None
     evaluate_seconds: float | None
-    host_peak_bytes: int | None
+    distill_gpu_seconds: float | None = None  # of those, with the probes, on a card; 0 on a CPU
+    evaluate_gpu_seconds: float | None = None
+    host_peak_bytes: int | None  # the most memory of the two jobs that made the row
     device_peak_bytes: int | None
     image_bytes: int | None
     label_bytes: int | None
@@ -191,6 +193,11 @@ class LeaderboardRow(Row):
     auroc_high: Fraction | None = None
     distill_seconds: float | None = None
     validation_seconds: float | None = None
+    evaluate_seconds: float | None = None
+    """Of a seed's networks here, together; the mean over seeds, as of all times."""
+    gpu_seconds: float | None = None  # a seed's distillation, probes and networks, on a card
+    host_peak_bytes: int | None = None  # the most of any seed's jobs; so is the next
+    device_peak_bytes: int | None = None
     bytes: int | None = None
     whole_bytes: int | None = None  # of the whole training part: `savings.Data`
     bytes_share: float | None = None

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit  # light; scipy.stats would take a second
 
 LEVEL = 0.05
@@ -77,19 +77,22 @@ def _estimate(means: Sequence[float], error: Callable[[float], float]) -> Estima
     if n == 1:
         return Estimate(mean)
     std = float(np.std(means, ddof=1))
-    half = max(t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error(mean))
+    half = max(float(t_half(std, n)), float(ndtri(1 - LEVEL / 2)) * error(mean))
     return Estimate(mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def binomial_error(share: float, test_images: float) -> float:
-    """Standard error of a share of the test images, after Agresti and Coull: never zero."""
+def binomial_error(share: Any, test_images: float) -> Any:
+    """Standard error of a share of the test images, after Agresti and Coull: never zero.
+
+    share: a number, or an array of them.
+    """
     centre = (test_images * share + 2) / (test_images + 4)
-    return math.sqrt(centre * (1 - centre) / (test_images + 4))
+    return np.sqrt(centre * (1 - centre) / (test_images + 4))
 
 
 def half_width(share: float, test_images: float) -> float:
     """Half of the narrowest 95 % interval that a share of the test images can have."""
-    return float(ndtri(1 - LEVEL / 2)) * binomial_error(share, test_images)
+    return float(ndtri(1 - LEVEL / 2) * binomial_error(share, test_images))
 
 
 def auroc_error(area: float, own: int, others: int) -> float:
@@ -145,44 +148,72 @@ def compare(
     n = len(common)
     if n < 2:
         return None
-    differences = np.array([one[seed] - other[seed] for seed in common])
-    mean, std = float(differences.mean()), float(differences.std(ddof=1))
-    error = binomial_error(abs(mean), test_images)
-    if mean == 0:
-        p = 1.0
-    else:
-        over_seeds = stdtr(n - 1, -abs(mean) * math.sqrt(n) / std) if std > 0 else 0.0
-        p = 2 * float(max(over_seeds, ndtr(-abs(mean) / error)))
-    half = max(t_half(std, n), float(ndtri(1 - LEVEL / 2)) * error)
-    return Comparison(n, mean, mean - half, mean + half, p)
+    differences = np.array([[one[seed] - other[seed] for seed in common]])
+    return Comparison(n, *(float(column[0]) for column in _paired(differences, test_images)))
 
 
-def compare_all(
-    methods: Mapping[str, Mapping[int, float]], test_images: float
-) -> dict[tuple[str, str], Comparison]:
+class Comparisons(NamedTuple):
+    """The pairs of one cell's methods: arrays with an entry a pair, fields as of `Comparison`.
+
+    `one`, `other`: the methods' places in the order in which they were given.
+    """
+
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    difference: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    p: NDArray[np.float64]
+    p_holm: NDArray[np.float64]
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        return self.p_holm < LEVEL
+
+
+def compare_all(methods: Mapping[str, Mapping[int, float]], test_images: float) -> Comparisons:
     """Every pair of one cell's methods that have two common seeds, corrected together by Holm.
 
     methods: name -> seed -> mean accuracy.
     """
-    pairs = {
-        (a, b): found
-        for a, b in combinations(methods, 2)
-        if (found := compare(methods[a], methods[b], test_images))
-    }
-    adjusted = holm([found.p for found in pairs.values()])
-    return {
-        pair: found._replace(p_holm=p)
-        for (pair, found), p in zip(pairs.items(), adjusted, strict=True)
-    }
+    seeds = sorted({seed for means in methods.values() for seed in means})
+    scores = np.array([[m.get(s, np.nan) for s in seeds] for m in methods.values()], np.float64)
+    one, other = np.triu_indices(len(methods), 1)
+    differences = scores[one] - scores[other] if len(one) else np.empty((0, len(seeds)))
+    n = np.isfinite(differences).sum(axis=1)
+    one, other, n, differences = one[n > 1], other[n > 1], n[n > 1], differences[n > 1]
+    difference, low, high, p = _paired(differences, test_images)
+    return Comparisons(one, other, n, difference, low, high, p, holm(p))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def _paired(
+    differences: NDArray[np.float64], test_images: float
+) -> tuple[NDArray[np.float64], ...]:
+    """Mean, low and high end of its interval, and p-value of each row's differences (P, S).
+
+    NaN where a seed is not common; two or more are.
+    """
+    there = np.isfinite(differences)
+    n = there.sum(axis=1)
+    mean = np.where(there, differences, 0).sum(axis=1) / n
+    squares = np.where(there, differences - mean[:, None], 0) ** 2
+    std = np.sqrt(squares.sum(axis=1) / (n - 1))
+    error = binomial_error(np.abs(mean), test_images)
+    spread = np.where(std > 0, std, 1)
+    over_seeds = np.where(std > 0, stdtr(n - 1, -np.abs(mean) * np.sqrt(n) / spread), 0)
+    p = np.where(mean == 0, 1, 2 * np.maximum(over_seeds, ndtr(-np.abs(mean) / error)))
+    half = np.maximum(t_half(std, n), ndtri(1 - LEVEL / 2) * error)
+    return mean, mean - half, mean + half, p
+
+
+def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Holm's adjusted p-values, in the given order: a family's error holds at any level."""
     raw = np.asarray(p_values, dtype=np.float64)
     order, adjusted = np.argsort(raw, kind="stable"), np.empty_like(raw)
     scaled = np.minimum(1, raw[order] * np.arange(len(raw), 0, -1))
     adjusted[order] = np.maximum.accumulate(scaled)
-    return [float(p) for p in adjusted]
+    return adjusted
 
 
 Verdict = Literal["agrees", "lower", "higher", "undecided"]
@@ -226,9 +257,9 @@ def agreement(
     return "undecided", None
 
 
-def t_half(std: float, n: int) -> float:
+def t_half(std: Any, n: Any) -> Any:
     """Half the width of the t interval of a mean of n values with this standard deviation."""
-    return float(stdtrit(n - 1, 1 - LEVEL / 2)) * std / math.sqrt(n)
+    return stdtrit(n - 1, 1 - LEVEL / 2) * std / np.sqrt(n)
 
 
 def label_robust_score(full: float, synthetic: float, random: float) -> float:

@@ -8,13 +8,16 @@ the flat table `weights.parquet`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iadd.leaderboard.gathering import gather
+from iadd.leaderboard.results import writing_table
 from iadd.leaderboard.rows import TRACES, Fraction, LeaderboardRow, Row, schema_of
 
 COLLAPSED_EFFECTIVE = 0.1
@@ -72,6 +75,24 @@ def weights_of(traces: pa.Table) -> pa.Table:
     found = pc.and_(pc.invert(columns["mask"]), pc.or_(few, low))
     columns["collapsed"] = pc.fill_null(found, False)
     return pa.table([columns[name] for name in WEIGHTS.names], schema=WEIGHTS)
+
+
+def collect_traces(
+    blocks: Sequence[Mapping[Path, Mapping[str, Any]]], traces: Path, weights: Path
+) -> pa.Table:
+    """Join the trace files of all runs (`results.gather`) into the table of traces and that of
+    weights; returns the rows about whole networks, for `with_collapses`."""
+    files, whole = {"files": sum(map(len, blocks))}, [WEIGHTS.empty_table()]
+    with (
+        writing_table(traces, TRACES, files) as append_history,
+        writing_table(weights, WEIGHTS, files) as append_weights,
+    ):
+        for part in gather(blocks, traces, TRACE_FILE):
+            told = weights_of(part)
+            append_history(part.drop_columns("weights"))
+            append_weights(told)
+            whole.append(told.filter(pc.equal(told["tensor"], WHOLE_NETWORK)))
+    return pa.concat_tables(whole)
 
 
 def with_collapses(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 
 from iadd.experts import RECIPES
 from iadd.methods._base import (
@@ -41,6 +42,17 @@ def find(name: str) -> type[Method]:
     Raises:
         ValueError: no such method (lists those known), or one whose file or declarations are wrong.
     """
+    found = _found.get(name)
+    if found is None or getattr(sys.modules.get(found.__module__), found.__name__, None) != found:
+        found = _found[name] = _load(name)
+    return found
+
+
+_found: dict[str, type[Method]] = {}
+"""Methods that were looked for before, thousands of times in a large benchmark's plan."""
+
+
+def _load(name: str) -> type[Method]:
     if name not in names():
         raise ValueError(f"unknown method {name!r}; known: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")

@@ -97,6 +97,9 @@ class ExpertPlan(Layout):
 
     def expert_epochs(self, recipe: str) -> int:
         """The last epoch of a recipe's experts that a method's settings or a teacher can reach."""
+        return int(self._once(("epochs", recipe), lambda: self._last_epoch(recipe)))
+
+    def _last_epoch(self, recipe: str) -> int:
         asking = [method for method in self.config.methods if self.config.recipe(method) == recipe]
         reaches = [self._reach(m, ipc) for m in asking for ipc in self.config.ipc]
         teachers = [e for e in self.config.evaluations if e.rules.teacher and e.teacher == recipe]
@@ -118,9 +121,10 @@ class ExpertPlan(Layout):
 
     def experts_source(self) -> str:
         """The code that trains experts."""
-        return self._source("experts")
+        return self.code("experts")
 
-    def _source(self, stage: str, method: str | None = None) -> str:
+    def code(self, stage: str, method: str | None = None) -> str:
+        """Hash of the code that a stage's result depends on (`source_of`)."""
         return str(self._once(("source", stage, method), lambda: source_of(stage, method)))
 
     def _once(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from iadd import data, methods
 from iadd.engine.backend import choose_backend
 from iadd.networks import Network, build_network
 from iadd.pipeline import privacy_plan
-from iadd.pipeline.plan import Plan, Run, too_large
+from iadd.pipeline.plan import Plan, too_large
 from iadd.progress import Progress
 from iadd.seeds import generator_for
 
@@ -85,22 +86,25 @@ class Forecast:
             ipcs = [ipc for d, m, ipc in plan.searches() if (d, m) == (key, method)]
             seconds = sum(self.search_seconds(key, method, ipc) for ipc in ipcs)
             rows.append(Row(key, f"search {method}", len(ipcs), 0, seconds))
-        groups: dict[tuple[str, bool], list[Run]] = {}
-        for run in plan.runs():
-            if run.dataset == key:
-                groups.setdefault((run.method, run.tuned), []).append(run)
-        for (method, tuned), runs in groups.items():
-            name = f"{method}{', tuned' * tuned}"
-            disk = sum(self._set_bytes(run) for run in runs)
-            seconds = sum(self.distill_seconds(key, run.method, run.ipc) for run in runs)
-            rows.append(Row(key, f"distill {name}", len(runs), disk, seconds))
-            seconds = sum(self.evaluate_seconds(key, run.method, run.ipc) for run in runs)
-            disk = len(runs) * EVALUATION_BYTES
-            rows.append(Row(key, f"evaluate {name}", len(runs), disk, seconds))
+        for (method, tuned), seeds in self._seeds[key].items():
+            name, jobs, own = f"{method}{', tuned' * tuned}", seeds.total(), (key, method)
+            disk = sum(n * self._set_bytes(*own, ipc) for ipc, n in seeds.items())
+            seconds = sum(n * self.distill_seconds(*own, ipc) for ipc, n in seeds.items())
+            rows.append(Row(key, f"distill {name}", jobs, disk, seconds))
+            seconds = sum(n * self.evaluate_seconds(*own, ipc) for ipc, n in seeds.items())
+            rows.append(Row(key, f"evaluate {name}", jobs, jobs * EVALUATION_BYTES, seconds))
         for rule, ipcs in privacy_plan.jobs_of(plan, key).items():
             seconds = sum(self.privacy_seconds(rule, key, ipc) for ipc in ipcs)
             rows.append(Row(key, rule, len(ipcs), len(ipcs) * EVALUATION_BYTES, seconds))
         return rows
+
+    @cached_property
+    def _seeds(self) -> dict[str, dict[tuple[str, bool], Counter[int]]]:
+        """By data set, then by method and tuned or not: how many seeds of each ipc."""
+        found: dict[str, dict[tuple[str, bool], Counter[int]]] = {key: {} for key in self.abouts}
+        for run in self.plan.runs():
+            found[run.dataset].setdefault((run.method, run.tuned), Counter())[run.ipc] += 1
+        return found
 
     @cached_property
     def means(self) -> dict[str, float]:
@@ -199,14 +203,14 @@ class Forecast:
         about = self.abouts[key]
         return sum(about.counts["train"]) if method == "whole" else ipc * len(about.class_names)
 
-    def _set_bytes(self, run: Run) -> int:
+    def _set_bytes(self, key: str, method: str, ipc: int) -> int:
         """float32 images; the whole data is stored as a reference to itself."""
         config = self.plan.config
-        if not config.submission(run.method) and config.kind(run.method).by_reference:
+        if not config.submission(method) and config.kind(method).by_reference:
             return 0
-        about = self.abouts[run.dataset]
+        about = self.abouts[key]
         pixels = about.channels * about.resolution**2
-        return int(4 * pixels * self._images(run.dataset, run.method, run.ipc))
+        return int(4 * pixels * self._images(key, method, ipc))
 
     def _expert_bytes(self, key: str, recipe: str) -> int:
         named = self.plan.config.experts.named(recipe)

@@ -66,7 +66,7 @@ class Plan(ExpertPlan):
         """What tells that data should be prepared anew: nothing downstream depends on it."""
         d, seen = self.config.dataset(dataset), stamp(self.source(dataset))
         asked = {"dataset": d.identity, "positive": d.positive, "seed": self.config.seed}
-        return asked | {"stamp": seen, "source": self._source("data")}
+        return asked | {"stamp": seen, "source": self.code("data")}
 
     def about(self, dataset: str) -> About:
         """What is known of prepared data; ValueError if they are not prepared."""
@@ -158,7 +158,7 @@ class Plan(ExpertPlan):
             "precision": config.precision,
             "ipc": ipc,
             "base_seed": config.seed,
-            "source": self._source("methods", config.method(method)),
+            "source": self.code("methods", config.method(method)),
         }
         if issubclass(kind, methods.Iterative):
             spec["validation"] = config.validation.model_dump(mode="json")
@@ -195,12 +195,16 @@ class Plan(ExpertPlan):
 
     def evaluation_job_spec(self) -> dict[str, Any]:
         """How sets are judged, as far as it is known when the workflow's graph is drawn."""
-        return {
-            "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
-            "teachers": {name: self._experts(name) for name in sorted(self.teacher_recipes)},
-            "base_seed": self.config.seed,
-            "source": self._source("evaluate"),
-        }
+
+        def make() -> dict[str, Any]:
+            return {
+                "evaluations": [e.model_dump(mode="json") for e in self.config.evaluations],
+                "teachers": {name: self._experts(name) for name in sorted(self.teacher_recipes)},
+                "base_seed": self.config.seed,
+                "source": self.code("evaluate"),
+            }
+
+        return dict(self._once(("evaluation",), make))
 
     def tables_spec(self) -> dict[str, Any]:
         """Which runs are in the tables, what stands beside them, and the code that makes them."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from iadd.pipeline.config import PrivacyConfig
 from iadd.pipeline.plan import Plan, Run
-from iadd.pipeline.source import source_of
 from iadd.privacy import MOST_IMAGES
 
 RULES = ("yardstick", "privacy")
@@ -39,7 +38,7 @@ def yardstick_job_spec(plan: Plan, ipc: int) -> dict[str, Any]:
         "network": plan.config.network,
         "ipc": ipc,
         "base_seed": plan.config.seed,
-        "source": source_of("privacy"),
+        "source": plan.code("privacy"),
     }
 
 
@@ -51,7 +50,7 @@ def yardstick_spec(plan: Plan, dataset: str, ipc: int) -> dict[str, Any]:
 def privacy_job_spec(plan: Plan) -> dict[str, Any]:
     """What is asked of a set, as far as it is known when the workflow's graph is drawn."""
     asked = asked_of(plan).model_dump(mode="json")
-    return {"asked": asked, "source": source_of("privacy")}
+    return {"asked": asked, "source": plan.code("privacy")}
 
 
 def privacy_spec(plan: Plan, run: Run) -> dict[str, Any]:

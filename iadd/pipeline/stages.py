@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +12,10 @@ import torch
 from iadd import data, methods
 from iadd.api import Teacher, Validation, run_distillation, synthetic_set
 from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked
-from iadd.devices import describe, peak_bytes
 from iadd.experts import record_shard
 from iadd.networks import Network, build_network
 from iadd.pipeline.config import Config, EvaluationConfig, load_config
+from iadd.pipeline.costs import costs_of, gpu_seconds
 from iadd.pipeline.plan import Plan, Run, too_large
 from iadd.pipeline.source import git_commit
 from iadd.progress import Progress
@@ -138,12 +136,8 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
             progress=progress,
             keep_states="states" in spec,
         )
-    costs = {
-        "expert_seconds": task.experts.seconds if task.experts else 0.0,
-        "host_peak_bytes": _host_peak(),
-        "device_peak_bytes": peak_bytes(),
-        "device": describe(device),
-    }
+    costs = costs_of(device)
+    costs["expert_seconds"] = task.experts.seconds if task.experts else 0.0
     by_reference = config.kind(run.method).by_reference
     synthetic = synthetic_set(task, result, spec, costs, by_reference)
     _write_trace(plan, run, spec, result)
@@ -223,7 +217,14 @@ def evaluation_rows(
                 )
             ]
     constant = _constant(plan, run, synthetic, spec, dataset.train.images.device)
-    return [EvaluationRow(**constant, **row) for row in rows]
+    return [
+        EvaluationRow(
+            **constant,
+            **row,
+            evaluate_gpu_seconds=gpu_seconds(constant["device"], row["evaluate_seconds"]),
+        )
+        for row in rows
+    ]
 
 
 def _teacher(plan: Plan, key: str, e: EvaluationConfig, dataset: data.Dataset) -> Teacher | None:
@@ -243,6 +244,8 @@ def _constant(
 ) -> dict[str, Any]:
     """What all rows of a run's evaluation share."""
     submitted = spec["kind"] == "submitted"
+    spent, here = synthetic.run, costs_of(device)
+    seconds = (spent.get("distill_seconds"), spent.get("validation_seconds"))
     return {
         "spec_version": SPEC_VERSION,
         "benchmark": plan.config.benchmark,
@@ -255,18 +258,19 @@ def _constant(
         "network_distill": "unknown" if submitted else plan.config.network,
         "seed": run.seed,
         "distill_status": synthetic.status,
-        "expert_seconds": synthetic.run.get("expert_seconds"),
-        "distill_seconds": synthetic.run.get("distill_seconds"),
-        "validation_seconds": synthetic.run.get("validation_seconds"),
-        "host_peak_bytes": max(_host_peak(), synthetic.run.get("host_peak_bytes", 0)),
-        "device_peak_bytes": max(peak_bytes(), synthetic.run.get("device_peak_bytes", 0)),
+        "expert_seconds": spent.get("expert_seconds"),
+        "distill_seconds": seconds[0],
+        "validation_seconds": seconds[1],
+        "distill_gpu_seconds": gpu_seconds(spent.get("device"), *seconds),
+        "host_peak_bytes": max(here["host_peak_bytes"], spent.get("host_peak_bytes", 0)),
+        "device_peak_bytes": max(here["device_peak_bytes"], spent.get("device_peak_bytes", 0)),
         "image_bytes": synthetic.image_bytes,
         "label_bytes": synthetic.label_bytes,
         "params": canonical_json(spec["params"]),
         "source_hash": spec["source"],
         "git_commit": git_commit(),
         "torch_version": torch.__version__,
-        "device": describe(device),
+        "device": here["device"],
     }
 
 
@@ -292,9 +296,3 @@ def check_run(config: Config, run: Run) -> None:
         raise ValueError(f"ipc {run.ipc} is not in this benchmark for {method}: {allowed}")
     if not 0 <= run.seed < config.seeds:
         raise ValueError(f"seed {run.seed}: allowed are 0..{config.seeds - 1}")
-
-
-def _host_peak() -> int:
-    """Peak resident bytes of this process; the kernel counts KiB, on macOS bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

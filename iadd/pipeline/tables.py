@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from iadd.artifacts import spec_hash
-from iadd.leaderboard import results
+from iadd.leaderboard import gathering, results
 from iadd.leaderboard.beside import beside
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
@@ -17,14 +18,13 @@ from iadd.leaderboard.rows import (
     COMPARISONS,
     EVALUATIONS,
     LEADERBOARD,
-    TRACES,
     TRIALS,
     ComparisonRow,
     LeaderboardRow,
 )
 from iadd.leaderboard.savings import Data, Epochs, data_of, with_savings
 from iadd.leaderboard.text import comparisons_text, leaderboard_text
-from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
+from iadd.leaderboard.weights import collect_traces, with_collapses
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.few_tested import few_tested
@@ -37,28 +37,16 @@ def collect(plan: Plan) -> None:
 
     Raises ValueError naming the file whose rows were made under another spec than the plan's.
     """
-    runs = [(plan.paths(run), plan.judged_spec(run)) for run in plan.runs()]
-    judged = {paths.evaluation: spec for paths, spec in runs}
-    evaluations = results.collect(judged, plan.table("evaluations"), EVALUATIONS)
-    traces = {paths.trace: {"spec": spec["spec"]} for paths, spec in runs}
-    history = results.gather(traces, plan.table("traces"), TRACE_FILE)
-    weights, files = weights_of(history), {"files": len(traces)}
-    results.write_table(weights, plan.table("weights"), WEIGHTS, files)
-    results.write_table(history.drop_columns("weights"), plan.table("traces"), TRACES, files)
-    searches = {plan.trials(*s): {"spec": plan.search_spec(*s)} for s in plan.searches()}
-    if searches:
-        results.collect(searches, plan.table("trials"), TRIALS)
-    else:  # the workflow declares the table, searched or not
-        results.write_table([], plan.table("trials"), TRIALS, {"files": 0})
-    _collect_privacy(plan)
+    collapses = _join(plan)
     submitted = provenance(plan)
     results.write_table(
         submitted, plan.table("submissions"), SUBMISSIONS, {"files": len(submitted)}
     )
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
+    evaluations = results.read_arrow(plan.table("evaluations"), EVALUATIONS)
     measured, comparisons = rank(evaluations, positive)
-    measured = with_savings(with_collapses(measured, weights), *_trained(plan))
+    measured = with_savings(with_collapses(measured, collapses), *_trained(plan))
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan), "about": about(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
@@ -78,14 +66,28 @@ def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
     return data, {e.protocol: Epochs(e.epochs, e.whole_epochs) for e in evaluations}
 
 
-def _collect_privacy(plan: Plan) -> None:
-    """What sets give away; without the section an empty table, which the workflow declares."""
-    exposed = privacy_plan.exposed(plan)
-    specs = {plan.paths(run).privacy: privacy_plan.privacy_spec(plan, run) for run in exposed}
-    if specs:
-        results.collect(specs, plan.table("privacy"), PRIVACY)
-    else:
-        results.write_table([], plan.table("privacy"), PRIVACY, {"files": 0})
+def _join(plan: Plan) -> Any:
+    """The tables of evaluations, traces, weights, trials and privacy, from the files of all jobs;
+    returns the rows that tell of the whole networks' weights."""
+    evaluations, traces = [], []
+    runs = sorted(plan.runs(), key=lambda r: (r.dataset, r.ipc, r.method, r.tuned, r.seed))
+    for _, same in groupby(runs, key=lambda run: (run.dataset, run.ipc, run.method)):
+        judged = {run: plan.judged_spec(run) for run in same}
+        evaluations.append({plan.paths(run).evaluation: judged[run] for run in judged})
+        traces += [{plan.paths(run).trace: {"spec": judged[run]["spec"]}} for run in judged]
+    gathering.collect(evaluations, plan.table("evaluations"), EVALUATIONS)
+    collapses = collect_traces(traces, plan.table("traces"), plan.table("weights"))
+    trials = [{plan.trials(*s): {"spec": plan.search_spec(*s)}} for s in sorted(plan.searches())]
+    exposed = {
+        plan.paths(run).privacy: privacy_plan.privacy_spec(plan, run)
+        for run in privacy_plan.exposed(plan)
+    }
+    for name, schema, blocks in (("trials", TRIALS, trials), ("privacy", PRIVACY, [exposed])):
+        if any(blocks):
+            gathering.collect(blocks, plan.table(name), schema)
+        else:  # the workflow declares the table, searched or asked for or not
+            results.write_table([], plan.table(name), schema, {"files": 0})
+    return collapses
 
 
 def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
