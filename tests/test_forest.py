@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import made_up_tables
 import pytest
 from made_up_tables import runs, table
 
-from iadd.leaderboard import forest, ranking
+from iadd.leaderboard import forest
 from iadd.leaderboard.rows import ComparisonRow
 from iadd.leaderboard.statistics import holm
 
@@ -20,7 +21,7 @@ def compared(*others: str) -> list[ComparisonRow]:
     rows += runs("shuffled", [[a + 0.001 * (-1) ** s] for s, a in enumerate(base)])
     for other in others:
         rows += runs(other, [[0.5 + 0.02 * (s % 4)] for s in range(10)])
-    return ranking.rank(table(rows))[1]
+    return made_up_tables.compared(table(rows))
 
 
 def test_only_declared_pairs_count_and_in_their_order() -> None:

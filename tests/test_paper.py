@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from made_up_tables import Row, rank, runs, spread, table
+from made_up_tables import Row, compared, rank, runs, spread, table
 from test_importance import statistic, traced
 
 from iadd import methods
-from iadd.leaderboard import ranking
 from iadd.leaderboard.beside import beside
 from iadd.leaderboard.paper import Grid, grids, latex, markdown, papers, references
 from iadd.leaderboard.results import table_of, write_table
@@ -194,7 +193,7 @@ def made(iadd: Iadd, tmp_path: Path) -> tuple[Iadd, Path]:
         row | {"dataset": key}
         for row in runs("mtt", spread(0.8)) + runs("ours", spread(0.9), reconstruction=True)
     ]
-    leaderboard, comparisons = ranking.rank(table(rows))
+    leaderboard, comparisons = rank(table(rows)), compared(table(rows))
     identity = {"configuration": configuration(plan)}
     write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
