@@ -57,13 +57,14 @@ def row(**changes: Any) -> ComparisonRow:
     ("changes", "p", "words"),
     [
         ({}, 0.04, "+1.23 (+0.10 to +2.36), better"),
-        ({}, 0.05, "+1.23 (+0.10 to +2.36), not told apart"),
+        ({}, 0.05, "+1.23 (+0.10 to +2.36), only before correction"),
+        ({"p": 0.05}, 0.05, "+1.23 (+0.10 to +2.36), not told apart"),
         (
             {"difference": -0.0123, "low": -0.02, "high": -0.01},
             0.01,
             "-1.23 (-2.00 to -1.00), worse",
         ),
-        ({"difference": -1e-9}, 1.0, "+0.00 (+0.10 to +2.36), not told apart"),
+        ({"difference": -1e-9, "p": 1.0}, 1.0, "+0.00 (+0.10 to +2.36), not told apart"),
     ],
 )
 def test_words(changes: dict[str, Any], p: float, words: str) -> None:
@@ -88,3 +89,14 @@ def test_the_figure_shows_each_pair_at_its_place() -> None:
         assert list(mark.get_xdata()) == [100 * pair.found.difference]
         assert list(mark.get_ydata()) == [height]
         assert (mark.get_markerfacecolor() == "white") == (pair.p >= 0.05)
+
+
+def test_one_failed_entry_does_not_flatten_the_others() -> None:
+    rows = [row(method=f"m{k}") for k in range(4)]
+    rows.append(row(method="failed", difference=-0.6, low=-0.7, high=-0.5))
+    (panel,) = forest.panels(rows, {"b": [r.method for r in rows]})
+    (axes,) = forest.draw(panel).axes
+    low, high = axes.get_xlim()
+    assert low == -high == pytest.approx(-1.1 * forest.OUTLYING * 2.36)
+    (arrow,) = (line for line in axes.lines if line.get_marker() == "<")
+    assert list(arrow.get_xdata()) == [low] and list(arrow.get_ydata()) == [5]

@@ -229,7 +229,8 @@ def test_a_paper_s_files_have_fonts_inside_and_the_same_bytes(made: tuple[Iadd, 
     figures = {name: content for name, content in found[0].items() if name.endswith(".pdf")}
     assert set(found[0]) - set(figures) == {"tables.tex", "tables.md", "references.bib"}
     assert sorted(figures) == [
-        "controls-blobs-1-convnet-mtt-v1-hard-False.pdf",
+        "accuracy-convnet-mtt-v1-hard.pdf",
+        "controls-blobs-1-convnet-mtt-v1-hard.pdf",
         "weights-blobs-1-ours.pdf",
     ]
     for content in figures.values():

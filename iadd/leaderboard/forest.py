@@ -20,6 +20,8 @@ from iadd.leaderboard.text import cell_words
 
 INK, MUTED, LINE, BETTER, WORSE = "#1c2128", "#66707c", "#d9dde2", "#1b7f5c", "#a33a3b"
 SIDE, LINE_HEIGHT, FRAME = 7.2, 0.27, 1.1  # inches
+OUTLYING = 4.0
+"""Intervals are cut at so many times the median reach."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or not told apart (at 5 %)."""
+        """better, worse, or not told apart (at 5 %), and whether that is the correction's doing."""
         if self.p >= LEVEL:
-            return "not told apart"
+            return "not told apart" if self.found.p >= LEVEL else "only before correction"
         return "better" if self.found.difference > 0 else "worse"
 
     @property
@@ -104,17 +106,20 @@ def draw(panel: Panel) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     names: list[tuple[str, bool]] = []
+    reach = _reach(panel.pairs)
     for control, pairs in panel.groups.items():
         names.append((f"against {control}", True))
         for pair in pairs:
-            _draw_pair(axes, pair, len(names))
+            _draw_pair(axes, pair, len(names), reach)
             names.append((pair.found.method, False))
     axes.axvline(0, color=INK, lw=0.8)
+    axes.set_xlim(-reach, reach)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [name for name, _ in names])
     for label, (_, heading) in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(MUTED if heading else INK)
-    axes.set_xlabel("points of test accuracy, entry minus control", color=MUTED)
+    axis = "points of test accuracy, entry minus control"
+    axes.set_xlabel(axis, color=MUTED, fontsize=9)
     axes.grid(axis="x", color=LINE, lw=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8.5)
@@ -122,11 +127,20 @@ def draw(panel: Panel) -> Figure:
     return figure
 
 
-def _draw_pair(axes: Axes, pair: Pair, height: int) -> None:
+def _reach(pairs: Sequence[Pair]) -> float:
+    """How far the axis goes, in points: one failed entry shall not flatten all others."""
+    ends = sorted(100 * max(-pair.found.low, pair.found.high) for pair in pairs)
+    return 1.1 * min(ends[-1], OUTLYING * ends[len(ends) // 2])
+
+
+def _draw_pair(axes: Axes, pair: Pair, height: int, reach: float) -> None:
     row = pair.found
     colour = {"better": BETTER, "worse": WORSE}.get(pair.verdict, MUTED)
     filled: dict[str, Any] = {"mfc": colour if pair.p < LEVEL else "white", "mec": colour}
     axes.plot([100 * row.low, 100 * row.high], [height] * 2, color=colour, lw=1.6)
+    if abs(100 * row.difference) > reach:  # where it went
+        edge, mark = (-reach, "<") if row.difference < 0 else (reach, ">")
+        axes.plot(edge, height, mark, color=colour, ms=7, clip_on=False)
     axes.plot(100 * row.difference, height, "s", ms=5.5, **filled)
     axes.annotate(
         pair.words,

@@ -137,7 +137,7 @@ def _markdown(grid: Grid) -> str:
     heads = ["method", *(f"{dataset}, {ipc}" for dataset, ipc in grid.columns)]
     lines = [heads, ["---", *["---:"] * len(grid.columns)]]
     for line in grid.lines:
-        name = _escaped(_name(line), _MARKDOWN)
+        name = _escaped(name_of(line), _MARKDOWN)
         lines.append([name, *map(cell, line.numbers)])
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     caption = _escaped(grid.caption.replace("+-", "±"), _MARKDOWN)
@@ -177,7 +177,7 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
         at += count
     blocks = [
         [
-            " & ".join([_escaped(_name(line), _LATEX) + cite(line), *map(cell, line.numbers)])
+            " & ".join([_escaped(name_of(line), _LATEX) + cite(line), *map(cell, line.numbers)])
             for line in lines
         ]
         for lines in grid.blocks
@@ -211,7 +211,7 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
     )
 
 
-def _name(line: Line) -> str:
+def name_of(line: Line) -> str:
     """A method's name in a table, with what a reader must know of it."""
     row = line.first
     return row.method + "*" * row.reconstruction + f" ({row.source})" * (row.source != "measured")

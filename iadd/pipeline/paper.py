@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from iadd.artifacts import atomic_write
-from iadd.leaderboard import forest, importance, paper
+from iadd.leaderboard import accuracy, forest, importance, paper
 from iadd.leaderboard.pdf import write_pdf
 from iadd.leaderboard.results import read_rows, read_table
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
@@ -37,13 +40,21 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
-    figures = {}
+    figures: dict[str, Callable[[], Figure]] = {}
+    for grid in paper.grids(read_rows(current(plan), LeaderboardRow)):
+        row = grid.first
+        words = row.network_eval, row.protocol, row.label_regime, *["tuned"] * row.tuned
+        figures[_file("accuracy", *words)] = partial(accuracy.draw, grid)
     comparisons = read_rows(plan.table("comparisons"), ComparisonRow)
     for panel in forest.panels(comparisons, plan.config.controls):
-        figures[_file("controls", *map(str, panel.cell))] = partial(forest.draw, panel)
+        cell = panel.cell
+        words = cell.dataset, str(cell.ipc), cell.network_eval, cell.protocol, cell.label_regime
+        tuned = ["tuned"] * cell.tuned
+        figures[_file("controls", *words, *tuned)] = partial(forest.draw, panel)
     for found in importance.summaries(read_table(plan.table("weights"), WEIGHTS)):
-        words = found.dataset, str(found.ipc), found.method, *["tuned"] * found.tuned
-        figures[_file("weights", *words)] = partial(importance.draw, found)
+        tuned = ["tuned"] * found.tuned
+        name = _file("weights", found.dataset, str(found.ipc), found.method, *tuned)
+        figures[name] = partial(importance.draw, found)
     for name, make in figures.items():
         write_pdf(make, folder / name)
     return [folder / name for name in (*texts, *figures)]
