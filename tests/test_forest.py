@@ -10,7 +10,10 @@ from iadd.leaderboard import forest
 from iadd.leaderboard.rows import ComparisonRow
 from iadd.leaderboard.statistics import holm
 
-CONTROLS = {"frozen": ["learned", "shuffled", "absent"], "shuffled": ["learned"]}
+CONTROLS = [
+    *(("learned", "frozen"), ("shuffled", "frozen"), ("absent", "frozen")),
+    ("learned", "shuffled"),
+]
 
 
 def compared(*others: str) -> list[ComparisonRow]:
@@ -73,9 +76,9 @@ def test_words(changes: dict[str, Any], p: float, words: str) -> None:
 
 def test_every_cell_has_a_panel_and_balanced_accuracy_none() -> None:
     rows = [row(), row(ipc=10), row(score="balanced_accuracy", ipc=50), row(method="c")]
-    found = forest.panels(rows, {"b": ["a"]})
+    found = forest.panels(rows, [("a", "b")])
     assert [panel.cell.ipc for panel in found] == [1, 10]
-    assert not forest.panels(rows, {}) and not forest.panels(rows, {"b": ["z"]})
+    assert not forest.panels(rows, []) and not forest.panels(rows, [("z", "b")])
 
 
 def test_the_figure_shows_each_pair_at_its_place() -> None:
@@ -94,7 +97,7 @@ def test_the_figure_shows_each_pair_at_its_place() -> None:
 def test_one_failed_entry_does_not_flatten_the_others() -> None:
     rows = [row(method=f"m{k}") for k in range(4)]
     rows.append(row(method="failed", difference=-0.6, low=-0.7, high=-0.5))
-    (panel,) = forest.panels(rows, {"b": [r.method for r in rows]})
+    (panel,) = forest.panels(rows, [(r.method, "b") for r in rows])
     (axes,) = forest.draw(panel).axes
     low, high = axes.get_xlim()
     assert low == -high == pytest.approx(-1.1 * forest.OUTLYING * 2.36)

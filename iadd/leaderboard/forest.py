@@ -6,7 +6,7 @@ before anything was measured, and only these comparisons are corrected for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,18 @@ class Panel:
         return found
 
     @property
+    def verdict(self) -> str:
+        """What comes out, in a sentence."""
+        by_verdict: dict[str, list[str]] = {}
+        for pair in self.pairs:
+            named = f"{pair.found.method} against {pair.found.other}"
+            by_verdict.setdefault(pair.verdict, []).append(named)
+        order = ("better", "worse", "only before correction", "not told apart")
+        parts = [f"{v}: {', '.join(by_verdict[v])}" for v in order if v in by_verdict]
+        words = "; ".join(parts)
+        return f"{words[0].upper()}{words[1:]}."
+
+    @property
     def note(self) -> str:
         """How to read it, in a sentence or two."""
         seeds = sorted({pair.found.n_seeds for pair in self.pairs})
@@ -78,21 +90,19 @@ class Panel:
         )
 
 
-def panels(
-    comparisons: Iterable[ComparisonRow], controls: Mapping[str, Sequence[str]]
-) -> list[Panel]:
+def panels(comparisons: Iterable[ComparisonRow], declared: Iterable[Sequence[str]]) -> list[Panel]:
     """A panel for each cell in which a declared pair was compared.
 
-    controls: control -> the entries that are held against it.
+    declared: entries and their controls, in the order of the plot.
     """
-    declared = [(entry, control) for control, entries in controls.items() for entry in entries]
+    order = [(entry, control) for entry, control in declared]
     cells: dict[Cell, dict[tuple[str, str], ComparisonRow]] = {}
     for row in comparisons:
-        if row.score == "accuracy" and (row.method, row.other) in declared:
+        if row.score == "accuracy" and (row.method, row.other) in order:
             cells.setdefault(cell_of(row), {})[row.method, row.other] = row
     found = []
     for cell, rows in cells.items():
-        ordered = [rows[pair] for pair in declared if pair in rows]
+        ordered = [rows[pair] for pair in order if pair in rows]
         corrected = holm([row.p for row in ordered])
         pairs = (Pair(row, p) for row, p in zip(ordered, corrected, strict=True))
         found.append(Panel(cell, tuple(pairs)))
@@ -106,14 +116,14 @@ def draw(panel: Panel) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     names: list[tuple[str, bool]] = []
-    reach = _reach(panel.pairs)
+    edge = reach(panel.pairs)
     for control, pairs in panel.groups.items():
         names.append((f"against {control}", True))
         for pair in pairs:
-            _draw_pair(axes, pair, len(names), reach)
+            _draw_pair(axes, pair, len(names), edge)
             names.append((pair.found.method, False))
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_xlim(-reach, reach)
+    axes.set_xlim(-edge, edge)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [name for name, _ in names])
     for label, (_, heading) in zip(axes.get_yticklabels(), names, strict=True):
@@ -127,20 +137,20 @@ def draw(panel: Panel) -> Figure:
     return figure
 
 
-def _reach(pairs: Sequence[Pair]) -> float:
+def reach(pairs: Sequence[Pair]) -> float:
     """How far the axis goes, in points: one failed entry shall not flatten all others."""
     ends = sorted(100 * max(-pair.found.low, pair.found.high) for pair in pairs)
     return 1.1 * min(ends[-1], OUTLYING * ends[len(ends) // 2])
 
 
-def _draw_pair(axes: Axes, pair: Pair, height: int, reach: float) -> None:
+def _draw_pair(axes: Axes, pair: Pair, height: int, edge: float) -> None:
     row = pair.found
     colour = {"better": BETTER, "worse": WORSE}.get(pair.verdict, MUTED)
     filled: dict[str, Any] = {"mfc": colour if pair.p < LEVEL else "white", "mec": colour}
     axes.plot([100 * row.low, 100 * row.high], [height] * 2, color=colour, lw=1.6)
-    if abs(100 * row.difference) > reach:  # where it went
-        edge, mark = (-reach, "<") if row.difference < 0 else (reach, ">")
-        axes.plot(edge, height, mark, color=colour, ms=7, clip_on=False)
+    if abs(100 * row.difference) > edge:  # where it went
+        side, mark = (-edge, "<") if row.difference < 0 else (edge, ">")
+        axes.plot(side, height, mark, color=colour, ms=7, clip_on=False)
     axes.plot(100 * row.difference, height, "s", ms=5.5, **filled)
     axes.annotate(
         pair.words,

@@ -130,15 +130,15 @@ def savings_words(rows: Sequence[LeaderboardRow]) -> str:
     words = "Saved: " + ", ".join(
         [
             f"{_range(_size, (row.bytes for row in sets))} instead of {_size(first.whole_bytes)}",
-            f"sent in {_range(_time, (row.transmission_seconds for row in sets))} instead of "
-            f"{_time(first.whole_transmission_seconds)} at {BANDWIDTH / 1e6:.0f} Mbit/s",
+            f"sent in {_range(time_words, (row.transmission_seconds for row in sets))} instead of "
+            f"{time_words(first.whole_transmission_seconds)} at {BANDWIDTH / 1e6:.0f} Mbit/s",
         ]
     )
     times = [row.train_seconds for row in sets if row.train_seconds is not None]
     if times and first.whole_train_seconds is not None:
         forecast = " (forecast)" * (first.whole_train_source == "forecast")
-        words += f", trained on in {_range(_time, times)} instead of "
-        words += f"{_time(first.whole_train_seconds)}{forecast}"
+        words += f", trained on in {_range(time_words, times)} instead of "
+        words += f"{time_words(first.whole_train_seconds)}{forecast}"
     return words + "."
 
 
@@ -152,7 +152,8 @@ def _size(count: float | None) -> str:
     return _scaled(count or 0.0, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
 
 
-def _time(seconds: float | None) -> str:
+def time_words(seconds: float | None) -> str:
+    """Seconds in the unit that people would use, also where they are very few."""
     return _scaled(seconds or 0.0, ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")))
 
 

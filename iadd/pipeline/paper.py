@@ -46,7 +46,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
         words = row.network_eval, row.protocol, row.label_regime, *["tuned"] * row.tuned
         figures[_file("accuracy", *words)] = partial(accuracy.draw, grid)
     comparisons = read_rows(plan.table("comparisons"), ComparisonRow)
-    for panel in forest.panels(comparisons, plan.config.controls):
+    for panel in forest.panels(comparisons, plan.config.held_against):
         cell = panel.cell
         words = cell.dataset, str(cell.ipc), cell.network_eval, cell.protocol, cell.label_regime
         tuned = ["tuned"] * cell.tuned

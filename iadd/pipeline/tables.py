@@ -154,7 +154,7 @@ def site(plan: Plan) -> None:
     from iadd.leaderboard.site import RunKey, Search, build_site
 
     current(plan)
-    names = ("leaderboard", "comparisons", "evaluations", "traces", "trials")
+    names = ("leaderboard", "comparisons", "evaluations", "traces", "weights", "trials")
     drawn = [run for run in plan.runs() if run.method != "whole"]
     out = plan.root / "site"
     build_site(
@@ -180,4 +180,5 @@ def about(plan: Plan) -> dict[str, Any]:
         "experts": {key: list(lines) for key in keys if (lines := expert_lines(plan, key))},
         "warnings": {k: list(lines) for k in keys if (lines := few_tested(plan.about(k)))},
         "methods": {entry: config.method(entry) for entry in config.methods},
+        "controls": config.held_against,
     }

@@ -19,15 +19,17 @@ from iadd.leaderboard.site.content import Content, RunKey, Search
 from iadd.leaderboard.site.page import Page, write, write_assets
 from iadd.leaderboard.site.pages import (
     boards,
+    controls,
     methods,
     overview,
     results,
     runs,
     searches,
     transfer,
+    weights,
 )
 
-PAGES = (overview, boards, results, methods, transfer, searches, runs)
+PAGES = (overview, boards, results, methods, transfer, controls, weights, searches, runs)
 """In the order of the navigation."""
 
 

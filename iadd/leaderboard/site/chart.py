@@ -145,9 +145,14 @@ def scatter(alt: str, x: Axis, y: Axis, dots: Sequence[Dot], series: Sequence[st
 
 
 def whiskers(
-    alt: str, title: str, names: Sequence[str], series: Sequence[str], found: Sequence[Whisker]
+    alt: str,
+    title: str,
+    names: Sequence[str],
+    series: Sequence[str],
+    found: Sequence[Whisker],
+    zero: bool = False,
 ) -> Markup:
-    """Means with their intervals (fractions, shown in per cent), a line a name."""
+    """Means with their intervals (fractions, shown in per cent), a line a name; zero: a rule."""
     ends = [100 * e for w in found for e in (w.low, w.mean, w.high) if e is not None]
     x = Axis.over(title, ends)
     left = 14 + LETTER * max((len(name) for name in names), default=0)
@@ -162,6 +167,8 @@ def whiskers(
         at = across(tick / 100)
         parts.append(_path(f"M{at:.1f} {TOP}V{floor}", "var(--line)"))
         parts.append(_text(at, floor + 14, f"{tick:g}", "middle"))
+    if zero:
+        parts.append(_path(f"M{across(0):.1f} {TOP}V{floor}", "var(--ink)"))
     for line, name in enumerate(names):
         parts.append(_text(left - 8, TOP + pitch * (line + 0.5) + 4, name, "end", quiet=False))
     for one in found:

@@ -57,6 +57,8 @@ class About:
     """Lines on each data set's test part."""
     methods: Mapping[str, str] = field(default_factory=dict)
     """The program's method behind each name of the tables, where there is one."""
+    controls: Sequence[Sequence[str]] = ()
+    """Entries that are held against another one, with that: (entry, control)."""
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,12 @@ class Config(Section):
             return (0,)
         return (self.dataset(dataset).ipc if dataset else None) or self.ipc
 
+    @property
+    def held_against(self) -> list[tuple[str, str]]:
+        """(entry, control) of all that `controls` declares, in its order."""
+        found = self.controls.items()
+        return [(entry, control) for control, entries in found for entry in entries]
+
     def recipe(self, method: str) -> str | None:
         """Which recipe a method's experts follow here; None where it needs none."""
         own = self.kind(method).experts

@@ -16,6 +16,7 @@ from iadd.leaderboard.site.html import Table
 from iadd.leaderboard.site.page import Page
 from iadd.leaderboard.site.pages import overview
 from iadd.leaderboard.site.ranked import ranked_table
+from iadd.leaderboard.site.saved import saved_table
 from iadd.leaderboard.text import MARK, per_class, place_words
 
 MOST_TABLES = 60
@@ -47,11 +48,15 @@ def _mine(content: Content, dataset: str, ipc: int) -> dict[Cell, list[Leaderboa
 def _ranked(content: Content, dataset: str, ipc: int) -> Mapping[str, Any]:
     """Tables of the network that was distilled on first, default settings before tuned ones."""
     main: list[Table] = []
+    saved: list[Table] = []
     others: list[Table] = []
     for cell, rows in _mine(content, dataset, ipc).items():
         first = (cell.network_eval, cell.protocol) == content.places[dataset]
         (main if first else others).append(ranked_table(rows, content.about.budget))
-    return {"main": main, "others": others[:MOST_TABLES], "left_out": others[MOST_TABLES:]}
+        if first and (savings := saved_table(rows)):
+            saved.append(savings)
+    left_out = others[MOST_TABLES:]
+    return {"main": main, "saved": saved, "others": others[:MOST_TABLES], "left_out": left_out}
 
 
 def _plots(content: Content, dataset: str, ipc: int) -> Iterator[tuple[str, Any]]:
