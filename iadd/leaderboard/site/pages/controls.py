@@ -38,7 +38,7 @@ def pages(content: Content) -> Iterator[Page]:
 def _shown(panel: Panel) -> dict[str, Any]:
     return {
         "title": panel.title,
-        "note": panel.note,
+        "note": panel.note + " What lies beyond the axis is drawn at its edge." * _is_cut(panel),
         "verdict": panel.verdict,
         "plot": _plot(panel),
         "table": _table(panel),
@@ -60,6 +60,11 @@ def _plot(panel: Panel) -> Any:
     ]
     alt = f"Differences to controls with 95 % intervals, {panel.title}; the numbers are below"
     return whiskers(alt, "points of accuracy, entry minus control", names, [""], found, zero=True)
+
+
+def _is_cut(panel: Panel) -> bool:
+    edge = forest.reach(panel.pairs)
+    return any(100 * max(abs(p.found.low), abs(p.found.high)) > edge for p in panel.pairs)
 
 
 def _series(pair: Pair) -> int:

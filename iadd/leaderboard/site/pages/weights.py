@@ -37,6 +37,7 @@ def pages(content: Content) -> Iterator[Page]:
     beside = [(f"{dataset}, {per_class(ipc)}", path) for (dataset, ipc), path in paths.items()]
     for key, path in paths.items():
         mine = [one for one in found if (one.dataset, one.ipc) == key]
+        mine.sort(key=lambda one: one.mask)  # what was learned comes first
         context = {
             "overview": _overview(mine),
             "methods": [_shown(one) for one in mine],
