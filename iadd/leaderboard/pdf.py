@@ -16,7 +16,10 @@ from iadd.artifacts import atomic_write
 STYLE: dict[Any, Any] = {"pdf.fonttype": 42, "font.family": "sans-serif", "font.size": 9}
 
 
-def write_pdf(make: Callable[[], Figure], path: Path) -> None:
+Draw = Callable[[], Figure]
+
+
+def write_pdf(make: Draw, path: Path) -> None:
     """Write the figure that `make` draws, atomically."""
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from iadd.artifacts import atomic_write
 from iadd.leaderboard import accuracy, forest, importance, paper
-from iadd.leaderboard.pdf import write_pdf
+from iadd.leaderboard.pdf import Draw, write_pdf
 from iadd.leaderboard.results import read_rows, read_table
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
 from iadd.leaderboard.weights import WEIGHTS
@@ -40,7 +37,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
-    figures: dict[str, Callable[[], Figure]] = {}
+    figures: dict[str, Draw] = {}
     for grid in paper.grids(read_rows(current(plan), LeaderboardRow)):
         row = grid.first
         words = row.network_eval, row.protocol, row.label_regime, *["tuned"] * row.tuned
