@@ -83,6 +83,7 @@ class Parsed(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.ids: list[str] = []
         self.rows: list[list[str]] = []
+        self.headings: set[int] = set()
         self.text = ""
         self.feed(page.read_text("utf-8"))
         self.close()
@@ -101,6 +102,8 @@ class Parsed(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+        if ("scope", "col") in attrs:
+            self.headings.add(len(self.rows) - 1)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -119,11 +122,11 @@ class Parsed(HTMLParser):
     def row(self, name: str) -> dict[str, str]:
         """The first row one of whose first two cells begins with a name, by its headings."""
         heads: list[str] = []
-        for row in self.rows:
-            if any(cell.split(" ")[0] == name for cell in row[:2]):
-                return dict(zip(heads, row, strict=True))
-            if row and row[0] in ("Rank", "Method"):
+        for place, row in enumerate(self.rows):
+            if place in self.headings:
                 heads = row
+            elif any(cell.split(" ")[0] == name for cell in row[:2]):
+                return dict(zip(heads, row, strict=True))
         raise AssertionError(f"no row of {name}")
 
     def count(self, tag: str) -> int:

@@ -55,7 +55,7 @@ CONTRACT = {
         n_collapsed_runs test_images
         test_imbalance published agrees more_seeds citation""",
     "comparisons": """dataset ipc network_eval protocol label_regime tuned score method other
-        n_seeds difference low high p p_holm significant""",
+        n_seeds difference low high p p_holm significant more_seeds""",
     "traces": """dataset ipc method tuned seed iteration loss step_size validation_accuracy seconds
         event path extra""",
     "trials": """benchmark dataset method ipc trial config rung iteration validation_accuracy

@@ -9,8 +9,8 @@ from made_up_site import Parsed, picture, site, write_tables
 from made_up_tables import by_class, confusion, evaluation, runs, spread, trace
 
 from iadd.leaderboard.ranking import Positive
-from iadd.leaderboard.results import write_table
-from iadd.leaderboard.rows import LEADERBOARD
+from iadd.leaderboard.results import read_rows, write_table
+from iadd.leaderboard.rows import LEADERBOARD, ComparisonRow
 from iadd.leaderboard.site import RunKey, Search, build_site
 from iadd.leaderboard.site.html import slug
 
@@ -416,3 +416,69 @@ def test_a_search_tells_what_it_cost_and_found(tmp_path):
     assert (row["Trials"], row["Ran to the end"], row["Failed"]) == ("3", "2", "1")
     assert (row["Default, validation %"], row["Winner, validation %"]) == ("51.0", "58.0")
     assert row["Time"] == "90.0 s" and "one budget for all methods: 3 trials" in page.text
+
+
+def test_differences_are_a_matrix_that_says_how_many_seeds_would_settle_it(tmp_path):
+    means = {"mtt": 0.80, "dm": 0.60, "dsa": 0.61}
+    rows = [row for m, mean in means.items() for row in runs(m, spread(mean, 0.01 * (m == "dm")))]
+    tables = write_tables(tmp_path / "tables", rows)
+    folder = site(tmp_path, rows)
+    listed = Parsed(folder / "differences.html")
+    assert listed.rows[1][1] == "hard labels, evaluated by convnet, protocol mtt-v1: 2 of 3"
+    page = Parsed(folder / "differences/digits-ipc1.html")
+    assert page.rows[0] == ["Better by, points", "mtt", "dsa", "dm"]
+    assert page.row("mtt")["dsa"] == "+19.00 better" and page.row("dm")["mtt"] == "-20.00 worse"
+    stored = {(r.method, r.other): r for r in read_rows(tables["comparisons"], ComparisonRow)}
+    more = stored["dsa", "dm"].more_seeds
+    assert more is not None
+    words = f"+1.00 {more} more seed{'s' * (more != 1)}"
+    assert page.row("dsa")["dm"] == words
+    assert page.row("dm")["dm"] == ""
+
+
+def test_costs_are_plotted_with_the_front_of_what_nothing_cheaper_reaches(tmp_path):
+    priced = {"mtt": (0.8, 100.0), "dm": (0.7, 10.0), "dsa": (0.6, 50.0)}
+    rows = [
+        row
+        for ipc in (1, 10)
+        for m, (mean, seconds) in priced.items()
+        for row in runs(m, spread(mean), ipc, distill_seconds=seconds, image_bytes=1000 * ipc)
+    ]
+    path = site(tmp_path, rows) / "costs.html"
+    plots = dict(re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", path.read_text()))
+    assert list(plots) == [
+        "Accuracy and distilling, 1 image a class",
+        "Accuracy and distilling, 10 images a class",
+        "Accuracy and size",
+    ]
+    first = plots["Accuracy and distilling, 1 image a class"]
+    assert all(f">{name}</text>" in first for name in priced)
+    hollow = re.findall(r'"fill:none;stroke:var\(--s0\)" stroke-width="1.4"', first)
+    assert len(hollow) == 1  # dsa: dearer than dm, and worse
+    assert Parsed(path).row("mtt")["Distilling"] == "100.0 s"
+
+
+def test_a_method_s_page_tells_its_paper_settings_cells_and_runs(tmp_path):
+    rows = [
+        *runs("fast", spread(0.8), params='{"iterations": 10, "lr_img": 1.0}'),
+        *runs("fast", spread(0.9), ipc=10, params='{"iterations": 20, "lr_img": 1.0}'),
+        *runs("theirs", spread(0.7), source="submitted", params="{}"),
+    ]
+    folder = site(tmp_path, rows, methods={"fast": "mtt"})
+    page = Parsed(folder / "methods/fast.html")
+    assert "Dataset Distillation by Matching Training Trajectories." in page.text
+    assert "arXiv 2203.11932" in page.text and "mtt, under other settings" in page.text
+    found = {row[0]: row[1:] for row in page.rows}
+    assert found["iterations"] == [
+        "10 (digits, 1 a class); 20 (digits, 10 a class)",
+        "Outer iterations: updates of the images.",
+    ]
+    assert found["lr_img"][0] == "1.0"
+    cells = [row for row in page.rows if len(row) == 10][1:]
+    assert [(row[1], row[7]) for row in cells] == [("1", "80.00"), ("10", "90.00")]
+    runs_of = [a["href"] for tag, a in page.tags if tag == "a" and "runs/digits" in str(a)]
+    assert len(runs_of) == 6
+    other = Parsed(folder / "methods/theirs.html").text
+    assert "Not a method of this program" in other and "made elsewhere, judged here" in other
+    row = Parsed(folder / "data/digits/ipc1.html").row("theirs")
+    assert (row["Method"], row["Status"]) == ("theirs", "submitted, judged here")

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
 from iadd.leaderboard.columns import Network, places, tested_on
+from iadd.leaderboard.needed import more_seeds
 from iadd.leaderboard.rows import COMPARISONS, LeaderboardRow
 from iadd.leaderboard.statistics import (
     IMBALANCED,
@@ -74,7 +76,8 @@ def rank(
             for score, size in _compared(counts):
                 means = {r["method"]: _unit_means(methods[r["method"]], score) for r in ranked}
                 pairs = compare_all(means, size)
-                compared[cell, score] = _both_ways(cell, score, list(means), pairs)
+                more = more_seeds(pairs, size)
+                compared[cell, score] = _both_ways(cell, score, list(means), pairs, more)
                 if score == "accuracy":
                     _add_ranks(ranked, pairs)
     _add_robust_scores(rows)
@@ -91,7 +94,9 @@ def _compared(counts: Sequence[int]) -> Iterator[tuple[str, float]]:
         yield "balanced_accuracy", effective_size(counts)
 
 
-def _both_ways(cell: Cell, score: str, methods: Sequence[str], pairs: Comparisons) -> pa.Table:
+def _both_ways(
+    cell: Cell, score: str, methods: Sequence[str], pairs: Comparisons, more: NDArray[np.int64]
+) -> pa.Table:
     """Each pair of methods as two rows, sorted by them; `methods` are, and pairs are of them."""
     count = len(pairs.one)
     first, second = np.append(pairs.one, pairs.other), np.append(pairs.other, pairs.one)
@@ -100,6 +105,7 @@ def _both_ways(cell: Cell, score: str, methods: Sequence[str], pairs: Comparison
     columns: dict[str, Any] = {n: np.tile(getattr(pairs, n), 2)[order] for n in ("p", "p_holm")}
     columns["n_seeds"] = np.tile(pairs.seeds, 2)[order]
     columns["significant"] = np.tile(pairs.significant, 2)[order]
+    columns["more_seeds"] = pa.array(np.tile(more, 2)[order], mask=np.tile(more == 0, 2)[order])
     columns["difference"] = np.append(pairs.difference, -pairs.difference)[order]
     columns["low"] = np.append(pairs.low, -pairs.high)[order]
     columns["high"] = np.append(pairs.high, -pairs.low)[order]

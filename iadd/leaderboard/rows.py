@@ -243,6 +243,7 @@ class ComparisonRow(Row):
     p: Fraction  # of the paired test
     p_holm: Fraction  # corrected for all pairs of the cell
     significant: bool  # at 5 %, so corrected
+    more_seeds: int | None = None  # that would make it so, if mean and spread stay
 
 
 def schema_of(row: type[Row]) -> pa.Schema:

@@ -149,13 +149,13 @@ def compare(
     if n < 2:
         return None
     differences = np.array([[one[seed] - other[seed] for seed in common]])
-    return Comparison(n, *(float(column[0]) for column in _paired(differences, test_images)))
+    return Comparison(n, *(float(column[0]) for column in _paired(differences, test_images)[:4]))
 
 
 class Comparisons(NamedTuple):
     """The pairs of one cell's methods: arrays with an entry a pair, fields as of `Comparison`.
 
-    `one`, `other`: the methods' places in the order in which they were given.
+    `one`, `other`: the methods' places in the given order. `std`: of the seeds' differences.
     """
 
     one: NDArray[np.int64]
@@ -166,6 +166,7 @@ class Comparisons(NamedTuple):
     high: NDArray[np.float64]
     p: NDArray[np.float64]
     p_holm: NDArray[np.float64]
+    std: NDArray[np.float64]
 
     @property
     def significant(self) -> NDArray[np.bool_]:
@@ -183,28 +184,30 @@ def compare_all(methods: Mapping[str, Mapping[int, float]], test_images: float) 
     differences = scores[one] - scores[other] if len(one) else np.empty((0, len(seeds)))
     n = np.isfinite(differences).sum(axis=1)
     one, other, n, differences = one[n > 1], other[n > 1], n[n > 1], differences[n > 1]
-    difference, low, high, p = _paired(differences, test_images)
-    return Comparisons(one, other, n, difference, low, high, p, holm(p))
+    difference, low, high, p, std = _paired(differences, test_images)
+    return Comparisons(one, other, n, difference, low, high, p, holm(p), std)
 
 
 def _paired(
     differences: NDArray[np.float64], test_images: float
 ) -> tuple[NDArray[np.float64], ...]:
-    """Mean, low and high end of its interval, and p-value of each row's differences (P, S).
-
-    NaN where a seed is not common; two or more are.
-    """
+    """Mean, ends of its interval, p-value, standard deviation of rows of differences (P, S), NaN
+    where a seed is not common; two or more are."""
     there = np.isfinite(differences)
     n = there.sum(axis=1)
     mean = np.where(there, differences, 0).sum(axis=1) / n
     squares = np.where(there, differences - mean[:, None], 0) ** 2
     std = np.sqrt(squares.sum(axis=1) / (n - 1))
     error = binomial_error(np.abs(mean), test_images)
-    spread = np.where(std > 0, std, 1)
-    over_seeds = np.where(std > 0, stdtr(n - 1, -np.abs(mean) * np.sqrt(n) / spread), 0)
-    p = np.where(mean == 0, 1, 2 * np.maximum(over_seeds, ndtr(-np.abs(mean) / error)))
     half = np.maximum(t_half(std, n), ndtri(1 - LEVEL / 2) * error)
-    return mean, mean - half, mean + half, p
+    return mean, mean - half, mean + half, p_value(mean, std, n, error), std
+
+
+def p_value(mean: Any, std: Any, n: Any, error: Any) -> Any:
+    """Two-sided, of n differences with this mean and deviation; `error` is that of the test set."""
+    scaled = -np.abs(mean) * np.sqrt(n) / np.where(std > 0, std, 1)
+    over_seeds = np.where(std > 0, stdtr(n - 1, scaled), 0)
+    return np.where(mean == 0, 1, 2 * np.maximum(over_seeds, ndtr(-np.abs(mean) / error)))
 
 
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ from iadd.leaderboard.site.page import Page, write, write_assets
 from iadd.leaderboard.site.pages import (
     boards,
     controls,
+    costs,
+    differences,
     methods,
     overview,
     results,
@@ -29,7 +31,10 @@ from iadd.leaderboard.site.pages import (
     weights,
 )
 
-PAGES = (overview, boards, results, methods, transfer, controls, weights, searches, runs)
+PAGES = (
+    *(overview, boards, results, methods, differences, controls),
+    *(costs, transfer, weights, searches, runs),
+)
 """In the order of the navigation."""
 
 

@@ -231,7 +231,7 @@ def _label(dot: Dot, a: float, b: float, taken: list[tuple[float, float, float]]
     """The name beside a point, where there is room for it."""
     width = LETTER * len(dot.label)
     left = a + 7 if a + 7 + width < WIDTH else a - 7 - width
-    for drop in (4, -6, 14):
+    for drop in (4, -6, 14, -16, 24):
         top = b + drop
         if all(abs(top - t) > 10 or left > e or left + width < s for s, e, t in taken):
             taken.append((left, left + width, top))

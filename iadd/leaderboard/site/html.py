@@ -34,7 +34,8 @@ class Column(NamedTuple):
 class Cell(NamedTuple):
     """A cell: text, the site's page that it leads to, small words beside, what it is sorted by.
 
-    shade: in [0, 1], how strongly the cell is coloured; drawn: markup of this module's `interval`.
+    shade: in [0, 1], how strongly the cell is coloured; tone: as what; drawn: markup of this
+    module's `interval`.
     """
 
     text: str = MISSING
@@ -42,6 +43,7 @@ class Cell(NamedTuple):
     note: str = ""
     order: float | str | None = None
     shade: float | None = None
+    tone: Literal["", "good", "bad"] = ""
     drawn: Markup = Markup()
 
 
@@ -122,8 +124,9 @@ def _cell(cell: Cell, column: Column, root: str, bare: bool) -> str:
         return f'<th scope="row"{more}>{inside}{cell.drawn}' + ("" if bare else "</th>")
     if bare:
         return f"<td{more}>{inside}{cell.drawn}"
-    kind = column.kind if cell.shade is None else f"{column.kind} shade"
-    plain = "" if kind == "number" else f' class="{kind}"'
+    words = (*([] if column.kind == "number" else [column.kind]), cell.tone)
+    kind = " ".join(filter(None, (*words, "shade" if cell.shade is not None else "")))
+    plain = f' class="{kind}"' if kind else ""
     return f"<td{plain}{more}>{inside}{cell.drawn}</td>"
 
 

@@ -18,6 +18,11 @@ def board(dataset: str, ipc: int) -> str:
     return f"data/{slug(dataset)}/ipc{ipc}.html"
 
 
+def differences(dataset: str, ipc: int) -> str:
+    """The page of a data set's paired differences."""
+    return f"differences/{slug(dataset)}-ipc{ipc}.html"
+
+
 def by_dataset(kind: str, datasets: Sequence[str]) -> list[tuple[str, str]]:
     """(data set, page) of a kind of page that each of these data sets has one of."""
     others = [(name, f"{kind}/{slug(name)}.html") for name in datasets[1:]]

@@ -1,0 +1,147 @@
+"""What accuracy costs: plots of accuracy over seconds, memory and bytes, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from iadd.leaderboard.cells import WHOLE, Cell
+from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.site import html, places
+from iadd.leaderboard.site.chart import Axis, Dot, scatter
+from iadd.leaderboard.site.content import Content
+from iadd.leaderboard.site.html import Column, Line, Table
+from iadd.leaderboard.site.page import Page
+from iadd.leaderboard.site.ranked import method_cell
+from iadd.leaderboard.text import MARK, per_class, place_words
+
+NAV = "Costs"
+LEAD = """Each point is a method at one number of images a class, judged where the tables begin. On
+a broken line lies what nothing cheaper reaches; these points are filled. The experts, which methods
+share, are not in the seconds."""
+
+
+class Cost(NamedTuple):
+    """A kind of cost: what it is called, its axis, its unit there, how a table writes it."""
+
+    name: str
+    axis: str
+    unit: float
+    words: Callable[[float | None], str]
+
+
+COSTS = (
+    Cost("Distilling", "seconds of distilling a set", 1, html.duration),
+    Cost("On cards", "seconds on cards, judging included", 1, html.duration),
+    Cost("Peak memory", "peak memory of a job, MiB", 2**20, html.size),
+    Cost("Peak device memory", "peak memory of a card, MiB", 2**20, html.size),
+    Cost("Size", "size of a set, KiB", 2**10, html.size),
+)
+Priced = tuple[LeaderboardRow, tuple[float | None, ...]]
+"""A row and its costs, in the order of `COSTS`."""
+
+
+def pages(content: Content) -> Iterator[Page]:
+    """A page for each data set."""
+    peaks = _peaks(content)
+    beside = places.by_dataset("costs", content.datasets)
+    for dataset, path in beside:
+        groups: dict[str, list[Priced]] = {}
+        for cell in sorted(content.cells, key=lambda cell: (cell[4:], cell.ipc)):
+            if _shown(content, cell, dataset):
+                found = groups.setdefault(place_words(cell), [])
+                rows = [row for row in content.cells[cell] if _counts(row)]
+                found += [(row, _costs(row, peaks)) for row in rows]
+        shown = [
+            (place, list(_plots(rows)), _table(dataset, place, rows))
+            for place, rows in groups.items()
+            if rows
+        ]
+        context = {"groups": shown, "lead": LEAD}
+        yield Page(path, f"Costs, {dataset}", NAV, "costs.html", context, beside)
+
+
+def _shown(content: Content, cell: Cell, dataset: str) -> bool:
+    place = cell.network_eval, cell.protocol
+    return cell.dataset == dataset and place == content.places[dataset]
+
+
+def _counts(row: LeaderboardRow) -> bool:
+    judged = row.source != "published" and row.accuracy_mean is not None
+    return judged and row.method != WHOLE
+
+
+Peaks = dict[tuple[str, int, str, bool], tuple[float | None, float | None]]
+
+
+def _peaks(content: Content) -> Peaks:
+    """The largest memory of a job by data set, ipc, method and tuned: of the host, of a card."""
+    key = ["dataset", "ipc", "method", "tuned"]
+    found = content.networks.groupby(key)[["host_peak_bytes", "device_peak_bytes"]].max()
+    known = found.astype("float64").reset_index().to_numpy().tolist()
+    return {tuple(row[:4]): (row[4], row[5]) for row in known}
+
+
+def _costs(row: LeaderboardRow, peaks: Peaks) -> tuple[float | None, ...]:
+    key = row.dataset, row.ipc, row.method
+    default = peaks.get((*key, False), (None, None))  # random stands in tuned cells as it is
+    host, device = peaks.get((*key, row.tuned), default)
+    known = row.distill_seconds, vars(row).get("gpu_seconds"), host, device, row.bytes
+    return tuple(value if value and value > 0 else None for value in known)
+
+
+def _plots(rows: Sequence[Priced]) -> Iterator[tuple[str, Markup]]:
+    """A plot of each kind of cost for each ipc; one for all where it tells only these apart."""
+    ipcs = sorted({row.ipc for row, _ in rows})
+    for place, cost in enumerate(COSTS):
+        found = [(row, costs[place]) for row, costs in rows]
+        known = [(row, value / cost.unit) for row, value in found if value is not None]
+        parts = [[(row, value) for row, value in known if row.ipc == ipc] for ipc in ipcs]
+        title = f"Accuracy and {cost.name.lower()}"
+        if any(map(_differ, parts)):
+            for ipc, part in zip(ipcs, parts, strict=True):
+                if _differ(part):
+                    yield f"{title}, {per_class(ipc)}", _plot(cost, part)
+        elif _differ(known):
+            yield title, _plot(cost, known)
+
+
+def _differ(known: Sequence[tuple[LeaderboardRow, float]]) -> bool:
+    """Whether costs differ by more than a tenth."""
+    values = [value for _, value in known]
+    return len(values) > 1 and max(values) > 1.1 * min(values)
+
+
+def _plot(cost: Cost, known: Sequence[tuple[LeaderboardRow, float]]) -> Markup:
+    ipcs = sorted({row.ipc for row, _ in known})
+    dots = []
+    for row, value in known:
+        rivals = [(v, r.accuracy_mean or 0) for r, v in known if r.ipc == row.ipc and r is not row]
+        mean = row.accuracy_mean or 0
+        low, high = (None if e is None else 100 * e for e in (row.accuracy_low, row.accuracy_high))
+        front = not any(v <= value and accuracy > mean for v, accuracy in rivals)
+        name = row.method + MARK * row.reconstruction
+        dots.append(Dot(name, value, 100 * mean, low, high, ipcs.index(row.ipc), front))
+    ends = [end for dot in dots for end in (dot.low, dot.y, dot.high) if end is not None]
+    return scatter(
+        f"Accuracy over {cost.axis}; the numbers are in the table",
+        Axis.over(cost.axis, [dot.x for dot in dots], log=True),
+        Axis.over("test accuracy, %", ends),
+        dots,
+        [per_class(ipc) for ipc in ipcs],
+    )
+
+
+def _table(dataset: str, place: str, rows: Sequence[Priced]) -> Table:
+    columns = [Column("Method", "head"), Column("Images a class"), Column("Accuracy, %")]
+    kept = [k for k in range(len(COSTS)) if any(costs[k] for _, costs in rows)]
+    columns += [Column(COSTS[k].name) for k in kept]
+    lines = []
+    for row, costs in rows:
+        cells: list[Any] = [method_cell(row), str(row.ipc), html.percent(row.accuracy_mean, 2)]
+        cells += [html.Cell(COSTS[k].words(costs[k]), order=costs[k]) for k in kept]
+        lines.append(Line(cells))
+    note = "seconds are means over seeds, memory is the largest of its jobs"
+    return Table(f"{dataset}, {place}", columns, lines, note)
