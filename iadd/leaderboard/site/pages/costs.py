@@ -45,7 +45,6 @@ Priced = tuple[LeaderboardRow, tuple[float | None, ...]]
 
 def pages(content: Content) -> Iterator[Page]:
     """A page for each data set."""
-    peaks = _peaks(content)
     beside = places.by_dataset("costs", content.datasets)
     for dataset, path in beside:
         groups: dict[str, list[Priced]] = {}
@@ -53,7 +52,7 @@ def pages(content: Content) -> Iterator[Page]:
             if _shown(content, cell, dataset):
                 found = groups.setdefault(place_words(cell), [])
                 rows = [row for row in content.cells[cell] if _counts(row)]
-                found += [(row, _costs(row, peaks)) for row in rows]
+                found += [(row, _costs(row)) for row in rows]
         shown = [
             (place, list(_plots(rows)), _table(dataset, place, rows))
             for place, rows in groups.items()
@@ -73,22 +72,9 @@ def _counts(row: LeaderboardRow) -> bool:
     return judged and row.method != WHOLE
 
 
-Peaks = dict[tuple[str, int, str, bool], tuple[float | None, float | None]]
-
-
-def _peaks(content: Content) -> Peaks:
-    """The largest memory of a job by data set, ipc, method and tuned: of the host, of a card."""
-    key = ["dataset", "ipc", "method", "tuned"]
-    found = content.networks.groupby(key)[["host_peak_bytes", "device_peak_bytes"]].max()
-    known = found.astype("float64").reset_index().to_numpy().tolist()
-    return {tuple(row[:4]): (row[4], row[5]) for row in known}
-
-
-def _costs(row: LeaderboardRow, peaks: Peaks) -> tuple[float | None, ...]:
-    key = row.dataset, row.ipc, row.method
-    default = peaks.get((*key, False), (None, None))  # random stands in tuned cells as it is
-    host, device = peaks.get((*key, row.tuned), default)
-    known = row.distill_seconds, vars(row).get("gpu_seconds"), host, device, row.bytes
+def _costs(row: LeaderboardRow) -> tuple[float | None, ...]:
+    memory = row.host_peak_bytes, row.device_peak_bytes
+    known = row.distill_seconds, row.gpu_seconds, *memory, row.bytes
     return tuple(value if value and value > 0 else None for value in known)
 
 
