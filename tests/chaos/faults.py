@@ -1,0 +1,240 @@
+"""One fault at a time: disks, folders, clocks, locks, two at once, and a search's own servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from chaos.bench import SEARCH, Place
+from chaos.kills import Tally, check, conclude
+
+WRITERS = 200
+NOBODY = 65534
+NO_FLOCK = (
+    "import fcntl\ndef flock(*_): raise OSError(37, 'No locks available')\nfcntl.flock = flock\n"
+)
+
+
+def full_disks(folder: Path, expected: object, tally: Tally) -> None:
+    """Every stage by hand where no file may have more than a few bytes, then `iadd run`."""
+    place = Place(folder / "disk", **SEARCH)
+    one, what = ("--method", "mtt", "--ipc", "1"), "b.yaml"
+    for stage in (
+        *(["data", what], ["experts", what], ["search", what, *one]),
+        *(["distill", what, *one], ["evaluate", what, *one]),
+    ):
+        for limit in (100, 4000):
+            full = place.start(*stage, preexec_fn=lambda most=limit: _files_up_to(most))
+            _refuses(place, full, f"full disk in {stage[0]}", tally)
+        assert place.start(*stage).wait(300) == 0, place.end()
+    place.finish()
+    for stage in ("collect", "site"):
+        full = place.start(stage, what, preexec_fn=lambda: _files_up_to(4000))
+        _refuses(place, full, f"full disk in {stage}", tally)
+    searched = place.tables()
+    full = place.run("--forcerun", "data", preexec_fn=lambda: _files_up_to(9000))
+    _refuses(place, full, "full disk under iadd run", tally)
+    conclude(place, searched, tally)
+
+
+def _files_up_to(most: int) -> None:
+    """What a full disk does, without one: a larger file cannot be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: Tally) -> None:
+    tally.done[what] += 1
+    if not running.wait(300):
+        tally.false.append(f"{what}: ended with 0")
+    check(place, tally)
+
+
+def folders(folder: Path, expected: object, tally: Tally) -> None:
+    """Folders in which nothing may be written: read-only, or another's."""
+    place = Place(folder / "folders")
+    place.finish()
+    kept = place.tables()
+    for what, change, back in (
+        ("read-only folder", lambda: _modes(place.results, 0o555), lambda: _modes(place.results)),
+        ("foreign folder", lambda: place.folder.chmod(0o755), lambda: None),
+    ):
+        with suppress(OSError):
+            (place.results / "leaderboard.csv").unlink()
+        change()
+        _refuses(place, place.run(**_as_nobody()), what, tally)
+        back()
+        place.finish()
+    if place.tables() != kept:
+        tally.false.append("folders: other tables")
+
+
+def _modes(folder: Path, mode: int = 0o755) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            path.chmod(mode)
+
+
+def _as_nobody() -> dict[str, object]:
+    """Root may write everywhere: be somebody else."""
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+
+
+def clocks(folder: Path, expected: object, tally: Tally) -> None:
+    """Files of yesterday and of tomorrow, as after a jump of the clock."""
+    place, choose = Place(folder / "clocks"), random.Random(0)
+    place.finish()
+    for _ in range(3):
+        for path in sorted(place.results.rglob("*")):
+            if path.is_file():
+                then = time.time() + choose.choice([-1, 0, 1]) * 86400
+                os.utime(path, (then, then))
+        tally.done["clock jump"] += 1
+        running = place.run()
+        if running.wait(600):
+            tally.lost.append(f"clock jump: {place.end()}")
+        check(place, tally)
+    conclude(place, expected, tally)
+
+
+def two_at_once(folder: Path, expected: object, tally: Tally) -> None:
+    """Two of `iadd run` and a plain `snakemake` on one folder: one works, the others refuse."""
+    import iadd
+
+    place = Place(folder / "two")
+    snakefile = Path(iadd.__file__).parent / "workflow" / "Snakefile"
+    plain = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "2"]
+    plain += ["--configfile", "b.yaml", "--nolock", "--rerun-incomplete"]
+    together = []
+    for k in range(3):
+        out = (place.folder / f"said{k}").open("wb")
+        words = plain if k == 1 else [sys.executable, "-m", "iadd", "run", "b.yaml"]
+        how = {"cwd": place.folder, "env": place.environment, "stdout": out, "stderr": out}
+        together.append(subprocess.Popen(words, **how))  # type: ignore[call-overload]
+        time.sleep(1.0)
+    ended = [running.wait(600) for running in together]
+    tally.done["two at once"] += len(ended)
+    for k, status in enumerate(ended):
+        text = (place.folder / f"said{k}").read_text()
+        if status and "is being run by another process (process " not in text:
+            tally.untidy.append(f"two at once: {text[-2000:]}")
+    if ended.count(0) < 1:
+        tally.lost.append("two at once: none went on")
+    conclude(place, expected, tally)
+
+
+def many_writers(folder: Path, expected: object, tally: Tally) -> None:
+    """200 processes write one file at once: a reader finds one of the contents, always whole."""
+    from iadd.artifacts import atomic_write
+
+    path = folder / "written"
+    folder.mkdir(exist_ok=True)
+    children = []
+    for k in range(WRITERS):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException):
+                for _ in range(3):
+                    atomic_write(path, str(k % 10).encode() * 50_000)
+                status = 0
+            os._exit(status)
+        children.append(child)
+    torn = 0
+    for child in children:
+        with suppress(FileNotFoundError):
+            content = path.read_bytes()
+            torn += len(content) != 50_000 or len({*content}) > 1
+        status = os.waitpid(child, 0)[1]
+        tally.done["writer of one file"] += 1
+        if status:
+            tally.lost.append("many writers: one could not write")
+    left = [other.name for other in folder.iterdir() if other.name.startswith(".written")]
+    if torn or left:
+        tally.false.append(f"many writers: {torn} torn reads, left behind {left[:3]}")
+
+
+def no_flock(folder: Path, expected: object, tally: Tally) -> None:
+    """A file system without locks; the holder is killed, and the same command goes on."""
+    place = Place(folder / "flock")
+    (folder / "without").mkdir()
+    (folder / "without" / "sitecustomize.py").write_text(NO_FLOCK)
+    paths = [str(folder / "without"), os.environ.get("PYTHONPATH", "")]
+    place.environment["PYTHONPATH"] = os.pathsep.join(paths)
+    running = place.run()
+    while running.poll() is None and not list(place.results.rglob("shard*.safetensors")):
+        time.sleep(0.05)
+    second = place.start("run", "b.yaml")
+    _refuses(place_of(place), second, "second run without locks", tally)
+    running.kill()
+    running.wait()
+    tally.done["kill without locks"] += 1
+    conclude(place, expected, tally)
+
+
+def place_of(place: Place) -> Place:
+    """The place as it is checked while another run goes on, whose processes are not ours."""
+
+    class Busy(Place):
+        def __init__(self) -> None:
+            self.__dict__.update(place.__dict__)
+
+        def left_behind(self, seconds: float = 0) -> dict[int, str]:
+            return {}
+
+    return Busy()
+
+
+def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> None:
+    """Ray's servers and workers of a search are killed; the winner is the undisturbed one's."""
+    winners = []
+    for name, number in (("peace", 0), ("war", kills)):
+        place, choose = Place(folder / f"search-{name}", **SEARCH), random.Random(number)
+        for stage in ("data", "experts"):
+            assert place.start(stage, "b.yaml").wait(300) == 0, place.end()
+        words = ("search", "b.yaml", "--method", "mtt", "--ipc", "1")
+        for kind in ["raylet", "gcs_server", "ray", "client", "raylet", "gcs_server"][:number]:
+            running = place.start(*words)
+            trials = place.results / "checkpoints" / "search" / "blobs-mtt-ipc1" / "trials.log"
+            before = trials.stat().st_size if trials.exists() else 0
+            while running.poll() is None and not (
+                trials.exists() and trials.stat().st_size > before + 200
+            ):
+                time.sleep(0.05)
+            time.sleep(choose.uniform(0, 1))
+            for process, found in place.processes().items():
+                if found == kind:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                    tally.done[f"search: {kind}"] += 1
+            running.wait(300)
+            check(place, tally)
+        last = place.start(*words)
+        if last.wait(600):
+            tally.lost.append(f"search: {place.end()}")
+            return
+        winner = json.loads((place.results / "search" / "blobs-mtt-ipc1.json").read_text())
+        winners.append({"params": winner["params"]})
+        shutil.rmtree(place.folder)
+    if winners[0] != winners[1]:
+        tally.false.append(f"search: another winner: {winners}")
+
+
+FAULTS: dict[str, Callable[[Path, object, Tally], None]] = {
+    "writers": many_writers,
+    "two": two_at_once,
+    "flock": no_flock,
+    "clocks": clocks,
+    "folders": folders,
+    "disks": full_disks,
+    "search": searches,
+}

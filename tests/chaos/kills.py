@@ -1,0 +1,123 @@
+"""Random processes of a run are killed at random times."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from chaos.bench import Place
+
+PEACE = 4
+"""Disturbed runs of one benchmark, after which it is left in peace until it has ended."""
+
+
+class Tally:
+    """Faults by kind, and what went wrong after them."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.lost: list[str] = []  # the same command did not come to an end
+        self.false: list[str] = []  # it came to another one
+        self.untidy: list[str] = []  # tracebacks, orphans
+
+
+def random_kills(
+    folder: Path, expected: object, tally: Tally, until: float, seeds: int, seed: int = 0
+) -> None:
+    """Benchmarks run through kills, one after the other, until a time (of the monotonic clock)."""
+    choose, number = random.Random(seed), 0
+    while time.monotonic() < until:
+        place = Place(folder / f"kills{number}", seeds=seeds)
+        for disturbed in range(PEACE):
+            running = place.run()
+            kinds = choose.choice([["job", "client"], ["server"], ["snakemake"], ["run"], None])
+            many = 1000 if kinds and "job" in kinds else 1 + disturbed
+            _disturb(place, running, choose, kinds, many, tally)
+            check(place, tally)
+            if running.returncode == 0:
+                break
+        conclude(place, expected, tally)
+        number += 1
+
+
+def kills_of_stage(
+    folder: Path, expected: object, tally: Tally, stage: str, times: int, seeds: int
+) -> None:
+    """One of the last stages is killed again and again through `iadd run`."""
+    choose, place = random.Random(stage), Place(folder / stage, seeds=seeds)
+    place.finish()
+    for _ in range(times):
+        for path in [*place.results.glob("*.parquet"), *place.results.glob("site/*")]:
+            if stage == "collect" or path.parent.name == "site":
+                path.unlink()
+        running = place.run()
+        log = place.results / "logs" / f"{stage}.log"
+        log.unlink(missing_ok=True)
+        while running.poll() is None and not log.exists():
+            time.sleep(0.01)
+        time.sleep(choose.uniform(0, 0.5))
+        _disturb(place, running, choose, ["job", "client"], 1, tally, f"{stage}: ", 0.0)
+        check(place, tally)
+    conclude(place, expected, tally)
+
+
+def _disturb(
+    place: Place,
+    running: subprocess.Popen[bytes],
+    choose: random.Random,
+    kinds: list[str] | None,
+    many: int,
+    tally: Tally,
+    prefix: str = "",
+    pause: float = 0.5,
+) -> None:
+    """Kill up to `many` processes of some kinds (None: any) while a run lasts."""
+    killed = 0
+    while running.poll() is None and killed < many:
+        time.sleep(choose.uniform(0, pause))
+        found = [(p, kind) for p, kind in place.processes().items() if not kinds or kind in kinds]
+        if not found:
+            time.sleep(0.02)
+            continue
+        process, kind = choose.choice(sorted(found))
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+            tally.done[prefix + kind] += 1
+            killed += 1
+    running.wait(600)
+
+
+def check(place: Place, tally: Tally) -> None:
+    """What a disturbed run leaves: few lines, and no process."""
+    if wrong := place.refused():
+        tally.untidy.append(wrong)
+    if found := place.left_behind():
+        tally.untidy.append(f"left behind: {', '.join(found.values())}")
+
+
+def conclude(place: Place, expected: object, tally: Tally) -> None:
+    """The same command in peace, and its tables beside those of an undisturbed one."""
+    attempt(place.finish, tally.lost)
+    if not tally.lost and place.tables() != expected:
+        tally.false.append(f"{place.folder}: other tables")
+        return
+    drafts = [path for path in place.results.rglob("*.tmp") if path.name.startswith(".")]
+    if drafts:
+        tally.untidy.append(f"left behind: {drafts[0]}")
+    shutil.rmtree(place.folder)
+
+
+def attempt(work: Callable[[], object], lost: list[str]) -> None:
+    """Do something; what it raises is told in the end."""
+    try:
+        work()
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        lost.append(str(error))
