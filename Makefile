@@ -10,7 +10,7 @@ export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
 export PIP_USER := 0
 
-.PHONY: leaderboard smoke test test-recipes check docs bench setup clean
+.PHONY: leaderboard smoke test test-recipes check docs bench setup clean chaos
 
 leaderboard: setup
 	@iadd run "$(CONFIG)" --cores $(CORES)
@@ -25,6 +25,10 @@ test: setup
 # Every shipped benchmark from made-up files in its format to tables, at a tiny budget.
 test-recipes: setup
 	@python -m pytest -m recipe tests/test_recipes.py
+
+# Faults done to whole runs, on the loopback address; ends by itself within half an hour.
+chaos: setup
+	@cd tests && python -m chaos
 
 check: setup
 	ruff format --check .

@@ -1,4 +1,4 @@
-"""Where the work runs: choosing a device, sharing a machine's cards between jobs, its arithmetic.
+"""Where the work runs: choosing a device, its arithmetic.
 
 Randomness never depends on the device: generators are the CPU's, and what they draw is moved.
 """
@@ -6,39 +6,43 @@ Randomness never depends on the device: generators are the CPU's, and what they 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+
+from iadd import cards
 
 VARIABLE = "IADD_DEVICE"
 ALLOWED = "cpu, cuda, cuda:<number> or auto"
 
-_leases: list[object] = []  # locks that this process holds until it ends
 
-
-def choose(name: str = "auto") -> torch.device:
+def choose(name: str = "auto", need: int | None = 0) -> torch.device:
     """The device of that name, ready for work: `auto` is a card if there is one, else the CPU.
 
-    `cuda` (and `auto`) on a machine with several cards takes the one that the fewest jobs of this
-    user hold, unless CUDA_VISIBLE_DEVICES has already decided.
+    `cuda` and `auto` lease one of the cards that this process may see (`iadd.cards`), and wait
+    until one has room.
+
+    Args:
+        need: bytes of a card's memory that the work takes; None: all of it.
 
     Raises:
         ValueError: an unknown name, or a card that is not there.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"device {name!r}: allowed are {ALLOWED}")
+    numbered = name.partition(":")[2]
+    if name != "cpu" and not numbered and _before_cuda() and (seen := cards.listed()):
+        os.environ[cards.VISIBLE] = cards.lease(seen, need).name
+        numbered = "0"
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise ValueError(f"device {name!r}: no usable CUDA device here; allowed are cpu or auto")
-    index = int(name.partition(":")[2] or _lease(count))
+    every = [cards.Card(str(index)) for index in range(count)]
+    index = int(numbered or cards.lease(every).name)
     if index >= count:
         raise ValueError(f"device {name!r}: this machine has cuda:0 to cuda:{count - 1}")
     device = torch.device("cuda", index)
@@ -48,28 +52,9 @@ def choose(name: str = "auto") -> torch.device:
     return device
 
 
-def _lease(count: int) -> int:
-    """Lock a card for as long as this process lives; the least loaded, the first of equals.
-
-    Where nothing can be locked, it is the first card.
-    """
-    if count == 1 or os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return 0
-    from filelock import FileLock, Timeout
-
-    folder = Path(tempfile.gettempdir()) / f"iadd-cards-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for place in itertools.count():
-            job, card = divmod(place, count)
-            lock = FileLock(folder / f"{card}.{job}")
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                _leases.append(lock)
-                return card
-    except (OSError, NotImplementedError) as error:
-        logging.getLogger("iadd").warning("cards are not shared out: %s", error)
-    return 0
+def _before_cuda() -> bool:
+    """Whether this PyTorch knows cards, and has not asked which there are: then it can be told."""
+    return bool(torch.backends.cuda.is_built()) and not torch.cuda.is_initialized()
 
 
 def describe(device: torch.device) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "iadd"
 LAYERS = [  # from the ground up; a room may import rooms of lower layers only
+    {"cards"},
     {"artifacts", "seeds", "progress", "devices", "extension"},
     {"augment", "networks"},
     {"data"},

@@ -1,5 +1,6 @@
 """Choosing a device: names, absent cards, cards shared between jobs; precision as a value."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from iadd import commands, devices
+from iadd import cards, commands, devices
 from iadd.data import load_dataset
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS
@@ -25,8 +26,9 @@ def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(devices, "_leases", [])
+    monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cards, "_leases", [])
+    monkeypatch.setattr(cards, "_told", list)
     monkeypatch.setattr(devices, "_set_products", lambda *given: given)
 
 
@@ -59,34 +61,18 @@ def test_jobs_spread_over_the_cards(two_cards: None) -> None:
         devices.choose("cuda:2")
 
 
-def test_who_set_the_visible_cards_has_chosen(
+def test_a_card_is_chosen_before_cuda_is_and_is_all_that_it_shows(
     two_cards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    assert [devices.choose("auto").index for _ in range(2)] == [0, 0]
-
-
-def test_a_lease_ends_with_its_process(two_cards: None, tmp_path: Path) -> None:
-    code = (
-        "import tempfile; from iadd import devices; "
-        f"tempfile.gettempdir = lambda: {str(tmp_path)!r}; print(devices._lease(2))"
-    )
+    """Rule: of a list of cards, each job sees one; the one that Slurm gave stays the one."""
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    for seen in ("GPU-aa", "GPU-bb", "GPU-aa"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,GPU-bb")
+        assert devices.choose("auto").index == 0
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == "0"
-
-
-def test_without_locks_it_is_the_first_card(
-    two_cards: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*given: object, **options: object) -> None:
-        raise NotImplementedError("no flock here")
-
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    assert [devices.choose("cuda").index for _ in range(2)] == [0, 0]
-    assert caplog.messages[0] == "cards are not shared out: no flock here"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        assert devices.choose("cuda").index == 0 and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def test_arithmetic_leaves_the_cpu_alone() -> None:

@@ -314,6 +314,26 @@ def test_only_one_runs_a_benchmark_at_a_time(finished: Path) -> None:
     assert done.returncode == 2 and "is being run by another process" in done.stderr
 
 
+def test_damaged_results_are_made_anew_by_the_same_command(finished: Path) -> None:
+    results = finished / "results" / "smoke"
+    before = accuracies(finished)
+    damaged = [
+        results / "distilled/blobs/mtt/ipc1/seed1.safetensors",
+        results / "evaluations/blobs/random/ipc1/seed2.parquet",
+    ]
+    for path in damaged:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: len(content) - 30 * (path.suffix == ".parquet")])
+    (results / "evaluations/blobs/mtt/ipc1/seed1.parquet").unlink()
+    (results / "leaderboard.csv").unlink()
+    said = run(finished)
+    for path in damaged:
+        assert f"{path.relative_to(finished)}.set-aside and made anew" in said
+        path.with_name(f"{path.name}.set-aside").unlink()
+    assert accuracies(finished).equals(before)
+
+
 def test_plain_snakemake_takes_the_same_lock(finished: Path) -> None:
     plain = [*PLAIN, "--configfile", "config.yaml", "--forcerun", "site"]
     how: Any = {"cwd": finished, "env": environment(), "text": True, "capture_output": True}

@@ -74,8 +74,8 @@ def experts(
     With --import, take those that MTT, FTD, TESLA or DATM trained; with --export, give ours in that
     form.
     """
-    from iadd import devices
     from iadd.pipeline import foreign, stages
+    from iadd.pipeline.card_share import on_card
 
     plan, key = stages.open_plan(config, dataset)
     if read or write:
@@ -83,10 +83,10 @@ def experts(
             if folder is not None:
                 work(plan, key, folder, recipe)
         return
-    where = devices.choose(device)
-    for name in (plan.recipes or ["standard"]) if recipe is None else [recipe]:
-        for k in range(len(plan.shards(key))) if shard is None else [shard]:
-            stages.record(plan, key, k, where, name)
+    with on_card(plan, device, "experts") as where:
+        for name in (plan.recipes or ["standard"]) if recipe is None else [recipe]:
+            for k in range(len(plan.shards(key))) if shard is None else [shard]:
+                stages.record(plan, key, k, where, name)
 
 
 @app.command()
@@ -122,16 +122,17 @@ def distill(
     device: Device = "auto",
 ) -> None:
     """Distill one synthetic set: one method, ipc and seed; or take in a submitted one."""
-    from iadd import devices
     from iadd.pipeline import foreign, stages
+    from iadd.pipeline.card_share import on_card
     from iadd.pipeline.plan import Run
 
     plan, key = stages.open_plan(config, dataset)
     run = Run(key, method, ipc, seed, tuned)
     if plan.config.submission(method):
         foreign.submit(plan, run)
-    else:
-        stages.distill(plan, run, devices.choose(device))
+        return
+    with on_card(plan, device, f"distill-{method}-{key}-ipc{ipc}") as where:
+        stages.distill(plan, run, where)
 
 
 @app.command()
@@ -167,16 +168,17 @@ def evaluate(
     """
     from iadd import devices
     from iadd.pipeline import foreign, stages
+    from iadd.pipeline.card_share import on_card
     from iadd.pipeline.plan import Run
 
-    where = devices.choose(device)
     if config is not None:
-        rate = foreign.step_size(step_size)
+        rate, where = foreign.step_size(step_size), devices.choose(device)
         foreign.evaluate_file(what, config, dataset, protocol, rate, name, out, where)
-    elif method is None or ipc is None:
+        return
+    if method is None or ipc is None:
         raise ValueError("evaluate: --method and --ipc are needed, or --config to judge a file")
-    else:
-        plan, key = stages.open_plan(what, dataset)
+    plan, key = stages.open_plan(what, dataset)
+    with on_card(plan, device, f"evaluate-{method}-{key}-ipc{ipc}") as where:
         stages.evaluate(plan, Run(key, method, ipc, seed, tuned), where)
 
 
@@ -197,16 +199,16 @@ def privacy(
     What sets are measured against comes first: iadd privacy CONFIG --ipc 1
     Then a set: iadd privacy CONFIG --ipc 1 --method mtt --seed 0
     """
-    from iadd import devices
     from iadd.pipeline import privacy, stages
+    from iadd.pipeline.card_share import on_card
     from iadd.pipeline.plan import Run
 
     plan, key = stages.open_plan(config, dataset)
-    where = devices.choose(device)
-    if method is None:
-        privacy.yardstick(plan, key, ipc, where)
-    else:
-        privacy.report(plan, Run(key, method, ipc, seed, tuned), where)
+    with on_card(plan, device, f"privacy-{key}") as where:
+        if method is None:
+            privacy.yardstick(plan, key, ipc, where)
+        else:
+            privacy.report(plan, Run(key, method, ipc, seed, tuned), where)
 
 
 @app.command()

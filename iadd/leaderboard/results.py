@@ -195,7 +195,8 @@ def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, 
         if not path.exists():
             raise ValueError(f"{path}: no such table here; iadd run makes it") from None
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: not a readable Parquet table: {reason}") from error
+        what = f"not a readable Parquet table ({reason}); delete it and run again"
+        raise ValueError(f"{path}: {what}") from error
     text = (table.schema.metadata or {}).get(b"iadd")
     if text is None:
         raise ValueError(f"{path}: not a table of ours: no 'iadd' entry in its footer")

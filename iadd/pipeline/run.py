@@ -20,6 +20,7 @@ from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.processes import usable_cores
+from iadd.pipeline.set_aside import ASIDE, set_aside
 from iadd.pipeline.source import PACKAGE
 
 WORKFLOW = PACKAGE / "workflow"
@@ -60,26 +61,46 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]
                 return subprocess.run(asked, check=False).returncode
-            status = _whole(plan, cores, arguments, options)
+            status = _mended(plan, cores, arguments, options)
             if not status:
                 print(f"tables and page: iadd show {config}", file=sys.stderr)
             return status
 
 
-def _whole(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:
+def _mended(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:
+    """The whole benchmark; where jobs failed because one of its own files could not be read, that
+    is made anew, each file once."""
+    seen: set[Path] = set()
+    while True:
+        status, reasons = _whole(plan, cores, arguments, options)
+        found = set_aside(plan.root, reasons) if status else []
+        for path in found:
+            print(f"iadd: {path}: set aside as {path}{ASIDE} and made anew", file=sys.stderr)
+        if seen.issuperset(found):
+            return status
+        seen.update(found)
+
+
+def _whole(
+    plan: Plan, cores: int, arguments: list[str], options: Sequence[str]
+) -> tuple[int, list[str]]:
     """The data first: what fits its counts is the benchmark, and data made anew but equal does
-    not make anything else anew, which Snakemake cannot know before it has seen them."""
+    not make anything else anew, which Snakemake cannot know before it has seen them.
+
+    Returns the exit status and what failed jobs said.
+    """
     stale = plan.stale_data()
     if stale:
         about = [str(plan.data(key).about) for key in stale]
         only = ["--until", "data", "--forcerun", *about]
-        status = Child(plan, cores, [*arguments, *options, *only], "data").follow()
-        if status:
-            return status
+        child = Child(plan, cores, [*arguments, *options, *only], "data")
+        if status := child.follow():
+            return status, child.reasons
     for line in plan.left_out():
         print(f"iadd: left out: {line}", file=sys.stderr)
-    status = Child(plan, cores, [*arguments, *options], plan.config.benchmark).follow()
-    return status or int(bool(plan.left_out()))
+    child = Child(plan, cores, [*arguments, *options], plan.config.benchmark)
+    status = child.follow()
+    return status or int(bool(plan.left_out())), child.reasons
 
 
 class Child:
@@ -99,6 +120,7 @@ class Child:
         )
         os.close(theirs)
         self.signal: int | None = None
+        self.reasons: list[str] = []
 
     def follow(self) -> int:
         """Show what happens until it ends; its status, or 128 and the signal that ended it."""
@@ -152,7 +174,7 @@ class Child:
             print("iadd: interrupted; the same command goes on from here", file=sys.stderr)
             return 128 + self.signal
         if monitor.failed:
-            lines = monitor.reasons()
+            lines = self.reasons = monitor.reasons()
         elif status:
             told = [" ".join(text.split()) for text in monitor.errors] or [self._told()]
             lines = [text if text.startswith("iadd: ") else f"iadd: {text}" for text in told]
