@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from image_files import tree
 from test_arrays import medmnist
 from test_image_sets import covid, imagenet, tiny
 from test_torchvision_sets import write_cifar
@@ -130,3 +131,16 @@ def test_a_recipe_runs_from_files_to_tables(
         for ipc in plan.ipcs(d.key, "random")
         if "whole" in plan.config.methods
     }
+
+
+def test_the_table_for_one_card_rehearses_on_a_cpu(tmp_path: Path) -> None:
+    """Rule: from image files to the verdict beside the published value, without Snakemake."""
+    for part, each in (("train", 24), ("test", 4)):
+        tree(tmp_path / "images" / part, {f"class{k}": each for k in range(10)}, seed=each)
+    script = [str(ROOT / "benchmarks" / "gpu_table.py"), "images", "--experts", "2", "--dry"]
+    command = [sys.executable, *script]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for stage in ("data", "experts", "distill", "evaluate", "tables", "verdict"):
+        assert f'"stage": "{stage}"' in done.stdout
+    assert "undecided beside published 46.3" in done.stdout

@@ -1,0 +1,107 @@
+"""A published table on one card: CIFAR-10 by the full recipe, `mtt` beside `iadd`, stage by stage.
+
+    python benchmarks/gpu_table.py IMAGES [--ipc 1] [--experts 20] [--seconds 540] [--dry]
+
+IMAGES holds `train/<class>/` and `test/<class>/`. Settings are those of config/cifar10.yaml with
+ZCA; fewer experts and one seed are the only cuts, so that the table fits into minutes. The two
+methods share the card, each in a process of its own. Stages are called without Snakemake, which a
+bare machine may lack; each stage's seconds are printed as it ends. What is done when the time is
+over stays in results/: the same command goes on there. `--dry` rehearses it on a CPU with few
+updates: its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+METHODS = ("mtt", "iadd")
+ROOT = Path(__file__).parent.parent
+
+
+def benchmark(images: str, ipc: int, experts: int, dry: bool) -> dict[str, Any]:
+    """config/cifar10.yaml on folders of images, one ipc, one seed, one protocol, two methods."""
+    published = yaml.safe_load((ROOT / "config" / "cifar10.yaml").read_text())
+    methods = {
+        name: {
+            "params": published["methods"][name]["params"] | published["methods"][name]["ipc"][ipc]
+        }
+        for name in METHODS
+    }
+    families = ["color", "crop", "cutout", "flip", "scale", "rotate"]
+    data = {"name": "folder", "label": "cifar10", "root": images, "zca": True}
+    judged = {"protocol": "mtt-v1", "networks": {published["network"]: 5}, "epochs": 1000}
+    found = {
+        "benchmark": f"gpu-table-ipc{ipc}",
+        "seeds": 1,
+        "ipc": [ipc],
+        "datasets": [data | {"published": "cifar10", "augmentation": families, "resolution": 32}],
+        "network": published["network"],
+        "experts": {"count": experts, "per_shard": experts},
+        "validation": published["validation"],
+        "evaluations": [judged],
+        "methods": methods,
+    }
+    if dry:
+        found |= {"network": "convnet-d3-w4", "validation": {"networks": 1, "epochs": 2}}
+        judged |= {"networks": {"convnet-d3-w4": 1}, "epochs": 2}
+        for method in methods.values():
+            method["params"] |= {"iterations": 2, "unrolled_steps": 2, "max_start": 1}
+    return found
+
+
+class Clock:
+    """Runs `iadd` commands side by side until the time is over; prints what each stage took."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def stage(self, name: str, *commands: list[str]) -> None:
+        began = time.monotonic()
+        running = [subprocess.Popen([sys.executable, "-m", "iadd", *c]) for c in commands]
+        try:
+            codes = [job.wait(max(self.end - time.monotonic(), 1)) for job in running]
+        except subprocess.TimeoutExpired:
+            for job in running:
+                job.terminate()
+            for job in running:
+                job.wait()
+            raise SystemExit(f"gpu_table.py: the time was over in stage {name}") from None
+        print(
+            json.dumps({"stage": name, "seconds": round(time.monotonic() - began, 1)}), flush=True
+        )
+        if any(codes):
+            raise SystemExit(f"gpu_table.py: stage {name} failed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images")
+    parser.add_argument("--ipc", type=int, choices=[1, 10, 50], default=1)
+    parser.add_argument("--experts", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
+    given = parser.parse_args()
+    config = Path(f"gpu-table-ipc{given.ipc}.yaml")
+    images = str(Path(given.images).resolve())
+    config.write_text(yaml.safe_dump(benchmark(images, given.ipc, given.experts, given.dry)))
+    clock, path = Clock(given.seconds), str(config)
+    device = ["--device", "cpu" if given.dry else "cuda"]
+    runs = [[path, "--method", name, "--ipc", str(given.ipc), *device] for name in METHODS]
+    clock.stage("data", ["data", path])
+    clock.stage("experts", ["experts", path, *device])
+    clock.stage("distill", *(["distill", *run] for run in runs))
+    clock.stage("evaluate", *(["evaluate", *run] for run in runs))
+    clock.stage("tables", ["collect", path])
+    clock.stage("verdict", ["reproduce", path])
+
+
+if __name__ == "__main__":
+    main()
