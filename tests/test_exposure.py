@@ -94,6 +94,7 @@ def row(**changes: Any) -> PrivacyRow:
     distances = [distances_of(kind, [7, 8], found, held_out) for kind in ("pixel", "feature")]
     scores = np.linspace(0, 1, 500), np.linspace(-1, 1, 400)
     rest = {"reconstruction": False, "seed": 0, "network": "n", "members": 500, "held_out": 400}
+    rest["shown"] = [0]
     measured = distances[0] | distances[1] | attack_of("data", *scores) | rest | {"copies": 1}
     return PrivacyRow(**values | measured | changes)  # type: ignore[arg-type]
 

@@ -62,6 +62,7 @@ class PrivacyRow(Row):
     feature_median: float
     members: int  # training images, all of which the set was distilled from
     held_out: int  # validation images, of which no distillation learnt
+    shown: list[int]  # images whose nearest pairs the picture shows, from left to right
     data_auc: Fraction  # of the attack: who was in the data that were distilled
     data_auc_low: Fraction
     data_auc_high: Fraction

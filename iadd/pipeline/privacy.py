@@ -99,6 +99,7 @@ def _measure(
         found = near.distances.double().numpy()
         measured |= distances_of(kind, near.rows.tolist(), found, held_out.double().numpy())
     submitted = plan.config.submission(run.method) is not None
+    shown = privacy.closest((pixels.distances, features.distances), asked.pictures)
     row = PrivacyRow(
         **vars(run),
         source="submitted" if submitted else "measured",
@@ -107,9 +108,9 @@ def _measure(
         copies=copies,
         members=len(members),
         held_out=len(others),
+        shown=shown.tolist(),
         **measured,
     )
-    shown = privacy.closest((pixels.distances, features.distances), asked.pictures)
     return row, privacy.picture(distilled, dataset, (pixels.rows, features.rows), shown)
 
 

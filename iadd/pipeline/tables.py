@@ -31,6 +31,9 @@ from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.submissions import provenance
 
+TOLD = ("privacy", "submissions")
+"""Tables that are empty where nothing was asked or handed in."""
+
 
 def collect(plan: Plan) -> None:
     """Gather evaluations and traces, rank, write `leaderboard.parquet` and `.csv`, print it.
@@ -154,17 +157,21 @@ def site(plan: Plan) -> None:
     from iadd.leaderboard.site import RunKey, Search, build_site
 
     current(plan)
-    names = ("leaderboard", "comparisons", "evaluations", "traces", "weights", "trials")
-    drawn = [run for run in plan.runs() if run.method != "whole"]
+    names = ("leaderboard", "comparisons", "evaluations", "traces", "weights", "trials", *TOLD)
+    drawn = {
+        run: RunKey(run.dataset, run.ipc, run.method, run.tuned, run.seed)
+        for run in plan.runs()
+        if run.method != "whole"
+    }
+    asked = plan.config.privacy
+    shown = privacy_plan.exposed(plan) if asked and asked.pictures else ()
     out = plan.root / "site"
     build_site(
         tables={name: plan.table(name) for name in names},
-        pictures={
-            RunKey(run.dataset, run.ipc, run.method, run.tuned, run.seed): plan.paths(run).picture
-            for run in drawn
-        },
+        pictures={key: plan.paths(run).picture for run, key in drawn.items()},
         searches={Search(*s): plan.winner(*s).with_suffix(".png") for s in plan.searches()},
         out=out,
+        pairs={drawn[run]: plan.paths(run).pairs for run in shown if run.seed == 0},
     )
     print(f"{out / 'index.html'}: written")
 

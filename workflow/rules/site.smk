@@ -2,11 +2,14 @@ rule site:
     input:
         jobs.pictures,
         jobs.searches,
+        jobs.pairs,
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
         "results/{benchmark}/weights.parquet",
         "results/{benchmark}/trials.parquet",
         "results/{benchmark}/comparisons.parquet",
+        "results/{benchmark}/privacy.parquet",
+        "results/{benchmark}/submissions.parquet",
         "results/{benchmark}/leaderboard.parquet",
     output:
         "results/{benchmark}/site/index.html",

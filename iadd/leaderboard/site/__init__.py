@@ -24,16 +24,18 @@ from iadd.leaderboard.site.pages import (
     differences,
     methods,
     overview,
+    privacy,
     results,
     runs,
     searches,
+    submissions,
     transfer,
     weights,
 )
 
 PAGES = (
     *(overview, boards, results, methods, differences, controls),
-    *(costs, transfer, weights, searches, runs),
+    *(costs, transfer, weights, privacy, submissions, searches, runs),
 )
 """In the order of the navigation."""
 
@@ -43,6 +45,7 @@ def build_site(
     pictures: Mapping[RunKey, Path],
     searches: Mapping[Search, Path],
     out: Path,
+    pairs: Mapping[RunKey, Path] | None = None,
 ) -> None:
     """Write the site into the folder `out`, whole or not at all; what lay there is replaced.
 
@@ -50,11 +53,12 @@ def build_site(
         tables: of `iadd.leaderboard.rows`, by their names.
         pictures: PNG files of distilled images.
         searches: PNG files of searches.
+        pairs: PNG files of distilled images beside the nearest real ones.
 
     Same tables and pictures, same bytes. Raises ValueError naming the file that is missing or of
     the wrong kind.
     """
-    content = Content.read(tables, pictures, searches)
+    content = Content.read(tables, pictures, searches, pairs or {})
     draft = out.with_name(f"{out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -68,6 +72,8 @@ def _write(content: Content, folder: Path) -> None:
     write_assets(folder)
     for key, source in content.pictures.items():
         _take(source, folder / places.picture(key))
+    for key, source in content.pairs.items():
+        _take(source, folder / places.pairs(key))
     for search, source in content.searches.items():
         _take(source, folder / places.search_picture(search))
     navigation = []

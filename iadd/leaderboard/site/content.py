@@ -68,6 +68,7 @@ class Content:
     tables: Mapping[str, Path]
     pictures: Mapping[RunKey, Path]
     searches: Mapping[Search, Path]
+    pairs: Mapping[RunKey, Path]
     about: About
     board: Sequence[LeaderboardRow]
     networks: pd.DataFrame
@@ -79,6 +80,7 @@ class Content:
         tables: Mapping[str, Path],
         pictures: Mapping[RunKey, Path],
         searches: Mapping[Search, Path],
+        pairs: Mapping[RunKey, Path],
     ) -> Content:
         """Raises ValueError naming the file that is missing, of the wrong kind, or empty."""
         board = read_rows(tables["leaderboard"], LeaderboardRow)
@@ -86,7 +88,7 @@ class Content:
             raise ValueError(f"{tables['leaderboard']}: has no rows, so there is nothing to show")
         about = About(**read_metadata(tables["leaderboard"]).get("about", {}))
         networks = read_table(tables["evaluations"], EVALUATIONS, without=LISTS)
-        return cls(tables, pictures, searches, about, board, networks)
+        return cls(tables, pictures, searches, pairs, about, board, networks)
 
     @cached_property
     def datasets(self) -> list[str]:

@@ -44,6 +44,11 @@ def picture(key: RunKey) -> str:
     return f"pictures/{_run(key)}.png"
 
 
+def pairs(key: RunKey) -> str:
+    """The picture of a run's images beside the nearest real ones."""
+    return f"pictures/{_run(key)}-pairs.png"
+
+
 def search_picture(search: Search) -> str:
     """The picture of a search."""
     name = f"{slug(search.dataset)}/search-{slug(search.method)}-ipc{search.ipc}.png"
