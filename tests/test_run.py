@@ -88,6 +88,47 @@ def test_the_jobs_own_reasons_come_last(tmp_path: Path) -> None:
     assert reason([str(tmp_path / "none")]).startswith("ended without a word")
 
 
+def test_a_job_that_is_tried_again_has_not_failed() -> None:
+    monitor = Monitor("digits", cores=0)
+    for kind in ("started", "failed", "started"):
+        monitor.handle(event(kind, 1, 0))
+    assert not monitor.failed and monitor.running
+    monitor.handle(event("failed", 1, 0))
+    assert monitor.reasons()[0] == "digits: 1 jobs failed"
+
+
+def test_of_a_group_the_job_that_failed_is_told(tmp_path: Path) -> None:
+    """Rule: those that shared a submission with it are no failures; without a name all are."""
+    monitor, logs = Monitor("digits", cores=0), [str(tmp_path / f"{k}.log") for k in range(3)]
+    for k, said in enumerate(["fine", "iadd: too few", "fine"]):
+        Path(logs[k]).write_text(said)
+    slurm = tmp_path / "slurm.log"
+    slurm.write_text(
+        f"rule distill:\n    log: {logs[0]}\nError in rule distill:\n"
+        f"    log: {logs[1]} (check log file(s) for error details)\n"
+    )
+    for ended, count in (("", 1), ("slurmstepd: error: *** JOB 7 CANCELLED DUE TO TIME LIMIT", 3)):
+        if ended:
+            slurm.write_text(ended)
+        for k in range(3):
+            monitor.handle(event("started", k, k, logs[k]))
+        monitor.handle({"event": "group", "log": [str(slurm)], "jobs": [0, 1, 2]})
+        for k in range(3):
+            monitor.handle(event("failed", k, k, logs[k]))
+        assert len(monitor.failed) == count
+        told = monitor.reasons()
+        assert told[:1] == [f"digits: {count} jobs failed"] and "  iadd: too few" in told
+    assert f"  {ended}" in told and "  fine" not in told
+
+
+def test_a_line_names_only_some_of_many_running_jobs() -> None:
+    monitor = Monitor("digits", cores=0)
+    monitor.handle({"event": "jobs", "counts": {"distill": 40}})
+    for k in range(40):
+        monitor.handle(event("started", k, k))
+    assert monitor.line().endswith("ipc1 seed4 and 35 more")
+
+
 def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule: no traceback of flock where there is none; a file with the holder's number does."""
 

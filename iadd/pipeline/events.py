@@ -39,6 +39,9 @@ def event_of(record: Any) -> dict[str, Any] | None:
             else {},
             "log": [str(path) for path in record.log or []],
         }
+    if event == LogEvent.GROUP_ERROR:
+        logs = [str(path) for path in record.aux_logs if path]
+        return {"event": "group", "log": logs, "jobs": [e["jobid"] for e in record.job_error_info]}
     if event == LogEvent.JOB_FINISHED:
         return {"event": "finished", "job": record.job_id}
     if event in (None, LogEvent.ERROR):

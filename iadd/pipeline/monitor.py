@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +21,12 @@ START = 1.0
 TRUST = 0.1
 """Of the whole work: how much of it must be done until this machine's speed counts as much as the
 forecast's."""
+ENDED = "slurmstepd: error:"
+"""Begins the line by which SLURM says that it ended a job, and why."""
+ELSEWHERE = 8
+"""Jobs side by side that an estimate begins with where they run on a cluster."""
 SHOWN = 5
-"""Different reasons of failures that are told."""
+"""Different reasons of failures, and running jobs, that are told."""
 
 Cost = Callable[[str, Mapping[str, str]], float]
 """Forecast seconds of a job: its rule and wildcards."""
@@ -57,9 +62,12 @@ class Monitor:
 
     def __init__(self, title: str, cores: int = 1) -> None:
         self.title, self.cores = title, cores
+        self.width = cores or ELSEWHERE
         self.done = self.total = 0
         self.running: dict[int, Job] = {}
-        self.failed: list[Job] = []
+        self.failed: dict[int, Job] = {}
+        self.excused: set[int] = set()  # they only shared a submission with one that failed
+        self.behind: dict[int, list[str]] = {}  # SLURM's logs of jobs that were in groups
         self.errors: list[str] = []
         self.counts: dict[str, int] = {}
         self.finished: list[Job] = []
@@ -87,11 +95,13 @@ class Monitor:
         if kind == "jobs":
             self.counts = event["counts"]
             self.total = sum(self.counts.values())
-            self.say(f"{self.title}: {self.total} jobs. Provided cores: {self.cores}")
+            where = f". Provided cores: {self.cores}" if self.cores else ""
+            self.say(f"{self.title}: {self.total} jobs{where}")
         elif kind == "done":
             self.done = min(event["done"], self.total)
         elif kind == "started":
             self.first = self.first or time.monotonic()
+            self.failed.pop(event["job"], None)  # it is tried again
             name = job_name(event["rule"], event["wildcards"])
             self.running[event["job"]] = Job(name, event["rule"], event["wildcards"], event["log"])
         elif kind == "finished":
@@ -101,8 +111,13 @@ class Monitor:
                 self.spent += self._seconds(job)
         elif kind == "failed":
             job = self.running.pop(event["job"], None)
-            name = job_name(event["rule"], event["wildcards"])
-            self.failed.append(job or Job(name, event["rule"], event["wildcards"], event["log"]))
+            if event["job"] not in self.excused:
+                name = job_name(event["rule"], event["wildcards"])
+                kept = job or Job(name, event["rule"], event["wildcards"])
+                kept.log = [*event["log"], *self.behind.get(event["job"], [])]  # SLURM's last
+                self.failed[event["job"]] = kept
+        elif kind == "group":
+            self._group(event["jobs"], event["log"])
         elif kind == "text":
             self._text(event["level"], event["text"])
         self.show()
@@ -112,6 +127,14 @@ class Monitor:
         self.cost = cost
         self.work = sum(n * (START + means.get(rule, 0.0)) for rule, n in self.counts.items())
         self.spent = sum(map(self._seconds, self.finished))
+
+    def _group(self, jobs: list[int], logs: list[str]) -> None:
+        """Tell the jobs of a group that failed from those that were taken along by them."""
+        said = "\n".join("\n".join(lines_of(path)) for path in logs)
+        guilty = set(re.findall(r"^\s*log: (.+) \(check log", said, re.MULTILINE))
+        failed = {k for k in jobs if k in self.running and guilty & set(self.running[k].log)}
+        self.excused = self.excused - set(jobs) | (set(jobs) - failed if failed else set())
+        self.behind |= dict.fromkeys(jobs, logs)
 
     def _seconds(self, job: Job) -> float:
         return START + self.cost(job.rule, job.wildcards) if self.cost else 0.0
@@ -151,7 +174,9 @@ class Monitor:
         left = self.seconds_left()
         if left is not None:
             parts.append(f"about {duration(left)} left")
-        names = ", ".join(job.name for job in self.running.values())
+        names = ", ".join([job.name for job in self.running.values()][:SHOWN])
+        if len(self.running) > SHOWN:
+            names += f" and {len(self.running) - SHOWN} more"
         return ", ".join(parts) + (f"; running: {names}" if names else "")
 
     def seconds_left(self) -> float | None:
@@ -165,13 +190,13 @@ class Monitor:
         ran = sum(min(self._seconds(job), now - job.began) for job in self.running.values())
         done = min(self.spent + ran, self.work)
         elapsed, trust = now - (self.first or now), TRUST * self.work
-        pace = (elapsed + trust / self.cores) / (done + trust)
+        pace = (elapsed + trust / self.width) / (done + trust)
         return (self.work - done) * pace
 
     def reasons(self) -> list[str]:
         """Why jobs failed: each different reason with one of its jobs, the jobs' own lines last."""
         found: dict[str, list[Job]] = {}
-        for job in self.failed:
+        for job in self.failed.values():
             found.setdefault(reason(job.log), []).append(job)
         lines = [f"{self.title}: {len(self.failed)} jobs failed"] if self.failed else []
         for why, jobs in list(found.items())[:SHOWN]:
@@ -182,16 +207,21 @@ class Monitor:
 
 
 def reason(logs: list[str]) -> str:
-    """The last line that a job wrote."""
-    for path in logs:
-        try:
-            lines = Path(path).read_text(errors="replace").split("\n")
-        except OSError:
-            continue
-        for line in reversed(lines):
-            if line.strip():
-                return line.strip()
-    return "ended without a word: killed, perhaps for want of memory"
+    """The last line in a job's own log, the first; or why SLURM ended it, in those behind it."""
+    own = next((line for path in logs[:1] for line in reversed(lines_of(path))), "")
+    ended = [line for path in logs[1:] for line in lines_of(path) if line.startswith(ENDED)]
+    if ended and not own.startswith("iadd: "):
+        return ended[-1]
+    return own or "ended without a word: killed, perhaps for want of memory"
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a log that are not empty, stripped; none where it cannot be read."""
+    try:
+        lines = Path(path).read_text(errors="replace").split("\n")
+    except OSError:
+        return []
+    return [line.strip() for line in lines if line.strip()]
 
 
 def duration(seconds: float) -> str:

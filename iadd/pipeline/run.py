@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from iadd.pipeline import jobserver
+from iadd.pipeline import jobserver, slurm
 from iadd.pipeline.config import load_config
 from iadd.pipeline.monitor import Monitor, duration
 from iadd.pipeline.plan import Plan
@@ -49,11 +49,15 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
         raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
     refuse_overrides(options)
     plan = Plan(load_config(config))
-    cores = cores or usable_cores()
-    arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--cores", str(cores), "--nolock"]
-    arguments += ["--workflow-profile", "none", *_profile(options), "--configfile", str(config)]
+    options = _with_profile(options)
+    elsewhere = slurm.executor_of(options)
+    arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--nolock"]
+    arguments += ["--workflow-profile", "none", "--configfile", str(config)]
+    if cores or not elsewhere:  # a limit of jobs elsewhere, too, where one is given
+        arguments += ["--cores", str(cores or usable_cores())]
+    cores = 0 if elsewhere else cores or usable_cores()
     with _environment():
-        if not any(word.startswith(("--executor", "--profile", "-e")) for word in options):
+        if not elsewhere:
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
             if address:
                 os.environ[jobserver.VARIABLE] = address
@@ -61,6 +65,10 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]
                 return subprocess.run(asked, check=False).returncode
+            if elsewhere == "slurm":
+                arguments += slurm.arguments(plan, options)
+                if left := slurm.cancel_leftovers(plan):
+                    print(f"iadd: {left} jobs of a killed run cancelled", file=sys.stderr)
             status = _mended(plan, cores, arguments, options)
             if not status:
                 print(f"tables and page: iadd show {config}", file=sys.stderr)
@@ -104,7 +112,10 @@ def _whole(
 
 
 class Child:
-    """One Snakemake process, in a group of its own: a signal reaches it and its jobs once."""
+    """One Snakemake process, in a group of its own: a signal reaches it and its jobs once.
+
+    `cores` is 0 where jobs run elsewhere.
+    """
 
     def __init__(self, plan: Plan, cores: int, arguments: Sequence[str], title: str) -> None:
         self.plan, self.cores, self.title = plan, cores, title
@@ -144,6 +155,8 @@ class Child:
 
     def _forward(self, sign: int, _: object) -> None:
         self.signal = sign
+        if not self.cores:  # told to terminate, Snakemake would wait for a cluster's jobs to end
+            sign = signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, sign)
 
@@ -202,16 +215,15 @@ def refuse_overrides(options: Sequence[str]) -> None:
             raise ValueError(f"{word}: jobs read the benchmark's file; write it there instead")
 
 
-def _profile(options: Sequence[str]) -> list[str]:
+def _with_profile(options: Sequence[str]) -> list[str]:
     """Ours by default; `workflow/profiles/<name>` of the package where the folder here has none."""
-    for k, option in enumerate(options):
-        name = option.partition("=")[2] if option.startswith("--profile=") else None
-        name = options[k + 1] if option == "--profile" and k + 1 < len(options) else name
-        if name and name.startswith("workflow/") and not Path(name).exists():
-            return ["--profile", str(PACKAGE / name)]
-        if name or option == "--executor":
-            return []
-    return ["--profile", str(WORKFLOW / "profiles" / "default")]
+    name = slurm.value_of(options, "--profile")
+    if name is None and slurm.value_of(options, "--executor") is None:
+        return [*options, "--profile", str(WORKFLOW / "profiles" / "default")]
+    if name is None or not name.startswith("workflow/") or Path(name).exists():
+        return list(options)
+    ours = str(PACKAGE / name)
+    return [ours if word == name else word.replace(f"={name}", f"={ours}") for word in options]
 
 
 @contextlib.contextmanager

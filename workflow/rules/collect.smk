@@ -16,8 +16,14 @@ rule collect:
         "results/{benchmark}/leaderboard.csv",
     log:
         "results/{benchmark}/logs/collect.log",
+    group:
+        "tables"
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        gpu=None,
+        gres=None,
     params:
         spec=jobs.tables_spec,
     shell:

@@ -7,6 +7,10 @@ rule data:
         "results/{benchmark}/logs/data/{dataset}.log",
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        gpu=None,
+        gres=None,
     params:
         spec=jobs.data_spec,
     shell:

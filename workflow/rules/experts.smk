@@ -6,12 +6,18 @@ rule experts:
         "results/{benchmark}/experts/{folder}/shard{shard}.safetensors",
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
+    group:
+        asks.expert_group
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        slots=asks.slots,
     params:
+        device=asks.device,
         dataset=jobs.dataset,
         recipe=jobs.recipe,
         spec=jobs.experts_spec,
     shell:
         "iadd experts {resources.config:q} --dataset {params.dataset:q} --recipe {params.recipe:q}"
-        " --shard {wildcards.shard} > {log:q} 2>&1"
+        " --shard {wildcards.shard} {params.device} > {log:q} 2>&1"

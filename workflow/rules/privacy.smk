@@ -6,13 +6,19 @@ rule yardstick:
         "results/{benchmark}/privacy/{dataset}/ipc{ipc}.safetensors",
     log:
         "results/{benchmark}/logs/privacy/{dataset}/ipc{ipc}.log",
+    group:
+        asks.yardstick_group
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        slots=asks.slots,
     params:
+        device=asks.device,
         spec=jobs.yardstick_spec,
     shell:
         "iadd privacy {resources.config:q} --dataset {wildcards.dataset:q}"
-        " --ipc {wildcards.ipc} > {log:q} 2>&1"
+        " --ipc {wildcards.ipc} {params.device} > {log:q} 2>&1"
 
 
 rule privacy:
@@ -26,11 +32,17 @@ rule privacy:
         "results/{benchmark}/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
     log:
         "results/{benchmark}/logs/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+    group:
+        asks.run_group
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        slots=asks.slots,
     params:
+        device=asks.device,
         tuned=jobs.tuned,
         spec=jobs.privacy_spec,
     shell:
         "iadd privacy {resources.config:q} --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
-        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} > {log:q} 2>&1"
+        " --ipc {wildcards.ipc} --seed {wildcards.seed} {params.tuned} {params.device} > {log:q} 2>&1"

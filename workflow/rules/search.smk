@@ -12,8 +12,17 @@ rule search:
     threads: jobs.config.search.workers
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        gpu=asks.search_cards,
+        gres=None,
+        cpus_per_task=asks.search_cores,
+        tasks=asks.search_tasks,
+        tasks_per_gpu=asks.search_tasks_per_card,
+        mpi=asks.search_launcher,
     params:
+        workers=asks.workers,
         spec=jobs.search_spec,
     shell:
         "${{IADD_SEARCH_LAUNCH:-}} iadd search {resources.config:q} --dataset {wildcards.dataset:q}"
-        " --method {wildcards.method:q} --ipc {wildcards.ipc} --workers {threads} > {log:q} 2>&1"
+        " --method {wildcards.method:q} --ipc {wildcards.ipc} --workers {params.workers} > {log:q} 2>&1"

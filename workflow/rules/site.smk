@@ -15,8 +15,14 @@ rule site:
         "results/{benchmark}/site/index.html",
     log:
         "results/{benchmark}/logs/site.log",
+    group:
+        "tables"
     resources:
         config=jobs.path,
+        mem_mb=asks.memory,
+        runtime=asks.minutes,
+        gpu=None,
+        gres=None,
     params:
         spec=jobs.tables_spec,
     shell:
