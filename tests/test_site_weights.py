@@ -8,8 +8,9 @@ from made_up_site import Parsed, write_tables
 from made_up_tables import rank, runs, spread, table
 from test_importance import statistic, traced
 
+from iadd.leaderboard import importance
 from iadd.leaderboard.importance import Importance, draw, summaries
-from iadd.leaderboard.results import read_table, table_of, write_table
+from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import LEADERBOARD
 from iadd.leaderboard.savings import Data, Epochs, with_savings
 from iadd.leaderboard.site import build_site
@@ -114,7 +115,7 @@ def test_sites_without_weights_and_controls_have_no_such_pages(tmp_path: Path) -
 
 
 def test_summaries_and_their_figure(built: Path) -> None:
-    (found,) = summaries(read_table(built / "weights.parquet", WEIGHTS))
+    (found,) = summaries(built / "weights.parquet")
     assert isinstance(found, Importance) and (found.seeds, found.collapsed, found.ever) == (2, 1, 1)
     means = found.tensors["mean"]
     assert means[1, 0] == pytest.approx(0.55) and means[1, 60] == pytest.approx(0.25)
@@ -127,3 +128,25 @@ def test_summaries_and_their_figure(built: Path) -> None:
     assert image.tolist() == [[pytest.approx(0.55)] * 2 + [0.25], [2.0] * 3]
     assert sizes.images[0].get_array().shape == (len(EDGES), 3)
     assert list(shares.lines[0].get_ydata()) == pytest.approx([0.8, 0.8, 0.05])
+
+
+def test_settings_are_summarised_one_by_one_however_the_table_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [
+        look(k, seed, 0.5) | {"method": method, "ipc": ipc}
+        for ipc in (1, 10)
+        for method in ("a", "b")
+        for seed in (0, 1)
+        for k in (0, 5)
+    ]
+    path = tmp_path / "weights.parquet"
+    write_table(weights_of(table_of(looks, TRACE_FILE)), path, WEIGHTS, {})
+    for rows in (1, 7, 12, 1000):
+        monkeypatch.setattr(importance, "ROWS", rows)
+        found = list(summaries(path))
+        assert [(one.ipc, one.method, one.seeds) for one in found] == [
+            *((1, "a", 2), (1, "b", 2)),
+            *((10, "a", 2), (10, "b", 2)),
+        ]
+        assert all(len(one.tensors) == 6 for one in found)

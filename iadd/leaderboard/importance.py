@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from iadd.leaderboard.weights import COLLAPSED_EFFECTIVE, COLLAPSED_LOW, WHOLE_NETWORK
+from iadd.leaderboard.results import batches
+from iadd.leaderboard.weights import COLLAPSED_EFFECTIVE, COLLAPSED_LOW, WEIGHTS, WHOLE_NETWORK
 from iadd.methods._importance import EDGES, TOLD
 
 INK, MUTED, LINE, FIRST, SECOND = "#1c2128", "#66707c", "#d9dde2", "#0b5fa5", "#c4570a"
 AROUND_ONE = LinearSegmentedColormap.from_list("around one", ["#8a3d05", "#f6f4ef", "#06325a"])
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#a9cbea", "#0b5fa5", "#06325a"])
+SETTING = ["dataset", "ipc", "method", "tuned"]
+ROWS = 50_000
+"""Rows that are looked at together."""
 NARROW = 0.02
 """Mean weights are told apart by colour from this relative difference on."""
 
@@ -66,14 +71,13 @@ class Importance:
         )
 
 
-def summaries(weights: pd.DataFrame) -> Iterator[Importance]:
-    """One for each data set, ipc, method and setting, sorted by these.
+def summaries(weights: Path) -> Iterator[Importance]:
+    """One for each data set, ipc, method and setting of `weights.parquet`, in its order.
 
-    weights: the table `weights.parquet` as `results.read_table` gives it.
+    The table is read a part at a time.
     """
-    keys: Any
-    for keys, rows in weights.groupby(["dataset", "ipc", "method", "tuned"]):
-        dataset, ipc, method, tuned = keys
+    for rows in _settings(weights):
+        dataset, ipc, method, tuned = rows[SETTING].iloc[0]
         whole = rows[rows["tensor"] == WHOLE_NETWORK]
         runs = whole.groupby("seed")["collapsed"]
         grouped = rows.groupby(["tensor", "iteration"])
@@ -94,6 +98,21 @@ def summaries(weights: pd.DataFrame) -> Iterator[Importance]:
             tensors=names.join(grouped[list(TOLD)].mean()),
             histogram=pd.DataFrame.from_dict(shares, orient="index"),
         )
+
+
+def _settings(weights: Path) -> Iterator[pd.DataFrame]:
+    """The rows of each setting, which stand together."""
+    held: list[pd.DataFrame] = []
+    current: Any = None
+    for batch in batches(weights, WEIGHTS, WEIGHTS.names, ROWS):
+        for setting, rows in batch.to_pandas().groupby(SETTING, sort=False):
+            if held and setting != current:
+                yield pd.concat(held)
+                held = []
+            current = setting
+            held.append(rows)
+    if held:
+        yield pd.concat(held)
 
 
 def draw(found: Importance) -> Figure:

@@ -9,9 +9,8 @@ from pathlib import Path
 from iadd.artifacts import atomic_write
 from iadd.leaderboard import accuracy, forest, importance, paper
 from iadd.leaderboard.pdf import Draw, write_pdf
-from iadd.leaderboard.results import read_rows, read_table
+from iadd.leaderboard.results import read_rows
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
-from iadd.leaderboard.weights import WEIGHTS
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.tables import current
 
@@ -48,7 +47,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
         words = cell.dataset, str(cell.ipc), cell.network_eval, cell.protocol, cell.label_regime
         tuned = ["tuned"] * cell.tuned
         figures[_file("controls", *words, *tuned)] = partial(forest.draw, panel)
-    for found in importance.summaries(read_table(plan.table("weights"), WEIGHTS)):
+    for found in importance.summaries(plan.table("weights")):
         tuned = ["tuned"] * found.tuned
         name = _file("weights", found.dataset, str(found.ipc), found.method, *tuned)
         figures[name] = partial(importance.draw, found)

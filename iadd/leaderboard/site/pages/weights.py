@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from iadd.leaderboard.importance import EDGES, Importance, summaries
-from iadd.leaderboard.results import read_table
 from iadd.leaderboard.site import html
 from iadd.leaderboard.site.chart import Axis, Curve, curves
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.html import Cell, Column, Line, Table, slug
 from iadd.leaderboard.site.page import Page
 from iadd.leaderboard.text import per_class
-from iadd.leaderboard.weights import WEIGHTS, WHOLE_NETWORK
+from iadd.leaderboard.weights import WHOLE_NETWORK
 
 NAV = "Weights"
 SHOWN = 9
@@ -31,7 +30,7 @@ def pages(content: Content) -> Iterator[Page]:
     table = content.tables.get("weights")
     if table is None:
         return
-    found = list(summaries(read_table(table, WEIGHTS)))
+    found = list(summaries(table))
     keys = list(dict.fromkeys((one.dataset, one.ipc) for one in found))
     paths = {key: f"weights/{slug(key[0])}/ipc{key[1]}.html" for key in keys}
     beside = [(f"{dataset}, {per_class(ipc)}", path) for (dataset, ipc), path in paths.items()]
