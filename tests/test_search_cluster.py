@@ -7,9 +7,11 @@ import socket
 import stat
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +49,8 @@ class Rays:
     def __init__(self) -> None:
         self.started: dict[str, Any] = {}
         self.shutdown = lambda: None
+        node = SimpleNamespace(dead_processes=list)
+        self._private = SimpleNamespace(worker=SimpleNamespace(_global_node=node))
 
     def init(self, **options: Any) -> None:
         self.started = options
@@ -68,6 +72,31 @@ def test_our_own_runtime_is_small_and_joins_nobody(
     assert started["object_store_memory"] < 200 * 2**20
     assert len(started["_temp_dir"]) <= SOCKET_ROOT
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -> None:
+    code = """
+        import pathlib, sys, threading, time
+        from iadd.search.cluster import LOOK_SECONDS, end_with
+        class Node:
+            dead = [("log_monitor", 0)]
+            def dead_processes(self):
+                return self.dead
+            def kill_all_processes(self, check_alive):
+                print("killed")
+        over, node = threading.Event(), Node()
+        watched = (node, pathlib.Path(sys.argv[1]) / "r", over)
+        threading.Thread(target=end_with, args=watched).start()
+        time.sleep(3 * LOOK_SECONDS)
+        node.dead = [*node.dead, ("gcs_server", 0)]
+        time.sleep(30)
+    """
+    (tmp_path / "r").mkdir()
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("iadd: Ray's gcs_server was killed, perhaps for want of memory;")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "r").exists()
 
 
 def test_a_driver_sends_the_token_that_ray_start_asks_for(

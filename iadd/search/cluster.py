@@ -9,7 +9,9 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,9 @@ QUIET = {
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """By default on Windows and macOS: a node that is alone listens on the loopback address only."""
 ANSWER_SECONDS = 120
+SERVERS = ("raylet", "gcs_server")
+LOOK_SECONDS = 0.5
+"""Between two looks whether Ray's own servers are alive."""
 OBJECT_STORE = 100 * 2**20  # settings and small results only; experts are memory-mapped
 
 
@@ -54,6 +59,7 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # we tell what failed and why
     temporary = temporary_root(state)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    over = threading.Event()
     try:
         if address is None:
             # Ray counts the machine's cores, not the job's share; without "local" it would join
@@ -61,6 +67,8 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
             own = {"num_cpus": cpus, "num_gpus": cards, "object_store_memory": OBJECT_STORE}
             where = {"_temp_dir": str(temporary / "r"), "_node_ip_address": "127.0.0.1"}
             ray.init(address="local", include_dashboard=False, **where, **own, **quiet)
+            node = ray._private.worker._global_node
+            threading.Thread(target=end_with, args=(node, temporary, over), daemon=True).start()
         else:
             _check_answers(address)
             try:
@@ -71,11 +79,28 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
             _check_shared(ray, state)
         yield dict(ray.cluster_resources())
     finally:
+        over.set()
         with contextlib.suppress(Exception):
             ray.shutdown()
         for name in [*ALONE, *(["RAY_AUTH_MODE"] if told else [])]:
             os.environ.pop(name, None)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def end_with(node: Any, temporary: Path, over: threading.Event) -> None:
+    """End this process in one line where a server of its own Ray has died, until `over`.
+
+    Ray itself would wait for a minute, and end it from elsewhere with a page of text.
+    """
+    while not over.wait(LOOK_SECONDS):
+        died = [name for name, _ in node.dead_processes() if name in SERVERS]
+        if died and not over.is_set():
+            why = f"Ray's {died[0]} was killed, perhaps for want of memory"
+            print(f"iadd: {why}; the same command goes on from here", file=sys.stderr, flush=True)
+            with contextlib.suppress(Exception):
+                node.kill_all_processes(check_alive=False)
+            shutil.rmtree(temporary, ignore_errors=True)
+            os._exit(2)
 
 
 def temporary_root(state: Path) -> Path:
