@@ -281,6 +281,25 @@ def test_prepared_data_are_the_loaded_ones_bit_for_bit(tmp_path: Path, zca: bool
     assert torch.equal(open_test(opened).images[:], open_test(loaded).images)
 
 
+def test_a_stated_normalisation_is_that_of_the_tensors_and_part_of_what_the_data_are(
+    tmp_path: Path,
+) -> None:
+    fitted, stated = load_dataset("blobs"), load_dataset("blobs", mean=(0.5,), std=(0.2,))
+    pixels = fitted.transform.invert(fitted.train.images)
+    assert torch.allclose(stated.train.images, (pixels - 0.5) / 0.2, atol=1e-5)
+    assert stated.fingerprint != fitted.fingerprint
+    prepare(Source("blobs", mean=(0.5,), std=(0.2,)), tmp_path)
+    assert torch.equal(open_dataset(tmp_path).train.images[:], stated.train.images)
+    for words, message in (
+        ({"mean": (0.5,)}, "mean and std go together"),
+        ({"mean": (0.5,), "std": (0.2,), "zca": True}, "and not with zca"),
+        ({"mean": (0.5,), "std": (0.0,)}, "std above 0"),
+        ({"mean": (0.5,) * 3, "std": (0.2,) * 3}, "have 3 numbers, the images 1 channels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_dataset("blobs", **words)  # type: ignore[arg-type]
+
+
 def test_bytes_are_kept_where_they_were_read_and_floats_where_they_were_made(
     tmp_path: Path,
 ) -> None:

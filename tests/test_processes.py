@@ -107,11 +107,21 @@ def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
 
 
 def test_a_containers_quota_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = tmp_path / "a" / "b"
-    group.mkdir(parents=True)
+    group, old = tmp_path / "a" / "b", tmp_path / "cpu" / "docker"
+    for folder in (group, old):
+        folder.mkdir(parents=True)
     (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
     (group / "cpu.max").write_text("max 100000\n")
-    assert processes._quota(tmp_path, own="a/b") == 1.5
-    assert processes._quota(tmp_path, own="c") == float("inf")
+    for name, value in (("quota", "-1"), ("period", "100000")):
+        (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
+        (old / f"cpu.cfs_{name}_us").write_text("250000\n" if name == "quota" else "100000\n")
+    for groups, cores in (
+        ("0::/a/b\n", 1.5),
+        ("0::/c\n", float("inf")),
+        ("5:cpu,cpuacct:/docker\n3:cpuset:/x\n0::/\n", 2.5),
+        ("5:cpu:/\n", float("inf")),
+        ("nonsense", float("inf")),
+    ):
+        assert processes._quota(tmp_path, groups) == cores
     monkeypatch.setattr(processes, "_quota", lambda: 0.5)
     assert processes.usable_cores() == 1

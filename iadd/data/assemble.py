@@ -117,6 +117,12 @@ def assemble(source: Source, progress: Progress | None = None) -> tuple[About, d
         "test": tested,
     }
     _check_groups(source, parts)
+    channels = parts["train"].shape[1]
+    if source.mean is not None and len(source.mean) != channels:
+        raise ValueError(
+            f"{source.name}: mean and std have {len(source.mean)} numbers, the images "
+            f"{channels} channels"
+        )
     return _about(source, parts), parts
 
 
@@ -158,6 +164,7 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
                 "the class out"
             )
     raw = parts["train"].raw
+    stated = {} if source.mean is None else {"mean": source.mean, "std": source.std}
     kind = "zca" if source.zca else "standard"
     _, *shape = parts["train"].shape
     check_features(kind, prod(shape))
@@ -167,6 +174,7 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
         "transform": kind,
         "values": [raw.low, raw.high],
         "background": raw.background,
+        **stated,
     }
     contents = [
         (p.digests, p.labels.numpy(), *([] if p.groups is None else [digests_of_names(p.groups)]))

@@ -41,7 +41,7 @@ def prepare(source: Source, folder: str | Path, progress: Progress | None = None
     """
     folder = Path(folder)
     about, parts = assemble(source, progress)
-    transform = fit(about.transform, parts["train"])
+    transform = _transform(source, about, parts["train"])
     (folder / ABOUT).unlink(missing_ok=True)
     tested = {"test": parts.pop("test")}
     _write(folder / TRAIN, about, parts, transform, transform.tensors(), progress)
@@ -57,14 +57,15 @@ def load_dataset(name: str, **fields: Any) -> Dataset:
 
     Args:
         name: one of `DATASETS`.
-        fields: those of `Source`: root, resolution, channels, zca, validation_fraction,
+        fields: those of `Source`: root, resolution, channels, zca, mean, std, validation_fraction,
             test_fraction, seed, download, augmentation, positive, groups.
 
     Raises:
         ValueError: one line naming the argument or file, its value and what is allowed.
     """
-    about, parts = assemble(Source(name, **fields))
-    transform = fit(about.transform, parts["train"])
+    source = Source(name, **fields)
+    about, parts = assemble(source)
+    transform = _transform(source, about, parts["train"])
     splits = parts["train"].split(transform), parts["validation"].split(transform)
     return _dataset(about, *splits, transform, parts["test"].split)
 
@@ -82,6 +83,13 @@ def open_dataset(folder: str | Path, device: torch.device = torch.device("cpu"))
     train, validation = (_mapped(file, part, about, transform) for part in ("train", "validation"))
     held_out = partial(_stored_test, folder, about)
     return _dataset(about, train, validation, transform, held_out).to(device)
+
+
+def _transform(source: Source, about: About, pixels: Pixels) -> Transform:
+    """What was stated of the pixels, or is found in the training images."""
+    if source.mean is None or source.std is None:
+        return fit(about.transform, pixels)
+    return Transform("standard", torch.tensor(source.mean), torch.tensor(source.std))
 
 
 def _spec(about: About, file: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Source:
         resolution: pixels a side, 8 to 256; None: that of `SIDES`, else as the images are.
         channels: 1 or 3, for `OPEN` sets; None: 1 where all training images are grey.
         zca: whiten instead of mean/std normalisation.
+        mean, std: of pixels in [0, 1], a number a channel, in place of those of the training
+            images: what a published result normalised with.
         validation_fraction: share of the training images, 0 to 0.5, held out for validation; None:
             200 of 1,347 for digits, 0.1 elsewhere.
         test_fraction: share, up to 0.5, cut as test where a set has no test part of its own.
@@ -51,6 +54,8 @@ class Source:
     resolution: int | None = None
     channels: int | None = None
     zca: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     validation_fraction: float | None = None
     test_fraction: float = 0.2
     seed: int = 0
@@ -72,6 +77,7 @@ class Source:
         least, most = RESOLUTIONS
         if self.resolution is not None and not least <= self.resolution <= most:
             raise ValueError(f"{self.name}: resolution {self.resolution} does not fit, {ALLOWED}")
+        self._check_normalisation()
         if not 0 <= self.validation_share <= 0.5:
             share = self.validation_fraction
             raise ValueError(f"{self.name}: validation_fraction is {share}, must be in 0..0.5")
@@ -83,6 +89,17 @@ class Source:
         if self.augmentation is not None:
             object.__setattr__(self, "augmentation", tuple(self.augmentation))
             Augmentation(self.augmentation)
+
+    def _check_normalisation(self) -> None:
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None or self.zca:
+            raise ValueError(f"{self.name}: mean and std go together, and not with zca")
+        if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
+            raise ValueError(
+                f"{self.name}: mean {self.mean}, std {self.std}: a number a channel each, and std "
+                "above 0"
+            )
 
     @property
     def folder(self) -> Path:

@@ -52,17 +52,33 @@ def usable_cores() -> int:
     return max(1, int(min(allowed or 1, _quota())))
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> float:
-    """Cores by the quotas of this process's control groups (version 2), infinite if none."""
+def _quota(root: Path = Path("/sys/fs/cgroup"), groups: str | None = None) -> float:
+    """Cores by the quotas of this process's control groups (versions 1 and 2), infinite if none.
+
+    groups: what the kernel says of them, lines of `number:controllers:path`.
+    """
     least = float("inf")
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        if own is None:
-            own = Path("/proc/self/cgroup").read_text().split("::", 1)[1].split("\n")[0].strip("/")
-        for folder in (root / own, *(root / own).parents):
-            if not folder.is_relative_to(root):
-                break
-            with contextlib.suppress(OSError):
-                quota, period = (folder / "cpu.max").read_text().split()
-                if quota != "max":
-                    least = min(least, int(quota) / int(period))
+    with contextlib.suppress(OSError, ValueError):
+        for line in (groups or Path("/proc/self/cgroup").read_text()).splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "cpu" if controllers else root
+            own = top / path.strip("/")
+            for folder in (own, *own.parents):
+                if folder.is_relative_to(top):
+                    least = min(least, _limit(folder))
     return least
+
+
+def _limit(folder: Path) -> float:
+    """Cores by the quota of one control group."""
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / "cpu.max").exists():
+            words = (folder / "cpu.max").read_text().split()
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            words = [(folder / name).read_text().strip() for name in names]
+        quota, period = words
+        return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
+    return float("inf")

@@ -62,16 +62,17 @@ def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: T
 def folders(folder: Path, expected: object, tally: Tally) -> None:
     """Folders in which nothing may be written: read-only, or another's."""
     place = Place(folder / "folders")
+    folder.chmod(0o755)  # others may look, and not write
     place.finish()
     kept = place.tables()
     for what, change, back in (
         ("read-only folder", lambda: _modes(place.results, 0o555), lambda: _modes(place.results)),
-        ("foreign folder", lambda: place.folder.chmod(0o755), lambda: None),
+        ("foreign folder", lambda: None, lambda: None),
     ):
         with suppress(OSError):
             (place.results / "leaderboard.csv").unlink()
         change()
-        _refuses(place, place.run(**_as_nobody()), what, tally)
+        _refuses(place, place.start("run", "b.yaml", **_as_nobody()), what, tally)
         back()
         place.finish()
     if place.tables() != kept:

@@ -37,6 +37,12 @@ class DatasetConfig(Section):
         description="1 grey or 3 colour, for your own images and `covid19`; default: as found.",
     )
     zca: bool = Field(False, description="ZCA whitening instead of mean and standard deviation.")
+    mean: tuple[float, ...] | None = Field(
+        None,
+        description="Of pixels in [0, 1], a number a channel, as a published result normalised; "
+        "default: of the training images.",
+    )
+    std: tuple[float, ...] | None = Field(None, description="The same; with `mean` only.")
     augmentation: tuple[str, ...] | None = Field(
         None, description=f"Families of {', '.join(FAMILIES)}; default: the data set's own."
     )
@@ -79,7 +85,8 @@ class DatasetConfig(Section):
     def identity(self) -> dict[str, Any]:
         """What its tensors depend on, beside what the files hold, wherever they lie."""
         elsewhere = {"root", "groups", "download", "label", "ipc", "positive", "published"}
-        return self.model_dump(mode="json", exclude=elsewhere)
+        found = self.model_dump(mode="json", exclude=elsewhere)
+        return {k: v for k, v in found.items() if k not in ("mean", "std") or v is not None}
 
     @property
     def key(self) -> str:
