@@ -62,10 +62,11 @@ def accuracies(folder: Path) -> Any:
 
 
 def test_names_with_hyphens_are_not_taken_apart(tmp_path: Path) -> None:
-    """The files of a search carry data set and method in one name."""
+    """The files of a search carry data set and method in one name; a report on privacy lies beside
+    what it is measured against."""
     params = CONFIG["methods"]["mtt"]["params"]
-    variant = {"blobs-mtt": {"method": "mtt", "params": params}}
-    folder = place(tmp_path, methods=variant, search={"methods": ["blobs-mtt"]})
+    variant = {"blobs-mtt": {"method": "mtt", "params": params}, "random": None}
+    folder = place(tmp_path, methods=variant, search={"methods": ["blobs-mtt"]}, privacy={})
     done = subprocess.run(
         [*PLAIN, "--configfile", "config.yaml", "--dry-run", "--quiet", "rules"],
         cwd=folder, env=environment(), text=True, capture_output=True, check=False,

@@ -119,11 +119,12 @@ def _halves(labels: Tensor, dataset: Dataset, ipc: int, k: int, seeds: Seeds) ->
 
 def pick(dataset: Dataset, rows: Tensor) -> Tensor:
     """Images (n, C, H, W) by rows that count training and then validation images."""
-    size = len(dataset.train)
-    inside = (rows < size).to(dataset.train.images.device)
-    images = dataset.train.images[rows.clamp(max=size - 1)]
-    held_out = dataset.validation.images[(rows - size).clamp(min=0)]
-    return torch.where(inside[:, None, None, None], images, held_out)
+    size, inside = len(dataset.train), rows < len(dataset.train)
+    found = torch.empty(len(rows), *dataset.train.images.shape[1:])
+    found = found.to(dataset.train.images.device)
+    found[inside] = dataset.train.images[rows[inside]]
+    found[~inside] = dataset.validation.images[rows[~inside] - size]
+    return found
 
 
 def scores(

@@ -28,9 +28,10 @@ def picture(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    real = dataset.train.images.cpu()
     lines = [distilled.pixels()[shown]]
-    lines += [dataset.transform.invert(real[near[shown]]).clamp(0, 1) for near in rows]
+    for near in rows:
+        real = dataset.train.images[near[shown]].cpu()
+        lines.append(dataset.transform.invert(real).clamp(0, 1))
     size = (MARGIN + len(shown) * (TILE + GAP), len(lines) * (TILE + GAP) + GAP)
     canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
