@@ -105,6 +105,13 @@ def test_what_is_saved_stands_below_the_board(built: Path) -> None:
     assert "Training on all (measured)" in page.text
 
 
+def test_a_method_s_page_has_the_entry_of_its_paper(built: Path) -> None:
+    assert "@inproceedings{dd:mtt, title = {Dataset Distillation by Matching" in (
+        Parsed(built / "site/methods/mtt.html").text
+    )
+    assert "@" not in Parsed(built / "site/methods/whole.html").text
+
+
 def test_sites_without_weights_and_controls_have_no_such_pages(tmp_path: Path) -> None:
     tables = write_tables(tmp_path, runs("mtt", spread(0.8)))
     build_site(tables, {}, {}, tmp_path / "site")

@@ -150,7 +150,7 @@ def _draw_pair(axes: Axes, pair: Pair, height: int, edge: float) -> None:
     axes.plot([100 * row.low, 100 * row.high], [height] * 2, color=colour, lw=1.6)
     if abs(100 * row.difference) > edge:  # where it went
         side, mark = (-edge, "<") if row.difference < 0 else (edge, ">")
-        axes.plot(side, height, mark, color=colour, ms=7, clip_on=False)
+        axes.plot(0.97 * side, height, mark, color=colour, ms=7)
     axes.plot(100 * row.difference, height, "s", ms=5.5, **filled)
     axes.annotate(
         pair.words,

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from iadd.leaderboard.paper import papers
+
 
 @dataclass(frozen=True)
 class Description:
@@ -18,6 +20,8 @@ class Description:
     experts: str | None
     settings: Mapping[str, str]
     columns: Mapping[str, str]
+    bibtex: str
+    """The entry of its paper; empty where there is none."""
 
 
 @functools.cache
@@ -37,4 +41,5 @@ def describe(name: str) -> Description | None:
         experts=kind.experts,
         settings={key: found.description or "" for key, found in fields.items()},
         columns=dict(kind.trace_columns),
+        bibtex=papers().get(name, ""),
     )
