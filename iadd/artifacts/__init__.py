@@ -12,5 +12,16 @@ from iadd.artifacts.identity import (
     source_hash,
     spec_hash,
 )
+from iadd.artifacts.reading import (
+    check_archive,
+    complaint,
+    one_line,
+    open_npz,
+    parsing,
+    read_content,
+    read_json,
+    regular,
+    words_of,
+)
 from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors
 from iadd.artifacts.writing import atomic_write, locked, replacing

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadd.artifacts.identity import SPEC_VERSION, canonical_json, first_difference
+from iadd.artifacts.reading import parsing, regular
 from iadd.artifacts.writing import replacing
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+AGAIN = "; delete it and run again"
+MOST_AXES = 8
 BLOCK = 1 << 16  # bytes under one checksum
 NO_SUM = "00000000"
 UNSUMMED = b'"header_crc32":"%s"' % NO_SUM.encode()
@@ -168,18 +171,12 @@ class TensorFile:
     """
 
     def __init__(self, path: str | Path, expect: Mapping[str, Any] | None = None) -> None:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
-        self.path = Path(path)
-        try:
+        self.path = regular(path)
+        with parsing(self.path, "safetensors file", AGAIN):
             self._file = safe_open(self.path, "pt")
-        except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            raise ValueError(f"{self.path}: cannot be read ({reason})") from error
-        except SafetensorError as error:
-            what = f"truncated or not a safetensors file ({error})"
-            raise ValueError(f"{self.path}: {what}; delete it and run again") from error
-        metadata = self._file.metadata() or {}
+            metadata = self._file.metadata() or {}
         self.names = tuple(sorted(self._file.keys()))
         """Names of the tensors in the file."""
         if "spec" not in metadata:
@@ -191,10 +188,8 @@ class TensorFile:
             )
         self._check_header(metadata.get("header_crc32", ""))
         told = (metadata.get(key, "") for key in ("spec", "attributes", "crc32"))
-        try:
+        with parsing(self.path, "tensor file", AGAIN):
             self.spec, self.attributes, self._sums = map(_json_object, told)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.path}: damaged ({error}); delete it and run again") from error
         self._verified: set[tuple[str, int]] = set()
         self._check_spec(expect or {})
 
@@ -236,7 +231,8 @@ class TensorFile:
     def view(self, name: str, *index: int | slice) -> Tensor:
         """Return `tensor[index]` without a copy: processes on a machine share its memory."""
         whole = self._whole(name)
-        for size, position in zip(whole.shape, index, strict=False):
+        sizes = (*whole.shape, *[0] * (len(index) - whole.ndim))  # no index fits an axis too many
+        for size, position in zip(sizes, index, strict=False):
             if isinstance(position, int) and not 0 <= position < size:
                 raise ValueError(
                     f"{self.path}: {name} has {tuple(whole.shape)}, no index {position}"
@@ -252,7 +248,11 @@ class TensorFile:
     def _whole(self, name: str) -> Tensor:
         if name not in self.names:
             raise ValueError(f"{self.path}: has no tensor {name!r}, only {', '.join(self.names)}")
-        tensor: Tensor = self._file.get_tensor(name)
+        with parsing(self.path, f"tensor {name}", AGAIN):
+            tensor: Tensor = self._file.get_tensor(name)
+        if tensor.dtype not in _dtypes().values() or tensor.ndim > MOST_AXES:
+            what = f"{tensor.dtype} with {tensor.ndim} axes"
+            raise ValueError(f"{self.path}: {name} is {what}; such tensors are not read")
         return tensor
 
     def _verify(self, name: str, whole: Tensor, begin: int, end: int) -> None:
@@ -272,6 +272,7 @@ def _json_object(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("metadata that are no JSON object")
+    canonical_json(found)  # Python reads NaN and infinity, which no spec has
     return found
 
 

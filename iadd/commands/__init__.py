@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from iadd.artifacts import one_line
 from iadd.commands import exchange, paper, submit
 
 app = typer.Typer(
@@ -294,5 +295,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ValueError as error:
-        print("iadd:", *str(error).split(), file=sys.stderr)
+        print("iadd:", one_line(str(error)), file=sys.stderr)
         sys.exit(2)

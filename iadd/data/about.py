@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from iadd.artifacts import SPEC_VERSION, atomic_write
+from pydantic import TypeAdapter
+
+from iadd.artifacts import SPEC_VERSION, atomic_write, parsing, read_json
 
 ABOUT, BESIDE = "about.json", "beside.json"
+DATA, AGAIN = "description of prepared data", "; delete it and run again"
 LISTED = 20  # classes that people are shown
+PARTS = ("train", "validation", "test")
 TOLD = ("left_out", "notes", "positive")  # in BESIDE: no part of the data
 
 
@@ -44,6 +49,10 @@ class About:
     positive: str | None = None
 
     def __post_init__(self) -> None:
+        if {*self.counts} != {*PARTS} or {*map(len, self.counts.values())} != {
+            len(self.class_names)
+        }:
+            raise ValueError(f"{self.name}: needs a count of each class in {', '.join(PARTS)}")
         if self.positive is not None and self.positive not in self.class_names:
             known = ", ".join(self.class_names)
             raise ValueError(f"{self.name}: positive {self.positive!r} is no class; known: {known}")
@@ -82,24 +91,24 @@ def read_about(folder: str | Path) -> About:
         ValueError: one line if there is no such file, or it is of another version or damaged.
     """
     path = Path(folder) / ABOUT
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; prepare the data first (iadd data)")
+    facts = read_json(path, DATA, AGAIN)
+    with parsing(path, DATA, AGAIN):
         version = facts.pop("spec_version")
         if version != SPEC_VERSION:
             raise ValueError(f"spec_version is {version!r}, this program reads {SPEC_VERSION!r}")
         if {*facts} != {field.name for field in fields(About)} - {*TOLD}:
             raise ValueError("other keys than it should have")
-        facts["counts"] = {part: tuple(counts) for part, counts in facts["counts"].items()}
         beside = path.with_name(BESIDE)
-        facts |= json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-        for key, value in facts.items():
-            if isinstance(value, list):
-                facts[key] = tuple(value)
-        return About(**facts)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file; prepare the data first (iadd data)") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); delete it and run again") from error
+        facts |= read_json(beside) if beside.exists() else {}
+        return _checker().validate_python(facts)
+
+
+@cache
+def _checker() -> TypeAdapter[About]:
+    """Checks the types of all facts."""
+    return TypeAdapter(About)
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:

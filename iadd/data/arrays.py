@@ -7,7 +7,6 @@ unpickled, and both byte orders give the same data.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iadd.artifacts import open_npz, parsing, regular, words_of
 from iadd.data.cuts import digest
 from iadd.data.images import TOGETHER, depth
 from iadd.data.parquet import read_parquet, shards_of
@@ -51,47 +51,37 @@ class Opened:
     """
 
     def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
-        foreign = zipfile.BadZipFile, SafetensorError
         self.path = path
         self.told: dict[str, str] = {}
         self._open: Any
-        try:
-            if path.suffix == ".npz":
-                self._open = np.load(path, allow_pickle=False)
-                self.names = {*self._open.files}
-            else:
-                self._open = safe_open(path, "pt")  # mapped, not read
-                self.names, self.told = {*self._open.keys()}, self._open.metadata() or {}
-        except (OSError, EOFError, ValueError, AttributeError, *foreign) as error:
-            raise ValueError(f"{path}: is no readable {path.suffix} file ({error})") from error
+        if path.suffix == ".npz":
+            self._open = open_npz(path)
+            self.names = {*self._open.files}
+            return
+        with parsing(regular(path), f"{path.suffix} file"):
+            self._open = safe_open(path, "pt")  # mapped, not read
+            self.names, self.told = {*self._open.keys()}, self._open.metadata() or {}
 
     def get(self, name: str) -> Array:
         """An array of the file."""
         if name not in self.names:
             held = ", ".join(sorted(self.names))
             raise ValueError(f"{self.path}: has no array {name}, only {held}; needed: {KEYS}")
-        try:
+        with parsing(self.path, f"array {name}"):
             if self.path.suffix == ".npz":
                 found: Array = self._open[name]
                 return found
             tensor = self._open.get_tensor(name)
             return np.asarray(tensor.float() if tensor.dtype.is_floating_point else tensor)
-        except Exception as error:  # zipfile, zlib and numpy raise a great many kinds.
-            what = (
-                "holds pickled objects, which are not opened" if "pickle" in str(error) else error
-            )
-            raise ValueError(f"{self.path}: {name}: cannot be read ({what})") from error
 
     def class_names(self) -> tuple[str, ...] | None:
         """What `class_names` holds: an array of text, or JSON in the metadata of safetensors."""
         if "class_names" in self.told:
-            try:
+            with parsing(self.path, "JSON list class_names"):
                 return tuple(map(str, json.loads(self.told["class_names"])))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.path}: class_names is no JSON list ({error})") from error
-        return tuple(map(str, self.get("class_names"))) if "class_names" in self.names else None
+        return _words(self, "class_names") if "class_names" in self.names else None
 
 
 def read_arrays(
@@ -193,10 +183,17 @@ def _labels(file: Opened, part: str, count: int, names: tuple[str, ...] | None) 
 
 
 def _groups(file: Opened, name: str, count: int) -> NDArray[np.str_]:
-    groups = file.get(name).ravel().astype(np.str_)
+    groups = _words(file, name)
     if len(groups) != count:
         raise ValueError(f"{file.path}: {name}: has {len(groups)} groups for {count} images")
-    return groups
+    return np.array(groups)
+
+
+def _words(file: Opened, name: str) -> tuple[str, ...]:
+    """An array of names, texts or numbers."""
+    stored = file.get(name)
+    with parsing(file.path, f"array of names {name}"):
+        return words_of(stored)
 
 
 def _same_form(file: Opened, name: str, images: Array, first: Array, resized: bool) -> None:

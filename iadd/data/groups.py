@@ -9,6 +9,8 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
+from iadd.artifacts import parsing, regular
+
 COLUMNS = ("file", "group")
 
 
@@ -36,19 +38,18 @@ def groups_of(table: Path, files: Sequence[str]) -> NDArray[np.str_]:
 
 def _read(table: Path) -> dict[PurePath, str]:
     known: dict[PurePath, str] = {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as text:
-            rows = csv.DictReader(text, strict=True)
-            if not {*COLUMNS} <= {*(rows.fieldnames or ())}:
-                found = ", ".join(rows.fieldnames or ()) or "none"
-                raise ValueError(f"{table}: needs the columns file and group, it has {found}")
-            for row in rows:
-                file, group = (row[column] for column in COLUMNS)
-                if not file or not group:
-                    raise ValueError(f"{table}: line {rows.line_num}: file or group is empty")
-                if known.setdefault(PurePath(file), group) != group:
-                    raise ValueError(f"{table}: line {rows.line_num}: {file!r} has two groups")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{table}: cannot be read as a table ({reason})") from error
+    with (
+        parsing(regular(table), "table"),
+        table.open(encoding="utf-8-sig", newline="") as text,
+    ):
+        rows = csv.DictReader(text, strict=True)
+        if not {*COLUMNS} <= {*(rows.fieldnames or ())}:
+            found = ", ".join(rows.fieldnames or ()) or "none"
+            raise ValueError(f"{table}: needs the columns file and group, it has {found}")
+        for row in rows:
+            file, group = (row[column] for column in COLUMNS)
+            if not file or not group:
+                raise ValueError(f"{table}: line {rows.line_num}: file or group is empty")
+            if known.setdefault(PurePath(file), group) != group:
+                raise ValueError(f"{table}: line {rows.line_num}: {file!r} has two groups")
     return known

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iadd.artifacts import complaint, regular
 from iadd.data.cuts import digest
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ SUFFIXES = frozenset(
 )
 # By name: Pillow's others would run interpreters (PostScript) or ask the network.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM")
+MOST_PIXELS = 1 << 26
+"""Of an image, 8192 x 8192: a few bytes can claim more than memory holds."""
+MOST_SCANS = 100
+"""Of a JPEG file: each goes through all its pixels once more, and encoders make about ten."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,19 @@ class UnreadableError(ValueError):
     """An image that cannot be decoded: its name and why."""
 
     def __init__(self, item: Item, reason: object) -> None:
-        super().__init__(f"{item}: is no readable image ({reason})")
+        told = complaint(reason) if isinstance(reason, Exception) else reason
+        super().__init__(f"{item}: is no readable image ({told})")
         self.name = str(item)
 
 
 def _open(item: Item) -> Image:
     from PIL import Image
 
-    source = item if isinstance(item, Path) else io.BytesIO(item.content)
-    return Image.open(source, formats=FORMATS)
+    source = regular(item) if isinstance(item, Path) else io.BytesIO(item.content)
+    image = Image.open(source, formats=FORMATS)
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
+    return image
 
 
 def header(item: Item) -> Header:

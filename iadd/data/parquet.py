@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from iadd.artifacts import parsing, regular
 from iadd.data.image_file import Encoded, Item, Look
 from iadd.data.images import TOGETHER, decode
 from iadd.data.raw import Part, Progress, Raw, Source
@@ -63,23 +65,31 @@ class _Images(Collection[Item]):
         return any(item == each for each in self)
 
     def __iter__(self) -> Iterator[Item]:
-        from pyarrow import ArrowException, parquet
-
         for shard in self.shards:
-            try:
-                with parquet.ParquetFile(shard, memory_map=True) as file:
-                    batches = file.iter_batches(TOGETHER, columns=[f"{self.column}.bytes"])
-                    contents = (c for batch in batches for c in batch.column(0).field("bytes"))
-                    for row, content in enumerate(contents):
-                        if not content.is_valid:
-                            raise ValueError(f"{shard}: row {row}: has no bytes of an image")
-                        yield Encoded(f"{shard}: row {row}", content.as_py())
-            except (OSError, ArrowException) as error:
-                raise _unreadable(shard, error) from error
+            with _opened(shard) as file:
+                columns = [f"{self.column}.bytes"]
+                batches = file.iter_batches(TOGETHER, columns=columns, use_threads=False)
+                contents = (c for batch in batches for c in batch.column(0).field("bytes"))
+                for row, content in enumerate(contents):
+                    if not content.is_valid:
+                        raise ValueError(f"{shard}: row {row}: has no bytes of an image")
+                    yield Encoded(f"{shard}: row {row}", content.as_py())
 
 
-def _unreadable(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file}: is no readable Parquet file ({' '.join(str(error).split())})")
+@contextmanager
+def _opened(path: Path, **options: Any) -> Iterator[Any]:
+    """A Parquet file; ValueError of one line for whatever cannot be read of it inside."""
+    from pyarrow import parquet
+
+    with (
+        parsing(regular(path), "Parquet file"),
+        parquet.ParquetFile(path, memory_map=True, **options) as file,
+    ):
+        # Equal values take no room, so a few bytes can claim billions of rows.
+        rows, size = file.metadata.num_rows, path.stat().st_size
+        if rows > size:
+            raise ValueError(f"{path}: claims {rows:,} rows in {size:,} bytes")
+        yield file
 
 
 def read_parquet(
@@ -106,6 +116,8 @@ def read_parquet(
                     f"{file}: {label}: row {row} is {value!r}; allowed are 0 to "
                     f"{(len(names) or 10_000) - 1}"
                 )
+    if not any(labels):
+        raise ValueError(f"{files[0]}: has no images")
     every = np.array([value for values in labels for value in values], dtype=np.int64)
     groups = None
     if source.groups is not None:
@@ -132,14 +144,12 @@ def read_parquet(
 
 def _columns(file: Path) -> tuple[str, str, tuple[str, ...]]:
     """The names of the columns of images and labels, and the class names, if they are told."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        schema = parquet.read_schema(file, memory_map=True)
+    with _opened(file) as opened:
+        schema = opened.schema_arrow
         told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features: Mapping[str, Any] = told.get("info", {}).get("features", {})
-    except (OSError, ArrowException, ValueError, AttributeError) as error:
-        raise _unreadable(file, error) from error
+        if not isinstance(features, dict):
+            raise ValueError("its features are no mapping")
     chosen = []
     for kind, usual in (("Image", "image"), ("ClassLabel", "label")):
         fitting = [
@@ -152,21 +162,18 @@ def _columns(file: Path) -> tuple[str, str, tuple[str, ...]]:
                 f"{file}: has no column {usual}, only {held}; rename the one that it is"
             )
         chosen.append(name)
-    names = features.get(chosen[1], {}).get("names") or ()
-    return chosen[0], chosen[1], tuple(map(str, names))
+    with parsing(file, "list of class names"):
+        names = features.get(chosen[1], {}).get("names") or ()
+        return chosen[0], chosen[1], tuple(map(str, names))
 
 
 def _column(file: Path, name: str) -> list[Any]:
     """The values of a column; ValueError where there is none, or one of them is missing."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        schema = parquet.read_schema(file, memory_map=True)
-        if name not in schema.names:
+    with _opened(file) as opened:
+        schema = opened.schema_arrow
+        if schema.names.count(name) != 1:
             raise ValueError(f"{file}: has no column {name}, only {', '.join(schema.names)}")
-        values: list[Any] = parquet.read_table(file, columns=[name]).column(0).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise _unreadable(file, error) from error
+        values: list[Any] = opened.read([name], use_threads=False).column(0).to_pylist()
     if None in values:
         raise ValueError(f"{file}: {name}: row {values.index(None)} is empty")
     return values

@@ -44,6 +44,16 @@ class Transform:
         given = sorted(name.removeprefix(PREFIX) for name in self.tensors())
         if given != needed:
             raise ValueError(f"transform: {self.kind!r} needs {needed}, not {given}")
+        if self.mean is not None:
+            size = (len(self.mean),) if self.mean.ndim == 1 else ()
+            shapes = {"mean": size, "std": size, "matrix": 2 * size}
+            for name, tensor in self.tensors().items():
+                shape = shapes[name.removeprefix(PREFIX)]
+                if not shape or tuple(tensor.shape) != shape or not tensor.is_floating_point():
+                    told = f"{tensor.dtype} {tuple(tensor.shape)}"
+                    raise ValueError(f"transform: its {name.removeprefix(PREFIX)} is {told}")
+            if self.std is not None and not bool((self.std > 0).all()):
+                raise ValueError("transform: its std has values that are not positive")
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Return pixels (N, C, H, W) normalised; same shape, dtype and device, differentiable."""

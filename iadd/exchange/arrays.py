@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from iadd.artifacts import atomic_write
+from iadd.artifacts import atomic_write, open_npz, parsing, words_of
+from iadd.artifacts.reading import TEXT
 from iadd.exchange.statement import Found, Statement, checksum, described, read_description
 from iadd.synthetic import SyntheticSet
 
 
 def read(path: Path) -> Found:
     """A set from an archive without pickled objects; ValueError of one line for anything else."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        about = json.loads(str(arrays.pop("about"))) if "about" in arrays else None
+    with open_npz(path) as archive, parsing(path, "archive of plain numbers"):
+        arrays = {name: archive[name] for name in archive.files}
+        told = words_of(arrays.pop("about"), TEXT) if "about" in arrays else ("null",)
+        about = json.loads("".join(told))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: is no archive of plain numbers ({reason})") from error
     for name in ("images", "labels"):
         if name not in tensors:
             raise ValueError(f"{path}: lacks {name}; it holds {', '.join(tensors) or 'nothing'}")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iadd.artifacts import TensorFile, replacing, writing_tensors
+from iadd.artifacts import TensorFile, regular, replacing, writing_tensors
 from iadd.data import Dataset
 from iadd.exchange.torch_files import load, save
 from iadd.experts import Recipe, expert_accuracy, expert_spec, kept_of
@@ -51,7 +51,7 @@ class Buffers:
         """The first 16 hex digits of the SHA-256 over the files' bytes: what experts they are."""
         digest = hashlib.sha256()
         for path in self.files:
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 while content := file.read(CHUNK):
                     digest.update(content)
         return digest.hexdigest()[:16]
@@ -59,7 +59,7 @@ class Buffers:
     def trajectories(self) -> Iterator[tuple[str, Any]]:
         """Each trajectory and where it is, in words; one file is open at a time."""
         for path in self.files:
-            stored = load(path, mmap=True)
+            stored = load(path)
             if not isinstance(stored, list):
                 raise ValueError(f"{path}: holds {type(stored).__name__}; a buffer is a list")
             for number, trajectory in enumerate(stored):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from iadd.artifacts import replacing, source_hash
+from iadd.artifacts import parsing, read_json, replacing, source_hash
 from iadd.data.folder import files_of
 from iadd.data.images import decode
 from iadd.exchange.statement import Found, Statement
@@ -30,12 +30,10 @@ def read(folder: Path) -> Found:
     images, names = torch.from_numpy(decoded.images), tree.class_names
     about = folder / ABOUT
     if about.exists():
-        try:
-            told = json.loads(about.read_text(encoding="utf-8"))
+        told = read_json(about)
+        with parsing(about, "description of the folders' classes"):
             called = dict(zip(told["folders"], told["class_names"], strict=True))
             names = tuple(str(called[name]) for name in names)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{about}: does not tell the folders' classes ({error})") from None
     says = Statement("pixels", names)
     spec = {"imported": "folder", "sha256": source_hash(tree.files)}
     return Found(images, torch.from_numpy(tree.labels), says, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from iadd.artifacts import parsing, read_content, regular
 from iadd.data import Dataset, Transform
 from iadd.synthetic import SyntheticSet
 
@@ -98,8 +100,10 @@ def _numbers(name: str, text: str, dataset: Dataset) -> Tensor:
 def _names(classes: str | None, dataset: Dataset) -> tuple[str, ...] | None:
     if classes is None or classes == "same":
         return None if classes is None else dataset.class_names
-    if Path(classes).is_file():
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+    if os.path.isfile(classes):  # noqa: PTH113 - Path's raises for names too long for a file
+        content = read_content(classes)
+        with parsing(classes, "UTF-8 text"):
+            lines = content.decode("utf-8-sig").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     names = tuple(word.strip() for word in classes.split(","))
     if len(names) == 1 and names != dataset.class_names:
@@ -203,11 +207,7 @@ def fitted(distilled: SyntheticSet, dataset: Dataset, where: str | Path) -> Synt
         sides = f"{_told(theirs)} are not those of {dataset.name}: {_told(own)}"
         raise ValueError(f"{where}: its classes {sides}")
     _same_size(distilled.images, dataset, where)
-    if distilled.rows is not None and distilled.fingerprint != dataset.fingerprint:
-        raise ValueError(
-            f"{where}: its rows are of data with fingerprint {distilled.fingerprint}, those of "
-            f"{dataset.name} have {dataset.fingerprint}"
-        )
+    distilled.images_of(dataset, where)  # raises where its rows are not of these data
     _check_use(distilled, where)
     order = torch.tensor([own.index(name) for name in theirs])  # their label -> ours
     labels = distilled.labels
@@ -222,7 +222,8 @@ def fitted(distilled: SyntheticSet, dataset: Dataset, where: str | Path) -> Synt
 def _check_use(distilled: SyntheticSet, where: str | Path) -> None:
     """Refuse a transform that does not belong to the images, and a step size that is none."""
     try:
-        seen = distilled.transform.apply(distilled.images[:1])
+        some = distilled.images[:1]
+        seen = torch.cat([distilled.transform.apply(some), distilled.transform.invert(some)])
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{where}: its transform does not fit its images ({reason})") from None
@@ -246,7 +247,7 @@ def _told(names: Sequence[str]) -> str:
 
 def checksum(path: Path) -> str:
     """SHA-256 (hex) of a file's content, whatever it is called and wherever it lies."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -265,14 +266,13 @@ def described(distilled: SyntheticSet, probabilities: bool = False) -> dict[str,
 
 def read_description(about: Any, tensors: Mapping[str, Tensor], where: Path) -> Statement:
     """The statement that `described` made; ValueError of one line for anything else."""
-    try:
-        rate = about["step_size"]
+    with parsing(where, "description of a distilled set"):
+        rate, names = about["step_size"], about["class_names"]
+        if not isinstance(names, list):
+            raise ValueError("class_names is no list")
         return Statement(
             Transform.from_tensors(about["transform"], tensors),
-            tuple(map(str, about["class_names"])),
+            tuple(map(str, names)),
             about["labels"] == "probabilities",
             None if rate is None else float(rate),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{where}: is no description of a distilled set: {reason}") from None

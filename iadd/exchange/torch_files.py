@@ -12,39 +12,87 @@ the tensors, or `about` and the transform's tensors in DC's mapping.
 from __future__ import annotations
 
 import json
+import os
+import re
+import reprlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickletools import genops
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iadd.artifacts import replacing
+from iadd.artifacts import check_archive, parsing, read_json, regular, replacing
 from iadd.exchange.statement import Found, Statement, checksum, described, read_description
 from iadd.synthetic import SyntheticSet
 
 IMAGES, LABELS, RATE = "images_best.pt", "labels_best.pt", "lr_best.pt"
 ABOUT, TRANSFORM = "set.json", "transform.pt"
+NAMES = re.compile(
+    r"torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)|torch \w+Storage"
+    r"|collections OrderedDict|numpy dtype|numpy\._?core\.multiarray scalar|_codecs encode"
+)
+"""What a pickle of tensors and numbers may name."""
 
 
-def load(path: Path, mmap: bool = False) -> Any:
+def load(path: Path) -> Any:
     """What a `.pt` file holds, never executing it; ValueError of one line for what it cannot hold.
 
     Sets of DC, DSA and DM hold accuracies beside the images: the pieces of a numpy number are let
-    in, by their name in numpy 1 and in numpy 2.
+    in, by their name in numpy 1 and in numpy 2. Files are mapped into memory: so a storage that
+    claims more than the file has is cut off, and one too small for its tensor is refused.
     """
     scalar: Any = np.float64(0).__reduce__()[0]
     scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     numbers: list[Any] = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
-    try:
+    with regular(path).open("rb") as file:
+        magic = file.read(2)
+    if magic != b"PK":
+        raise ValueError(
+            f"{path}: is no .pt file as torch has written it since 1.6; save it anew with that"
+        )
+    check_archive(path, ratio=1, least=0)  # torch never compresses
+    with parsing(path, "file of plain tensors"):
+        _check_names(path)
         with torch.serialization.safe_globals([*scalars, *numbers]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file") from error
-    except Exception as error:  # Unpickling foreign bytes raises nearly anything.
-        kind = type(error).__name__
-        raise ValueError(f"{path}: damaged, or holds more than plain tensors ({kind})") from error
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _check_tensors(found)
+        return found
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a pickle that names more than tensors need.
+
+    torch's own list has more, among it `bytearray`, of which a few bytes make gigabytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"{len(pickles)} pickles")
+        content = archive.read(pickles[0])
+    for opcode, told, _ in genops(content):
+        if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+            raise ValueError(f"it holds {opcode.name}")
+        if opcode.name == "GLOBAL" and not NAMES.fullmatch(str(told)):
+            raise ValueError(f"it holds {told}")
+
+
+def _check_tensors(found: Any) -> None:
+    """Refuse a tensor of more values than it stores, which would unfold in whoever copies it."""
+    waiting, seen = [found], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes():
+            claimed = f"{tuple(value.shape)} of {value.untyped_storage().nbytes()} bytes"
+            raise ValueError(f"a tensor claims to be {claimed}")
+        waiting += value.values() if isinstance(value, Mapping) else ()
+        waiting += value if isinstance(value, list | tuple) else ()
 
 
 def save(value: Any, path: Path) -> None:
@@ -69,10 +117,7 @@ def read(source: Path, labels: str | None = None, experiment: int | None = None)
         raise ValueError(f"{path}: holds one set and no experiments; leave --experiment out")
     says, about = Statement(), path.with_name(ABOUT)
     if source.is_dir() and about.exists():
-        try:
-            plain = json.loads(about.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{about}: is no JSON ({error})") from None
+        plain = read_json(about)
         beside = source / TRANSFORM
         says = read_description(plain, load(beside) if beside.exists() else {}, about)
     files, found = [path], None
@@ -120,14 +165,14 @@ def step_size(text: str) -> float:
     try:
         value: Any = float(text)
     except ValueError:
-        if not Path(text).is_file():
+        if not os.path.isfile(text):  # noqa: PTH113 - Path's raises for what cannot be a name
             raise ValueError(f"--step-size {text}: is no number, and no such file") from None
         value = load(Path(text))
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()
     if not isinstance(value, float) or not 0 < value < 1e30:
         raise ValueError(
-            f"--step-size {text}: is {value!r}; allowed is a positive number"
+            f"--step-size {text}: is {reprlib.repr(value)}; allowed is a positive number"
         ) from None
     return value
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd.artifacts import Stored, load_tensors, save_tensors
+from iadd.artifacts import Stored, load_tensors, parsing, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.engine.backend import choose_backend
@@ -133,9 +133,12 @@ def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
         return None
     try:
         found = load_tensors(part, spec)
-        shape = found.tensors["parameters"].shape
-        float(found.attributes["seconds"]), found.attributes["validation_accuracy"]
-    except (ValueError, KeyError):
+        with parsing(part, "part of a shard"):
+            shape = found.tensors["parameters"].shape
+            told = found.attributes["seconds"], found.attributes["validation_accuracy"] or 0.0
+            if not all(isinstance(value, float | int) for value in told):
+                raise ValueError("its attributes are no numbers")
+    except ValueError:
         return None
     kept = len(spec["recipe"]["waypoints"] or range(spec["epochs"] + 1))
     fits = found.spec.keys() == spec.keys() and shape == (kept, spec["parameters"])

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from iadd.artifacts import TensorFile, spec_hash
+from iadd.artifacts import TensorFile, parsing, spec_hash
 from iadd.experts.waypoints import shares
+
+
+class _Told(BaseModel):
+    """What a shard tells beside the tensors, with its types."""
+
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    validation_accuracy: list[float | None] = []
+
+
+def _count(file: TensorFile, expect: Mapping[str, Any]) -> int:
+    """How many experts a shard holds; ValueError for tensors of other shapes than its spec says."""
+    kept = len(expect["recipe"]["waypoints"] or range(expect["epochs"] + 1))
+    shapes = {"parameters": (kept, expect["parameters"])}
+    if expect["recipe"]["waypoints"]:
+        shapes["lengths"] = (expect["epochs"] + 1, len(expect["sizes"]))
+    counts = set()
+    for name, shape in shapes.items():
+        count, *found = file.shape(name) or (0,)
+        if tuple(found) != shape:
+            raise ValueError(f"{name} are {tuple(found)} of each expert, not {shape}")
+        counts.add(count)
+    if len(counts) > 1 or 0 in counts:
+        raise ValueError("it holds no experts, or not the same of each")
+    return counts.pop()
 
 
 class Experts:
@@ -35,10 +60,11 @@ class Experts:
         """Of each expert at its last epoch, a fraction; empty without validation data."""
         for path in paths:
             file = TensorFile(path, expect)
-            self._rows += [(file, row) for row in range(file.shape("parameters")[0])]
-            self.seconds += float(file.attributes["seconds"])
-            accuracies = file.attributes.get("validation_accuracy", [])
-            self.validation_accuracy += [a for a in accuracies if a is not None]
+            with parsing(path, "shard of experts"):
+                self._rows += [(file, row) for row in range(_count(file, expect))]
+                told = _Told(**file.attributes)
+            self.seconds += told.seconds
+            self.validation_accuracy += [a for a in told.validation_accuracy if a is not None]
         self.epochs = int(expect["epochs"])
         self.waypoints = expect["recipe"]["waypoints"]
         self.sizes = expect["sizes"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from iadd.artifacts import canonical_json, first_difference
-from iadd.leaderboard.results import check_kind, footer_text, open_table, writing_table
+from iadd.leaderboard.results import check_kind, footer_of, footer_text, open_table, writing_table
 
 PART_ROWS = 1 << 16
 """Of a collected table: about as many are held at once, and make one row group."""
@@ -91,8 +91,9 @@ def _expected(path: Path, schema: pa.Schema, expected: Mapping[str, Any]) -> pa.
     table, text = open_table(path)
     as_expected = text == footer_text(schema, expected)  # most are, to the letter
     if not as_expected or not table.schema.equals(schema):
-        check_kind(path, json.loads(text), table.schema, schema)
-        _refuse_stale(path, json.loads(text)["metadata"], expected)
+        footer = footer_of(path, text)
+        check_kind(path, footer, table.schema, schema)
+        _refuse_stale(path, footer["metadata"], expected)
     return table
 
 

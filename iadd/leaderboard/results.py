@@ -24,6 +24,8 @@ from iadd.artifacts import (
     SPEC_VERSION,
     atomic_write,
     canonical_json,
+    parsing,
+    regular,
     replacing,
 )
 from iadd.leaderboard.rows import LeaderboardRow, Row, schema_of
@@ -35,6 +37,9 @@ Records = Sequence[Row] | Sequence[Mapping[str, Any]]
 R = TypeVar("R", bound=Row)
 COMPRESSED_ROWS = 1000
 """A job's few rows are as small without compression, and are read in a third of the time."""
+AGAIN = "; delete it and run again"
+MOST_EQUAL = 100_000
+"""Rows that a table may have beyond one a byte of its file."""
 PYTHON_TYPES: dict[str, type] = {"int64": Integral, "double": Real, "string": str, "bool": bool}
 
 
@@ -144,7 +149,7 @@ def read_rows(path: Path, row: type[R]) -> list[R]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The `metadata` that was given to `write_table`."""
-    return dict(json.loads(open_table(path, columns=[])[1])["metadata"])
+    return dict(footer_of(path, open_table(path, columns=[])[1])["metadata"])
 
 
 def read_arrow(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa.Table:
@@ -154,15 +159,15 @@ def read_arrow(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa
     """
     schema = pa.schema([f for f in schema if f.name not in without], schema.metadata)
     table, text = open_table(path, schema.names if without else None)
-    check_kind(path, json.loads(text), table.schema, schema)
+    check_kind(path, footer_of(path, text), table.schema, schema)
     return table
 
 
 def check_kind(path: Path, footer: Mapping[str, Any], found: pa.Schema, schema: pa.Schema) -> None:
     """ValueError for another table than the schema's, or one that was made by other rules."""
     sides = [
-        ("table", footer["table"], schema.metadata[b"table"].decode()),
-        ("spec version", footer["spec_version"], SPEC_VERSION),
+        ("table", str(footer.get("table")), schema.metadata[b"table"].decode()),
+        ("spec version", str(footer.get("spec_version")), SPEC_VERSION),
     ]
     if not found.equals(schema):
         theirs, ours = (", ".join(f"{f.name}:{f.type}" for f in s) for s in (found, schema))
@@ -181,23 +186,33 @@ def batches(
     """
     _, text = open_table(path, columns=[])
     with pq.ParquetFile(path) as file:
-        check_kind(path, json.loads(text), file.schema_arrow.remove_metadata(), schema)
+        check_kind(path, footer_of(path, text), file.schema_arrow.remove_metadata(), schema)
         yield from file.iter_batches(rows, columns=list(columns), use_threads=False)
 
 
 def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, str]:
     """A table, or some of its columns, and its footer's text; ValueError for another's file."""
-    try:
-        # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            table = file.read(columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        if not path.exists():
-            raise ValueError(f"{path}: no such table here; iadd run makes it") from None
-        reason = str(error).splitlines()[0]
-        what = f"not a readable Parquet table ({reason}); delete it and run again"
-        raise ValueError(f"{path}: {what}") from error
-    text = (table.schema.metadata or {}).get(b"iadd")
-    if text is None:
-        raise ValueError(f"{path}: not a table of ours: no 'iadd' entry in its footer")
-    return table.replace_schema_metadata(None), text.decode()
+    if not path.exists():
+        raise ValueError(f"{path}: no such table here; iadd run makes it")
+    # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
+    with (
+        parsing(regular(path), "Parquet table", AGAIN),
+        pq.ParquetFile(path, pre_buffer=False) as file,
+    ):
+        rows = file.metadata.num_rows  # equal values take no room: a few bytes can claim billions
+        if rows > MOST_EQUAL + path.stat().st_size:
+            raise ValueError(f"it claims {rows:,} rows in {path.stat().st_size:,} bytes")
+        table = file.read(columns, use_threads=False)
+        text = (table.schema.metadata or {}).get(b"iadd")
+        if text is None:
+            raise ValueError(f"{path}: not a table of ours: no 'iadd' entry in its footer")
+        return table.replace_schema_metadata(None), text.decode()
+
+
+def footer_of(path: Path, text: str) -> dict[str, Any]:
+    """What a footer's text says: table, spec_version, metadata."""
+    with parsing(path, "footer of a table", AGAIN):
+        footer: dict[str, Any] = json.loads(text)
+        if not isinstance(footer["metadata"], dict):
+            raise ValueError("its metadata are no object")
+        return footer

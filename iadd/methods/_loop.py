@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
-from iadd.artifacts import canonical_json, load_tensors, save_tensors
+from iadd.artifacts import canonical_json, load_tensors, parsing, save_tensors
 from iadd.devices import synchronize
 from iadd.methods._base import Gradients, Iterative, Method, Selection, Skip
-from iadd.methods._state import Distilled, State
+from iadd.methods._state import Distilled, Progress, State, remembered_by
 from iadd.seeds import Seeds
 from iadd.synthetic.decoding import decode
 
@@ -247,21 +247,23 @@ class _Loop:
         states = (self.state, self.safe, self.best, *self.kept)
         for prefix, state in zip(_prefixes(len(self.kept)), states, strict=True):
             tensors |= state.tensors(prefix)
-        progress = {key: getattr(self, key) for key in _PROGRESS} | {"kept": len(self.kept)}
-        save_tensors(self.hooks.checkpoint, tensors, self.hooks.identity, progress)
+        told = {key: getattr(self, key) for key in Progress.model_fields}
+        told["kept"] = len(self.kept)
+        save_tensors(self.hooks.checkpoint, tensors, self.hooks.identity, told)
 
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint of this very run; any other, or a malformed one, is ignored."""
         try:
             stored = load_tensors(path)
-            if canonical_json(stored.spec) != canonical_json(dict(self.hooks.identity)):
-                return
-            progress = {key: kind(stored.attributes[key]) for key, kind in _PROGRESS.items()}
-            for row in progress["trace"]:
-                row["iteration"], row["loss"], row["event"], row["validation_accuracy"]
-            prefixes = _prefixes(int(stored.attributes["kept"]))
-            states = [self.state.read(stored.tensors, prefix) for prefix in prefixes]
-        except (ValueError, KeyError, TypeError):
+            with parsing(path, "checkpoint"):
+                if canonical_json(stored.spec) != canonical_json(dict(self.hooks.identity)):
+                    return
+                Progress.check(stored.attributes, self.updates)
+                progress = {key: stored.attributes[key] for key in Progress.model_fields}
+                remembered = remembered_by(self.optimisers, self.state.values)
+                prefixes = _prefixes(progress.pop("kept"))
+                states = [self.state.read(stored.tensors, p, remembered) for p in prefixes]
+        except ValueError:
             return
         self.state, self.safe, self.best, *self.kept = states
         vars(self).update(progress)
@@ -269,13 +271,6 @@ class _Loop:
 
 def _prefixes(kept: int) -> list[str]:
     return ["state", "safe", "best", *(f"kept{k}" for k in range(kept))]
-
-
-_PROGRESS: dict[str, Callable[[Any], Any]] = {
-    **{"iteration": int, "status": str, "rollbacks": int, "in_a_row": int, "sound": int},
-    **{"trace": list, "weights": list, "best_accuracy": float},
-    **{"seconds": float, "validation_seconds": float},
-}
 
 
 def _finite(value: float | None) -> float | None:

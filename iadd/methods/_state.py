@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from iadd.data import ImageRows
-from iadd.methods._variables import Memory, Variable
+from iadd.methods._variables import Memory, Optimiser, Variable
 from iadd.synthetic.decoding import Decoding, decode
 
 
@@ -57,27 +58,87 @@ class State:
             found |= {f"{prefix}.memory.{name}.{key}": value for key, value in memory.items()}
         return found if self.average is None else found | {f"{prefix}.average": self.average}
 
-    def read(self, tensors: Mapping[str, Tensor], prefix: str) -> State:
-        """What `tensors` stored of a state like this one; KeyError or ValueError if it is not."""
+    def read(
+        self, tensors: Mapping[str, Tensor], prefix: str, remembered: Mapping[str, Memory]
+    ) -> State:
+        """What `tensors` stored of a state like this one; KeyError or ValueError if it is not.
+
+        remembered: what each variable's optimiser remembers, if it remembers something.
+        """
 
         def like(tensor: Tensor, model: Tensor) -> Tensor:
             if tensor.shape != model.shape or tensor.dtype != model.dtype:
                 raise ValueError(f"{tensor.dtype} {tuple(tensor.shape)} in a checkpoint")
             return tensor.to(model.device).clone()
 
+        def memory_of(name: str) -> Memory:
+            start, model = f"{prefix}.memory.{name}.", remembered.get(name, {})
+            found = {key.removeprefix(start) for key in tensors if key.startswith(start)}
+            return {key: like(tensors[start + key], model[key]) for key in (model if found else ())}
+
         values = {n: like(tensors[f"{prefix}.value.{n}"], v) for n, v in self.values.items()}
-        memories: dict[str, Memory] = {name: {} for name in values}
-        for name, memory in memories.items():
-            start = f"{prefix}.memory.{name}."
-            for key in (key for key in tensors if key.startswith(start)):
-                tensor = tensors[key]
-                # Counters stay on the CPU, as their optimiser made them.
-                device = values[name].device if tensor.dim() else torch.device("cpu")
-                memory[key.removeprefix(start)] = tensor.to(device).clone()
+        if "step_size" in values and not bool(values["step_size"] > 0):
+            raise ValueError("a step size that is not positive")
+        memories = {name: memory_of(name) for name in values}
         average, iteration = self.average, int(tensors[f"{prefix}.iteration"])
         if average is not None:
             average = like(tensors[f"{prefix}.average"], average)
         return State(values, memories, average, iteration)
+
+
+def remembered_by(
+    optimisers: Mapping[str, Optimiser], values: Mapping[str, Tensor]
+) -> dict[str, Memory]:
+    """What the optimisers of variables remember after an update: their tensors' names and forms."""
+    memories: dict[str, Memory] = {name: {} for name in optimisers}
+    for name, optimiser in optimisers.items():
+        value = values[name].clone()
+        optimiser.update(value, torch.zeros_like(value), memories[name])
+    return memories
+
+
+class _Row(BaseModel):
+    """A row of the trace; further columns are the method's."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, float | None]
+
+    iteration: int
+    loss: float | None
+    loss_unweighted: float | None
+    step_size: float | None
+    validation_accuracy: float | None
+    seconds: float
+    event: Literal["", "skipped", "rollback", "diverged"]
+    path: str
+
+
+class Progress(BaseModel):
+    """What a checkpoint tells of a run beside its states."""
+
+    model_config = ConfigDict(strict=True)
+
+    iteration: int = Field(ge=0)
+    status: Literal["ok", "diverged"]
+    rollbacks: int = Field(ge=0)
+    in_a_row: int = Field(ge=0)
+    sound: int = Field(ge=0)
+    trace: list[_Row]
+    weights: list[dict[str, Any]]
+    best_accuracy: float
+    seconds: float = Field(ge=0)
+    validation_seconds: float = Field(ge=0)
+    kept: int = Field(ge=0)
+
+    @classmethod
+    def check(cls, told: Mapping[str, Any], updates: int) -> None:
+        """ValueError for what no run of so many updates can have told."""
+        found = cls(**told)
+        rows = [row.iteration for row in found.trace]
+        if rows != list(range(found.iteration)) or found.iteration > updates + 1:
+            raise ValueError("a trace that is not of its iterations")
+        if found.kept > len(rows):
+            raise ValueError("more states than iterations")
 
 
 @dataclass

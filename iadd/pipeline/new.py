@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import median
 from textwrap import indent
 
-from PIL import Image
-
 from iadd import data
 from iadd.artifacts import atomic_write
 from iadd.data.folder import files_of, layout
+from iadd.data.image_file import header
 
 SIDES = (8, 16, 32, 64, 128)
 """Resolutions that are proposed; a ConvNet halves each down to 4 pixels."""
@@ -101,8 +100,8 @@ def _sizes(root: Path) -> tuple[int, str]:
     found = set()
     files = files_of(*layout(root).train).files
     for path in files[:: -(-len(files) // LOOKED_AT) or 1]:
-        with suppress(OSError), Image.open(path) as image:  # The reader names all that it cannot.
-            found.add(image.size)
+        with suppress(ValueError):  # The reader names all that it cannot.
+            found.add(header(path).size)
     found = found or {(SIDES[0], SIDES[0])}
     sides = [min(size) for size in found]
     fitting = [side for side in SIDES if side <= min(median(sides), LARGEST)]

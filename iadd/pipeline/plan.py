@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from iadd.data import About, Source, read_about, stamp
 from iadd.pipeline.expert_plan import ExpertPlan
 from iadd.pipeline.paths import Run as Run
 from iadd.pipeline.source import source_of
+from iadd.pipeline.winner import read_winner
 
 
 class Plan(ExpertPlan):
@@ -120,15 +120,11 @@ class Plan(ExpertPlan):
         """What the search of a tuned method found; ValueError if that is missing or another's."""
         path = self.winner(dataset, method, ipc)
         again = f"run: iadd search CONFIG --dataset {dataset} --method {method} --ipc {ipc}"
-        try:
-            winner = json.loads(path.read_text())
-        except OSError:
-            raise ValueError(f"{path}: no such file; {again}") from None
-        except ValueError:
-            raise ValueError(f"{path}: is no JSON; {again}") from None
-        if winner.get("spec") != json.loads(canonical_json(self.search_spec(dataset, method, ipc))):
-            raise ValueError(f"{path}: was found under other settings; {again}")
-        return dict(winner)
+
+        def params(settings: Any) -> Any:
+            return self.config.params(method, ipc, settings).model_dump(mode="json")
+
+        return read_winner(path, self.search_spec(dataset, method, ipc), params, again)
 
     def data_identity(self, dataset: str) -> dict[str, Any]:
         """What the data are, wherever they lie; known as soon as they are prepared."""

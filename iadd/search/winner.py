@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json
 from iadd.methods import Space
+from iadd.pipeline.winner import sealed
 from iadd.progress import Progress
 from iadd.search.storage import RUNNING, State, Trial
 from iadd.search.trial import CONFIRMED, Task
@@ -106,6 +107,7 @@ def write(task: Task, state: State, space: Space, finalists: list[list[Trial]]) 
     winner = {"spec": spec, **verdict(task, trials, finalists)}
     nothing: dict[str, float] = {}
     winner["importance"] = _tried("importances", lambda: importance(trials, space), nothing)
+    winner = sealed(winner)
     atomic_write(out, (json.dumps(winner, indent=1, sort_keys=True) + "\n").encode())
     confirmed = [trial for again in finalists for trial in again]
     write_table(rows(task, trials + confirmed), plan.trials(*run), TRIALS, {"spec": spec})

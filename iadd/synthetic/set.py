@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from iadd.artifacts import atomic_write, load_tensors, save_tensors
+from iadd.artifacts import atomic_write, load_tensors, parsing, save_tensors
 from iadd.data import Dataset, ImageRows, Transform
 from iadd.synthetic import decoding
 from iadd.synthetic.decoding import Decoding
@@ -25,6 +26,22 @@ def probabilities(labels: Tensor, classes: int) -> Tensor:
     if labels.ndim == 2:
         return labels.softmax(1)
     return torch.nn.functional.one_hot(labels, classes).float()
+
+
+StepSize = Annotated[float, Field(gt=0, lt=1e30)] | None
+
+
+class _Told(BaseModel):
+    """What a file tells beside the tensors, with its types."""
+
+    class_names: tuple[str, ...] = Field(min_length=1)
+    status: str
+    step_size: StepSize
+    transform: str
+    run: dict[str, float | str | None]
+    fingerprint: str | None = None
+    decoding: dict[str, str | int] | None = None
+    states: tuple[StepSize, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +76,8 @@ class SyntheticSet:
     def __post_init__(self) -> None:
         if self.rows is not None and (len(self.images) or self.fingerprint is None):
             raise ValueError("synthetic rows: must come with a fingerprint and without images")
+        if self.rows is not None and (self.rows.ndim != 1 or self.rows.dtype != torch.int64):
+            raise ValueError(f"synthetic rows: must be int64 (N,), not {self.rows.dtype}")
         count, classes = len(self), len(self.class_names)
         if self.images.ndim != 4 or self.images.dtype != torch.float32:
             raise ValueError(
@@ -91,8 +110,10 @@ class SyntheticSet:
             return self
         return replace(self, images=self.images_of(dataset)[:].cpu(), rows=None, fingerprint=None)
 
-    def images_of(self, dataset: Dataset) -> ImageRows:
+    def images_of(self, dataset: Dataset, where: str | Path = "synthetic set") -> ImageRows:
         """Its images, or those that its rows name in `dataset`, where they lie: they may be many.
+
+        `where` names the set in errors.
 
         Raises:
             ValueError: the rows belong to other data.
@@ -101,9 +122,12 @@ class SyntheticSet:
             return self.images
         if dataset.fingerprint != self.fingerprint:
             raise ValueError(
-                f"synthetic rows: are of data with fingerprint {self.fingerprint}, not of "
-                f"{dataset.name} with {dataset.fingerprint}"
+                f"{where}: its rows are of data with fingerprint {self.fingerprint}, those of "
+                f"{dataset.name} have {dataset.fingerprint}"
             )
+        if int(self.rows.min()) < 0 or int(self.rows.max()) >= len(dataset.train):
+            last = len(dataset.train) - 1
+            raise ValueError(f"{where}: its rows go beyond those of {dataset.name}, 0..{last}")
         return dataset.train.pick(self.rows)
 
     def decoded(self) -> SyntheticSet:
@@ -184,21 +208,23 @@ class SyntheticSet:
                 and both sides).
         """
         stored = load_tensors(path, expect)
-        tensors, attributes = stored.tensors, stored.attributes
-        try:
+        with parsing(path, "distilled set"):
+            tensors, told = stored.tensors, _Told(**stored.attributes)
             found = cls(
                 images=tensors["images"],
                 labels=tensors["labels"],
-                transform=Transform.from_tensors(attributes["transform"], tensors),
-                class_names=tuple(attributes["class_names"]),
-                step_size=attributes["step_size"],
+                transform=Transform.from_tensors(told.transform, tensors),
+                class_names=told.class_names,
+                step_size=told.step_size,
                 spec=stored.spec,
-                status=attributes["status"],
-                run=attributes["run"],
+                status=told.status,
+                run=told.run,
                 rows=tensors.get("rows"),
-                fingerprint=attributes.get("fingerprint"),
-                decoding=attributes.get("decoding"),
+                fingerprint=told.fingerprint,
+                decoding=told.decoding,
             )
+            if not len(found):
+                raise ValueError("it holds no images")
             states = (
                 replace(
                     found,
@@ -206,11 +232,9 @@ class SyntheticSet:
                     labels=tensors[f"state{k}.labels"],
                     step_size=step_size,
                 )
-                for k, step_size in enumerate(attributes.get("states", ()))
+                for k, step_size in enumerate(told.states)
             )
             return replace(found, states=tuple(states))
-        except KeyError as error:
-            raise ValueError(f"{path}: is no distilled set, it lacks {error}") from error
 
     def picture(self, path: str | Path, dataset: Dataset | None = None, columns: int = 10) -> None:
         """Draw a PNG: a row a class with up to `columns` images, as pixels, enlarged, with names.

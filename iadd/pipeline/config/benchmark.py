@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from iadd import methods
+from iadd.artifacts import one_line
 from iadd.methods import Method, MethodParams, Space
 from iadd.networks import parse_name
 from iadd.pipeline.config.dataset import DatasetConfig
@@ -212,7 +213,7 @@ def parse_config(raw: Any, origin: str) -> Config:
         check_booleans(raw, config.model_dump())
     except ValidationError as error:
         problem = first_problem(error) + allowed_keys(error, Config)
-        raise ValueError(f"{origin}: {problem}") from None
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
+        raise ValueError(f"{origin}: {one_line(problem)}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{origin}: {one_line(str(error))}") from None
     return config

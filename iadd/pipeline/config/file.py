@@ -17,10 +17,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from iadd.artifacts import parsing, read_content
+
 LARGEST = 100_000
 """Values in a file once its aliases are unfolded."""
+LONGEST = 256 * 1024
+"""Bytes of a file: a parser in Python takes seconds for them."""
 FLOAT32 = 3.4e38
 """Numbers end up in float32 tensors."""
+INT64 = 2**63
+"""And integers in those of 64 bits."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -80,28 +86,23 @@ def read_yaml(path: Path) -> Any:
         ValueError: one line naming the file: unreadable, no UTF-8, no YAML, a key given twice.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        text = read_content(path, LONGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > LARGEST:
-            raise ValueError(f"its aliases unfold to more than {LARGEST} values")
-        return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise ValueError(f"{path}: is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    finally:
-        loader.dispose()
+    with parsing(path, "YAML"):
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _size(node, {}) > LARGEST:
+                raise ValueError(f"its aliases unfold to more than {LARGEST} values")
+            return loader.construct_document(node)
+        except RecursionError:
+            raise ValueError(f"{path}: is nested too deeply") from None
+        finally:
+            loader.dispose()
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
@@ -127,6 +128,8 @@ def check_numbers(value: Any, key: str = "") -> None:
             check_numbers(part, key)
     elif isinstance(value, float) and not (math.isfinite(value) and abs(value) < FLOAT32):
         raise ValueError(f"{key}: {value} is no float32 number (at most {FLOAT32:g})")
+    elif isinstance(value, int) and not -INT64 <= value < INT64:
+        raise ValueError(f"{key}: {reprlib.repr(value)} has more than 64 bits")
 
 
 def check_booleans(given: Any, parsed: Any, key: str = "") -> None:
