@@ -141,7 +141,7 @@ def test_a_truncated_file_is_refused_at_every_length(stored: Path) -> None:
         stored.write_bytes(content[:length])
         with pytest.raises(ValueError) as error:
             artifacts.TensorFile(stored, SPEC)
-        one_line(error, str(stored), "truncated or not a safetensors file")
+        one_line(error, str(stored), "is no readable safetensors file")
 
 
 def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_bad_values_name_the_key_and_what_is_allowed(changes: dict[str, Any], me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", "is no YAML"),
+        (b"a: [1", "is no readable YAML"),
         (b"- 1", "must be a mapping"),
         (b"", "must be a mapping"),
         (b"# r\xe9sum\xe9", "line 1 is not UTF-8"),
@@ -119,7 +119,7 @@ def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ValueError, match=r"c\.yaml: cannot be read \(No such file"):
+    with pytest.raises(ValueError, match=r"c\.yaml: cannot be read \(no such file"):
         load_config("c.yaml")
 
 

@@ -109,9 +109,9 @@ def test_a_sets_own_parts_may_not_tear_a_group_apart(tmp_path: Path) -> None:
         ("file,group\na/000.png,p1\na/000.png,p2\n", "line 3: 'a/000.png' has two groups"),
         ("file,group\na/000.png,\n", "line 2: file or group is empty"),
         ("file,group\na/000.png\n", "line 2: file or group is empty"),
-        ('file,group\n"a/000.png,p1\n', "cannot be read as a table"),
-        (None, "cannot be read as a table .No such file"),
-        (b"file,group\n\xff,\xfe\n", "cannot be read as a table"),
+        ('file,group\n"a/000.png,p1\n', "is no readable table"),
+        (None, "cannot be read .no such file"),
+        (b"file,group\n\xff,\xfe\n", "is no readable table"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_line(

@@ -106,10 +106,10 @@ def test_truncated_foreign_and_nan_files_are_refused(tmp_path: Path, hard: Synth
     path = tmp_path / "set"
     hard.save(path)
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(ValueError, match="truncated"):
+    with pytest.raises(ValueError, match="is no readable safetensors file"):
         SyntheticSet.load(path)
     save_tensors(path, {"parameters": torch.zeros(2)}, {"network": "mlp"})
-    with pytest.raises(ValueError, match="is no distilled set, it lacks 'images'"):
+    with pytest.raises(ValueError, match=r"distilled set \(class_names: Field required"):
         SyntheticSet.load(path)
     attributes = {"class_names": ["a", "b"], "status": "ok", "step_size": 1, "transform": "none"}
     tensors = {"images": torch.full((2, 1, 8, 8), torch.nan), "labels": torch.tensor([0, 1])}

@@ -71,6 +71,12 @@ def parsing(path: object, what: str, advice: str = "") -> Iterator[None]:
 
 def complaint(error: BaseException) -> str:
     """What an error says, as a few words of one line."""
+    if isinstance(error, KeyError):
+        return one_line(f"it lacks {error}", SHOWN)
+    if hasattr(error, "errors"):  # pydantic's: the first of what it found
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        return one_line(f"{key}: {problem['msg'].removeprefix('Value error, ')}", SHOWN)
     kind = "" if isinstance(error, ValueError | OSError) and str(error) else type(error).__name__
     return one_line(": ".join(part for part in (kind, str(error)) if part), SHOWN)
 

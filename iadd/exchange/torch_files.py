@@ -75,9 +75,9 @@ def _check_names(path: Path) -> None:
         content = archive.read(pickles[0])
     for opcode, told, _ in genops(content):
         if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-            raise ValueError(f"it holds {opcode.name}")
+            raise ValueError(f"{path}: holds more than plain tensors ({opcode.name})")
         if opcode.name == "GLOBAL" and not NAMES.fullmatch(str(told)):
-            raise ValueError(f"it holds {told}")
+            raise ValueError(f"{path}: holds more than plain tensors ({told})")
 
 
 def _check_tensors(found: Any) -> None:

@@ -180,7 +180,6 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     judged, paths = plan.judged_spec(run), plan.paths(run)
     spec = judged["spec"]
     synthetic = SyntheticSet.load(paths.distilled, spec)
-    synthetic.images_of(dataset, paths.distilled)  # raises where its rows are not of these data
     rows = evaluation_rows(plan, run, synthetic, dataset, spec, config.evaluations)
     write_table(rows, paths.evaluation, EVALUATIONS, judged)
     first = [row.accuracy or 0.0 for row in rows if row.protocol == rows[0].protocol]

@@ -330,9 +330,9 @@ def _checkpoint(folder: Path) -> Loader:
     def load(path: Path) -> object:
         loop = _Loop(method, SEEDS, Hooks(checkpoint=path, identity=IDENTITY))
         loop.hooks.checkpoint = None  # it would be written to
-        while loop.iteration <= loop.updates and loop.status == "ok":
+        if loop.iteration <= loop.updates and loop.status == "ok":
             loop.iterate()
-        return loop.finish()
+        return loop.finish() if loop.trace else None
 
     return Loader("checkpoint", "seed0.safetensors", [content], load, SEALED)
 
