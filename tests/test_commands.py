@@ -202,7 +202,7 @@ def test_experts_of_another_spec_truncated_or_nan(iadd: Iadd) -> None:
     distill = ("distill", config, "--method", "mtt", "--ipc", "1")
     shard.write_bytes(good[:-40])
     status, _, error = iadd(*distill)
-    assert status == 2 and "truncated" in error and error.count("\n") == 1
+    assert status == 2 and "is no readable safetensors file" in error and error.count("\n") == 1
     shard.write_bytes(good[:-400] + b"\xff" * 400)
     status, _, error = iadd(*distill)
     assert status == 2 and "is damaged (checksum)" in error and error.count("\n") == 1, error

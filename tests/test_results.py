@@ -212,7 +212,7 @@ def test_what_is_no_table_of_ours_is_refused(tmp_path):
         read_table(path, TRACES)
     write_table([trace(0)], path, TRACES, {})
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"t.parquet: not a readable Parquet table"):
+    with pytest.raises(ValueError, match=r"t.parquet: is no readable Parquet table"):
         read_table(path, TRACES)
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(ValueError, match="not a table of ours"):
