@@ -5,8 +5,10 @@ import platform
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,29 @@ def test_who_holds_a_lock_is_named(tmp_path: Path) -> None:
         holder.wait()
     with locked(tmp_path / "b.lock", "it is taken", 1):
         pass
+
+
+def test_where_there_are_no_locks_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
+    code = """
+        import sys, time
+        from pathlib import Path
+        import filelock
+        def refuse(*_, **__):
+            raise OSError(37, "No locks available")
+        filelock.FileLock.acquire = refuse
+        from iadd.artifacts import locked
+        with locked(Path("b.lock"), "it is taken", 5):
+            print("held", flush=True)
+            time.sleep(float(sys.argv[1]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    how: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([*command, "60"], **how)
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    done = subprocess.run([*command, "0"], **how, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

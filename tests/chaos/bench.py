@@ -52,7 +52,10 @@ class Place:
         (folder / "b.yaml").write_text(json.dumps(benchmark(**changes)))
         self.folder, self.results = folder, folder / "results" / "b"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.temporary = folder / "t"
+        self.temporary.mkdir(mode=0o777)
         self.environment = os.environ | {MARK: str(folder), "PATH": path}
+        self.environment["TMPDIR"] = str(self.temporary)
         self.said = folder / "said"
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:

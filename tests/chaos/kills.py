@@ -110,8 +110,8 @@ def conclude(place: Place, expected: object, tally: Tally) -> None:
         tally.false.append(f"{place.folder}: other tables")
         return
     drafts = [path for path in place.results.rglob("*.tmp") if path.name.startswith(".")]
-    if drafts:
-        tally.untidy.append(f"left behind: {drafts[0]}")
+    for path in [*drafts, *place.temporary.iterdir()]:
+        tally.untidy.append(f"left behind: {path}")
     shutil.rmtree(place.folder)
 
 
