@@ -76,7 +76,7 @@ class ByteImages:
 
     def to(self, device: torch.device, /) -> ByteImages:
         """The same on a device."""
-        return replace(self, values=self.values.to(device))
+        return replace(self, values=self.values.to(device), transform=self.transform.to(device))
 
     def cpu(self) -> ByteImages:
         return self.to(torch.device("cpu"))
@@ -86,4 +86,4 @@ def unit_range(pixels: Tensor, low: float, high: float) -> Tensor:
     """Values low..high brought to 0..1, in place: divided, as a card would not by a number."""
     if low:
         pixels.sub_(low)
-    return pixels.div_(torch.tensor(high - low, dtype=pixels.dtype, device=pixels.device))
+    return pixels.div_(torch.full((), high - low, dtype=pixels.dtype, device=pixels.device))

@@ -77,6 +77,11 @@ class Transform:
             return (images.flatten(1) @ inverse + mean).reshape(images.shape)
         return images.clone()
 
+    def to(self, device: torch.device) -> Transform:
+        """The transform for images on a device: else its tensors go there with every batch."""
+        there = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Transform.from_tensors(self.kind, there)
+
     def same(self, other: Transform) -> bool:
         """Whether the other transform does exactly the same."""
         own, others = self.tensors(), other.tensors()
