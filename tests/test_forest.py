@@ -1,5 +1,6 @@
 """The forest plot: which pairs are in it, what is corrected for, and its words."""
 
+import re
 from typing import Any
 
 import made_up_tables
@@ -7,6 +8,7 @@ import pytest
 from made_up_tables import runs, table
 
 from iadd.leaderboard import forest
+from iadd.leaderboard.controls import OUTLYING, Pair, controls_text, panels
 from iadd.leaderboard.rows import ComparisonRow
 from iadd.leaderboard.statistics import holm
 
@@ -28,19 +30,18 @@ def compared(*others: str) -> list[ComparisonRow]:
 
 
 def test_only_declared_pairs_count_and_in_their_order() -> None:
-    (panel,) = forest.panels(compared("random"), CONTROLS)
+    (panel,) = panels(compared("random"), CONTROLS)
     pairs = [(pair.found.method, pair.found.other) for pair in panel.pairs]
     assert pairs == [("learned", "frozen"), ("shuffled", "frozen"), ("learned", "shuffled")]
     assert list(panel.groups) == ["frozen", "shuffled"]
     assert [pair.p for pair in panel.pairs] == list(holm([pair.found.p for pair in panel.pairs]))
-    assert "the 3 comparisons" in panel.note and "over 10 paired seeds" in panel.note
+    assert "these 3 comparisons" in panel.note and "over 10 paired seeds" in panel.note
 
 
 def test_others_in_the_benchmark_change_no_verdict() -> None:
     """A table's own correction grows with every pair of its methods, this one does not."""
     alone, crowded = (
-        forest.panels(compared(*others), CONTROLS)[0].pairs
-        for others in ((), [f"m{k}" for k in range(6)])
+        panels(compared(*others), CONTROLS)[0].pairs for others in ((), [f"m{k}" for k in range(6)])
     )
     assert [pair.p for pair in alone] == [pair.p for pair in crowded]
     assert crowded[0].found.p_holm > alone[0].found.p_holm
@@ -71,18 +72,18 @@ def row(**changes: Any) -> ComparisonRow:
     ],
 )
 def test_words(changes: dict[str, Any], p: float, words: str) -> None:
-    assert forest.Pair(row(**changes), p).words == words
+    assert Pair(row(**changes), p).words == words
 
 
 def test_every_cell_has_a_panel_and_balanced_accuracy_none() -> None:
     rows = [row(), row(ipc=10), row(score="balanced_accuracy", ipc=50), row(method="c")]
-    found = forest.panels(rows, [("a", "b")])
+    found = panels(rows, [("a", "b")])
     assert [panel.cell.ipc for panel in found] == [1, 10]
-    assert not forest.panels(rows, []) and not forest.panels(rows, [("z", "b")])
+    assert not panels(rows, []) and not panels(rows, [("z", "b")])
 
 
 def test_the_figure_shows_each_pair_at_its_place() -> None:
-    (panel,) = forest.panels(compared(), CONTROLS)
+    (panel,) = panels(compared(), CONTROLS)
     (axes,) = forest.draw(panel).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["against frozen", "learned", "shuffled", "against shuffled", "learned"]
@@ -97,9 +98,16 @@ def test_the_figure_shows_each_pair_at_its_place() -> None:
 def test_one_failed_entry_does_not_flatten_the_others() -> None:
     rows = [row(method=f"m{k}") for k in range(4)]
     rows.append(row(method="failed", difference=-0.6, low=-0.7, high=-0.5))
-    (panel,) = forest.panels(rows, [(r.method, "b") for r in rows])
+    (panel,) = panels(rows, [(r.method, "b") for r in rows])
     (axes,) = forest.draw(panel).axes
     low, high = axes.get_xlim()
-    assert low == -high == pytest.approx(-1.1 * forest.OUTLYING * 2.36)
+    assert low == -high == pytest.approx(-1.1 * OUTLYING * 2.36)
     (arrow,) = (line for line in axes.lines if line.get_marker() == "<")
     assert list(arrow.get_xdata()) == [0.97 * low] and list(arrow.get_ydata()) == [5]
+
+
+def test_the_terminal_shows_a_line_a_pair() -> None:
+    text = controls_text(panels(compared(), CONTROLS)).splitlines()
+    assert text[0].startswith("Against controls: digits, 1 image a class") and len(text) == 5
+    assert re.fullmatch(r"  learned against frozen    \+2\.20 \(.* to .*\), better", text[2])
+    assert controls_text([]) == ""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from iadd.artifacts import atomic_write
-from iadd.leaderboard import accuracy, forest, importance, paper
+from iadd.leaderboard import accuracy, controls, forest, importance, paper
 from iadd.leaderboard.pdf import Draw, write_pdf
 from iadd.leaderboard.results import read_rows
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
@@ -42,7 +42,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
         words = row.network_eval, row.protocol, row.label_regime, *["tuned"] * row.tuned
         figures[_file("accuracy", *words)] = partial(accuracy.draw, grid)
     comparisons = read_rows(plan.table("comparisons"), ComparisonRow)
-    for panel in forest.panels(comparisons, plan.config.held_against):
+    for panel in controls.panels(comparisons, plan.config.held_against):
         cell = panel.cell
         words = cell.dataset, str(cell.ipc), cell.network_eval, cell.protocol, cell.label_regime
         tuned = ["tuned"] * cell.tuned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import gathering, results
 from iadd.leaderboard.beside import beside
+from iadd.leaderboard.controls import controls_text, panels
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
 from iadd.leaderboard.provenance import SUBMISSIONS
@@ -55,7 +57,16 @@ def collect(plan: Plan) -> None:
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
+    _print(plan, leaderboard, comparisons)
+
+
+def _print(
+    plan: Plan, leaderboard: Sequence[LeaderboardRow], comparisons: Iterable[ComparisonRow]
+) -> None:
+    """The leaderboard, and what the configuration declares to be compared."""
     print(leaderboard_text(leaderboard, plan.config.search.budget))
+    if against := controls_text(panels(comparisons, plan.config.held_against)):
+        print(against + "\n")
 
 
 def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
@@ -123,7 +134,9 @@ def show(plan: Plan, compare: str | None = None, privacy: bool = False) -> None:
         print(exposure_text(results.read_rows(plan.table("privacy"), PrivacyRow)))
     elif compare is None:
         board = results.read_rows(table, LeaderboardRow)
-        print(leaderboard_text(board, plan.config.search.budget))
+        declared = plan.config.held_against
+        rows = results.read_rows(plan.table("comparisons"), ComparisonRow) if declared else []
+        _print(plan, board, rows)
     else:
         rows = results.read_rows(plan.table("comparisons"), ComparisonRow)
         print(comparisons_text(rows, compare))

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from iadd.leaderboard import forest
-from iadd.leaderboard.forest import Pair, Panel
+from iadd.leaderboard.controls import Pair, Panel, panels, reach
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.chart import Whisker, whiskers
 from iadd.leaderboard.site.content import Content
@@ -22,16 +21,16 @@ def pages(content: Content) -> Iterator[Page]:
     found: dict[str, list[Panel]] = defaultdict(list)
     if content.about.controls:
         rows = (row for rows in content.comparisons.values() for row in rows)
-        for panel in forest.panels(rows, content.about.controls):
+        for panel in panels(rows, content.about.controls):
             found[panel.cell.dataset].append(panel)
     beside = places.by_dataset("controls", list(found))
     for dataset, path in beside:
         main = content.places[dataset]
-        panels = sorted(
+        ordered = sorted(
             found[dataset],
             key=lambda p: ((p.cell.network_eval, p.cell.protocol) != main, p.cell),
         )
-        context = {"panels": [_shown(panel) for panel in panels]}
+        context = {"panels": [_shown(panel) for panel in ordered]}
         yield Page(path, f"Against controls, {dataset}", NAV, "controls.html", context, beside)
 
 
@@ -47,10 +46,10 @@ def _shown(panel: Panel) -> dict[str, Any]:
 
 def _plot(panel: Panel) -> Any:
     """Intervals that leave the axis, which goes by the median one, end at its edge."""
-    reach = forest.reach(panel.pairs) / 100
+    edge = reach(panel.pairs) / 100
 
     def within(value: float) -> float:
-        return min(max(value, -reach), reach)
+        return min(max(value, -edge), edge)
 
     names = [f"{pair.found.method} against {pair.found.other}" for pair in panel.pairs]
     found = [
@@ -63,7 +62,7 @@ def _plot(panel: Panel) -> Any:
 
 
 def _is_cut(panel: Panel) -> bool:
-    edge = forest.reach(panel.pairs)
+    edge = reach(panel.pairs)
     return any(100 * max(abs(p.found.low), abs(p.found.high)) > edge for p in panel.pairs)
 
 
