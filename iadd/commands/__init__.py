@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from iadd.artifacts import one_line
-from iadd.commands import exchange, paper, submit
+from iadd.commands import exchange, paper, submit, watch
 
 app = typer.Typer(
     name="iadd",
@@ -273,6 +273,7 @@ app.command()(paper.table)
 app.command()(paper.paper)
 app.command("export")(exchange.export_set)
 app.command("import")(exchange.import_set)
+app.command()(watch.status)
 app.add_typer(submit.app)
 
 

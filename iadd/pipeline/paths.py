@@ -19,6 +19,12 @@ class Run:
     seed: int
     tuned: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where its files lie below the folders of their kinds, without an ending."""
+        tuned = "-tuned" if self.tuned else ""
+        return f"{self.dataset}/{self.method}/ipc{self.ipc}{tuned}/seed{self.seed}"
+
     def __str__(self) -> str:
         tuned = ", tuned" if self.tuned else ""
         return f"{self.method} on {self.dataset}, ipc {self.ipc}, seed {self.seed}{tuned}"
@@ -72,8 +78,7 @@ class Layout:
 
     def paths(self, run: Run) -> RunPaths:
         """Where a run's files lie."""
-        folder = f"{run.dataset}/{run.method}/ipc{run.ipc}{'-tuned' if run.tuned else ''}"
-        name = f"{folder}/seed{run.seed}"
+        name = run.place
         return RunPaths(
             distilled=self.root / f"distilled/{name}.safetensors",
             trace=self.root / f"distilled/{name}.trace.parquet",
@@ -83,6 +88,14 @@ class Layout:
             pairs=self.root / f"privacy/{name}.png",
             checkpoint=self.root / f"checkpoints/{name}.safetensors",
         )
+
+    def log(self, rule: str, place: str) -> Path:
+        """What a job of a rule says; `place` tells which one."""
+        return self.root / "logs" / rule / f"{place}.log"
+
+    def word(self, rule: str, place: str) -> Path:
+        """Where a job says how far it is while it runs (`progress.Progress`)."""
+        return self.root / "running" / f"{rule}+{place.replace('/', '+')}.json"
 
     def yardstick(self, dataset: str, ipc: int) -> Path:
         """What the report on privacy measures the sets of one ipc against."""

@@ -32,19 +32,19 @@ def print_plan(plan: Plan) -> None:
     for row in rows:
         waiting = min(left[row.dataset, row.stage], row.jobs)
         hours += row.seconds * waiting / max(row.jobs, 1) / 3600
-        cost = _bytes(row.disk), _duration(row.seconds)
+        cost = bytes_text(row.disk), _duration(row.seconds)
         table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
     Console().print(table)
     for key, about in forecast.abouts.items():
         for line in (*expert_lines(plan, key), *few_tested(about)):
             print(line)
-    free = shutil.disk_usage(_existing(plan.root)).free
+    free = shutil.disk_usage(existing(plan.root)).free
     disk, precision = sum(row.disk for row in rows), plan.config.precision
     where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
     print(
-        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; {_bytes(disk)} "
-        f"on disk ({_bytes(free)} free); about {hours:.1f} core hours left on {where}, without "
-        "start-up and waiting"
+        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; "
+        f"{bytes_text(disk)} on disk ({bytes_text(free)} free); about {hours:.1f} core "
+        f"hours left on {where}, without start-up and waiting"
     )
 
 
@@ -55,7 +55,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _bytes(count: float) -> str:
+def bytes_text(count: float) -> str:
+    """A size in the unit that people would use."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -63,7 +64,8 @@ def _bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """A path, or the nearest folder above that is there."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

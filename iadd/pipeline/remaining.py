@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,47 +16,85 @@ from iadd.pipeline import privacy_plan
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.tables import current
 
-Job = tuple[str, str]
+Stage = tuple[str, str]
 """Data set and stage, as `iadd plan` names them."""
 
 
-def remaining(plan: Plan) -> Counter[Job]:
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow: its rule, which of them (`place`), its file, and what raises
+    ValueError where that is another's."""
+
+    rule: str
+    place: str
+    stage: Stage
+    path: Path
+    check: Callable[[], Any]
+    wildcards: dict[str, str]
+
+    @property
+    def done(self) -> bool:
+        """Whether its file is there and was made under the present spec."""
+        return self.path.exists() and _passes(self.check)
+
+
+def remaining(plan: Plan) -> Counter[Stage]:
     """How many jobs of each kind are left."""
-    left: Counter[Job] = Counter((key, "data") for key in plan.stale_data())
-    for job, path, check in _jobs(plan):
-        left[job] += not (path.exists() and _passes(check))
-    if left.total() or not _passes(lambda: current(plan)):
+    left: Counter[Stage] = Counter((key, "data") for key in plan.stale_data())
+    for job in jobs(plan):
+        left[job.stage] += not job.done
+    if left.total() or not tables_done(plan):
         left["all", "collect and site"] = 2
     return left
 
 
-def _jobs(plan: Plan) -> Iterator[tuple[Job, Path, Callable[[], Any]]]:
-    """Each job, its file, and what raises ValueError where that is another's."""
+def tables_done(plan: Plan) -> bool:
+    """Whether the tables are those of the present settings and data."""
+    return _passes(lambda: current(plan))
+
+
+def jobs(plan: Plan) -> Iterator[Job]:
+    """Every job between the data and the tables."""
     for dataset in plan.config.datasets:
         for recipe in plan.recipes:
             if plan.config.experts.named(recipe).imported:  # no job makes them
                 continue
-            code = {"source": plan.experts_source()}
-            for shard in plan.shards(dataset.key, recipe):
-                yield (dataset.key, f"experts {recipe}"), shard, partial(TensorFile, shard, code)
+            code, stage = {"source": plan.experts_source()}, (dataset.key, f"experts {recipe}")
+            for k, shard in enumerate(plan.shards(dataset.key, recipe)):
+                wildcards = {"folder": shard.parent.name, "shard": str(k)}
+                place = f"{shard.parent.name}/{shard.stem}"
+                made = partial(TensorFile, shard, code)
+                yield Job("experts", place, stage, shard, made, wildcards)
     for search in plan.searches():
         found = plan.winner(*search)
-        yield (search[0], f"search {search[1]}"), found, partial(plan.read_winner, *search)
+        wildcards = dict(zip(("dataset", "method", "ipc"), map(str, search), strict=True))
+        stage, read = (search[0], f"search {search[1]}"), partial(plan.read_winner, *search)
+        yield Job("search", found.stem, stage, found, read, wildcards)
     for run in plan.runs():
         paths, name = plan.paths(run), run.method + ", tuned" * run.tuned
-        job = run.dataset, f"distill {name}"
-        yield job, paths.distilled, partial(_check_distilled, plan, run)
-        job = run.dataset, f"evaluate {name}"
-        yield job, paths.evaluation, partial(_check_evaluation, plan, run)
+        for rule, path, of in (
+            ("distill", paths.distilled, _check_distilled),
+            ("evaluate", paths.evaluation, _check_evaluation),
+        ):
+            stage = run.dataset, f"{rule} {name}"
+            yield Job(rule, run.place, stage, path, partial(of, plan, run), _wildcards(run))
+    yield from _privacy_jobs(plan)
 
+
+def _privacy_jobs(plan: Plan) -> Iterator[Job]:
     for key, ipc in privacy_plan.yardsticks(plan):
-        check = partial(
-            TensorFile, plan.yardstick(key, ipc), privacy_plan.yardstick_spec(plan, key, ipc)
-        )
-        yield (key, "yardstick"), plan.yardstick(key, ipc), check
+        path, wildcards = plan.yardstick(key, ipc), {"dataset": key, "ipc": str(ipc)}
+        check = partial(_check_yardstick, plan, key, ipc)
+        yield Job("yardstick", f"{key}/ipc{ipc}", (key, "yardstick"), path, check, wildcards)
     for run in privacy_plan.exposed(plan):
-        job = run.dataset, "privacy"
-        yield job, plan.paths(run).privacy, partial(_check_privacy, plan, run)
+        stage, path = (run.dataset, "privacy"), plan.paths(run).privacy
+        check = partial(_check_privacy, plan, run)
+        yield Job("privacy", run.place, stage, path, check, _wildcards(run))
+
+
+def _wildcards(run: Run) -> dict[str, str]:
+    names = {"dataset": run.dataset, "method": run.method, "ipc": str(run.ipc)}
+    return names | {"seed": str(run.seed), "tuned": "-tuned" if run.tuned else ""}
 
 
 def _check_distilled(plan: Plan, run: Run) -> None:
@@ -64,6 +103,10 @@ def _check_distilled(plan: Plan, run: Run) -> None:
 
 def _check_evaluation(plan: Plan, run: Run) -> None:
     _check_table(plan.paths(run).evaluation, plan.judged_spec(run))
+
+
+def _check_yardstick(plan: Plan, key: str, ipc: int) -> None:
+    TensorFile(plan.yardstick(key, ipc), privacy_plan.yardstick_spec(plan, key, ipc))
 
 
 def _check_privacy(plan: Plan, run: Run) -> None:

@@ -44,6 +44,12 @@ class Task(NamedTuple):
         state = self.plan.search_state(self.dataset, self.method, self.ipc)
         return State(Path(self.folder) / state)
 
+    @property
+    def word(self) -> Path:
+        """Where the search says how far it is while it runs."""
+        place = f"{self.dataset}-{self.method}-ipc{self.ipc}"
+        return Path(self.folder) / self.plan.word("search", place)
+
     def params(self, settings: dict[str, Any]) -> Any:
         return self.plan.config.params(self.method, self.ipc, settings)
 

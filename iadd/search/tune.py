@@ -37,7 +37,7 @@ def run_trials(
         return
     storage = state.folder / "ray"  # never read again: what counts is in Optuna's storage
     shutil.rmtree(storage, ignore_errors=True)  # a killed search left it
-    with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}") as progress:
+    with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}", task.word) as progress:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, task=task), resources),
             tune_config=tune.TuneConfig(
