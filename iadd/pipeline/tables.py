@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,15 @@ def collect(plan: Plan) -> None:
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
     results.write_csv(leaderboard, plan.table("leaderboard").with_suffix(".csv"))
-    _print(plan, leaderboard, comparisons)
+    _print(plan, leaderboard)
 
 
-def _print(
-    plan: Plan, leaderboard: Sequence[LeaderboardRow], comparisons: Iterable[ComparisonRow]
-) -> None:
+def _print(plan: Plan, leaderboard: Sequence[LeaderboardRow]) -> None:
     """The leaderboard, and what the configuration declares to be compared."""
     print(leaderboard_text(leaderboard, plan.config.search.budget))
-    if against := controls_text(panels(comparisons, plan.config.held_against)):
-        print(against + "\n")
+    if declared := plan.config.held_against:
+        rows = results.read_rows(plan.table("comparisons"), ComparisonRow)
+        print(controls_text(panels(rows, declared)) + "\n")
 
 
 def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
@@ -134,9 +133,7 @@ def show(plan: Plan, compare: str | None = None, privacy: bool = False) -> None:
         print(exposure_text(results.read_rows(plan.table("privacy"), PrivacyRow)))
     elif compare is None:
         board = results.read_rows(table, LeaderboardRow)
-        declared = plan.config.held_against
-        rows = results.read_rows(plan.table("comparisons"), ComparisonRow) if declared else []
-        _print(plan, board, rows)
+        _print(plan, board)
     else:
         rows = results.read_rows(plan.table("comparisons"), ComparisonRow)
         print(comparisons_text(rows, compare))
