@@ -93,7 +93,7 @@ def test_what_fits_is_accepted_in_one_line(iadd: Iadd) -> None:
         ({"files": ["/etc/passwd"]}, "allowed is a .safetensors file in the same folder"),
         ({"files": ["a.pt"]}, "allowed is a .safetensors file in the same folder"),
         ({"files": ["x\x00.safetensors"]}, "submission.yaml: "),
-        ({"files": ["none.safetensors"]}, "no such file in its folder"),
+        ({"files": ["none.safetensors"]}, "none.safetensors: cannot be read (no such file)"),
         ({"files": ["a.safetensors", "a.safetensors"]}, "a file stands there twice"),
         ({"step_size": float("nan")}, "step_size"),
         ({"weights": "x"}, "unknown key 'weights'; allowed: name, files"),
@@ -168,12 +168,13 @@ def test_nothing_in_a_hostile_file_is_executed_or_believed(iadd: Iadd) -> None:
     Path("inbox/pipe/submission.yaml").write_text(
         yaml.safe_dump(METADATA | {"files": ["d.safetensors"]})
     )
+    hand_in("inbox/escape", {"name": "\x1b[2J"})
     Path("inbox/empty-folder").mkdir()
     status, out, error = iadd("submit", "check", "inbox", "--config", config)
     assert status == 2 and not error
     lines = [line for line in out.splitlines() if line.startswith("refused: ")]
-    assert len(lines) == 11 and "0 accepted, 11 refused" in out, out
-    assert not Path("touched").exists()
+    assert len(lines) == 12 and "0 accepted, 12 refused" in out, out
+    assert not Path("touched").exists() and out.replace("\n", "").isprintable()
 
 
 def test_a_folder_of_submissions_becomes_a_leaderboard(

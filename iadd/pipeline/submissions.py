@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from iadd import exchange
-from iadd.artifacts import TensorFile, atomic_write
+from iadd.artifacts import TensorFile, atomic_write, one_line, regular
 from iadd.data import Dataset, Transform
 from iadd.leaderboard.provenance import SubmissionRow
 from iadd.pipeline.config.file import (
@@ -78,9 +78,9 @@ def read_metadata(file: Path) -> SubmissionConfig:
     Raises:
         ValueError: one line naming the file: unreadable, a key that is missing, unknown or wrong.
     """
-    if not file.is_file() or file.is_symlink():
-        raise ValueError(f"{file}: no such file; a submission says there who made what")
-    if (size := file.stat().st_size) > LARGEST_TEXT:
+    if file.is_symlink():
+        raise ValueError(f"{file}: is a link; a submission holds its files itself")
+    if (size := regular(file).stat().st_size) > LARGEST_TEXT:
         raise ValueError(f"{file}: has {size:,} bytes; at most {LARGEST_TEXT:,} are allowed")
     raw = read_yaml(file)
     if not isinstance(raw, dict):
@@ -110,9 +110,9 @@ def _beside(file: Path, name: str) -> Path:
         allowed = "a .safetensors file in the same folder, by its bare name"
         raise ValueError(f"{file}: files: {name!r}: allowed is {allowed}")
     found = file.parent / name
-    if found.is_symlink() or not found.is_file():
-        raise ValueError(f"{file}: files: {name!r}: no such file in its folder")
-    return found
+    if found.is_symlink():
+        raise ValueError(f"{found}: is a link; a submission holds its files itself")
+    return regular(found)
 
 
 def check(file: Path, plan: Plan) -> tuple[SubmissionConfig, str]:
@@ -198,7 +198,7 @@ def check_all(paths: Sequence[Path], plan: Plan) -> tuple[list[SubmissionConfig]
             if found.name in {other.name for other in accepted}:
                 raise ValueError(f"{file}: name: {found.name} is another submission's already")
         except ValueError as error:
-            refused.append(" ".join(str(error).split()))
+            refused.append(one_line(str(error)))
             print(f"refused: {refused[-1]}")
         else:
             accepted.append(found)

@@ -21,6 +21,7 @@ from search_case import benchmark, plan_of
 
 from fuzz import mutate
 from fuzz.harness import Craft, Loader
+from fuzz.submitted import metadata, submitted_set
 from iadd import exchange
 from iadd.artifacts import canonical_json, save_tensors
 from iadd.data import Source, load_dataset, read_about
@@ -402,6 +403,8 @@ MAKERS: dict[str, Callable[[Path], Loader]] = {
     "partial expert": _partial,
     "distilled": _distilled,
     "submission": _submission,
+    "submission metadata": metadata,
+    "submitted set": submitted_set,
     "torch": _torch,
     "step size": _rate,
     "buffers": _buffers,
