@@ -211,6 +211,8 @@ def test_the_command_prints_tables(made: tuple[Iadd, Path]) -> None:
     assert status == 0 and r"ours$^{*}$~\cite{dd:iadd} & \textbf{90.0}" in out
     status, out, _ = iadd("table", str(path))
     assert status == 0 and r"| ours\* | **90.0** ±" in out
+    status, out, _ = iadd("show", str(path))
+    assert status == 0 and re.search(r"ours against mtt +\+10\.00 \(.*\), better", out)
     status, _, err = iadd("table", str(path), "--latex", "--markdown")
     assert status == 2 and err == "iadd: table: --latex and --markdown: allowed is one of them\n"
 
