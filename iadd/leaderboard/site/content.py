@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from iadd.leaderboard.cells import WHOLE, Cell, cell_of
-from iadd.leaderboard.results import read_metadata, read_rows, read_table
+from iadd.leaderboard.results import read_arrow, read_metadata, read_rows, read_table
 from iadd.leaderboard.rows import (
+    COMPARISONS,
     EVALUATIONS,
     TRIALS,
     ComparisonRow,
@@ -40,6 +41,17 @@ class Search(NamedTuple):
     dataset: str
     method: str
     ipc: int
+
+
+class Difference(NamedTuple):
+    """What pages show of a `ComparisonRow`."""
+
+    score: str
+    method: str
+    other: str
+    difference: float
+    significant: bool
+    more_seeds: int | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,19 @@ class Content:
     def methods(self) -> list[str]:
         """All that were measured or submitted, by name."""
         return sorted({row.method for row in self.board if row.source != "published"})
+
+    @cached_property
+    def differences(self) -> dict[Cell, list[Difference]]:
+        """Of all pairs of each cell, both ways round."""
+        table = read_arrow(self.tables["comparisons"], COMPARISONS)
+        found: dict[Cell, list[Difference]] = {}
+        cells, rows = (
+            zip(*(table[name].to_pylist() for name in kind._fields), strict=True)
+            for kind in (Cell, Difference)
+        )
+        for cell, row in zip(cells, map(Difference._make, rows), strict=True):
+            found.setdefault(Cell._make(cell), []).append(row)
+        return found
 
     @cached_property
     def comparisons(self) -> dict[Cell, list[ComparisonRow]]:

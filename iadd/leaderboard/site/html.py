@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from hashlib import sha256
+from html import escape
 from typing import Literal, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 MISSING = "–"
 LONGEST_NAME = 100
@@ -73,11 +75,15 @@ class Table(NamedTuple):
     grid: bool = False
 
 
+_safe = lru_cache(2**16)(partial(escape, quote=True))
+"""Text as markup; the same few names and numbers come again and again."""
+
+
 def render(table: Table, root: str = "") -> Markup:
     """A table as HTML; `root` leads from its page to the site's folder."""
-    caption = escape(table.caption)
-    note = Markup(" <span>{}</span>").format(table.note) if table.note else Markup()
-    name = Markup(' id="{}"').format(table.name) if table.name else Markup()
+    caption = _safe(table.caption)
+    note = f" <span>{_safe(table.note)}</span>" if table.note else ""
+    name = f' id="{_safe(table.name)}"' if table.name else ""
     heads = "".join(_heading(column) for column in table.columns)
     body = "\n".join(_line(line, table, root) for line in table.lines)
     return Markup(  # all parts are escaped
@@ -89,9 +95,9 @@ def render(table: Table, root: str = "") -> Markup:
 
 
 def _heading(column: Column) -> str:
-    title: str = escape(column.title)
+    title = _safe(column.title)
     if column.hint:
-        title = Markup('<abbr title="{}">{}</abbr>').format(column.hint, column.title)
+        title = f'<abbr title="{_safe(column.hint)}">{title}</abbr>'
     chosen = ' data-filter=""' if column.filter else ""
     return f'<th scope="col" class="{column.kind}"{chosen}>{title}</th>'
 
@@ -107,25 +113,26 @@ def _line(line: Line, table: Table, root: str) -> str:
 
 
 def _cell(cell: Cell, column: Column, root: str, bare: bool) -> str:
-    inside: str = escape(cell.text)
+    inside = _safe(cell.text)
     if cell.href:
-        inside = Markup('<a href="{}{}">{}</a>').format(root, cell.href, cell.text)
+        inside = f'<a href="{root}{_safe(cell.href)}">{inside}</a>'
     if cell.note:
-        inside += Markup(' <span class="note">{}</span>').format(cell.note)
+        inside += f' <span class="note">{_safe(cell.note)}</span>'
     more = ""
     order = cell.order
     if order is None and column.kind == "number" and cell.text == MISSING:
         order = ""  # below every number
     if order is not None:
-        more += f' data-order="{escape(order)}"'
+        more += f' data-order="{_safe(str(order))}"'
     if cell.shade is not None and math.isfinite(cell.shade):
         more += f' style="--shade:{cell.shade:.2f}"'
     if column.kind == "head":
         return f'<th scope="row"{more}>{inside}{cell.drawn}' + ("" if bare else "</th>")
     if bare:
         return f"<td{more}>{inside}{cell.drawn}"
-    words = (*([] if column.kind == "number" else [column.kind]), cell.tone)
-    kind = " ".join(filter(None, (*words, "shade" if cell.shade is not None else "")))
+    kind: str = "" if column.kind == "number" else column.kind
+    if cell.tone or cell.shade is not None:
+        kind = f"{kind} {cell.tone or 'shade'}".lstrip()
     plain = f' class="{kind}"' if kind else ""
     return f"<td{plain}{more}>{inside}{cell.drawn}</td>"
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from iadd.leaderboard.cells import Cell
-from iadd.leaderboard.rows import ComparisonRow
 from iadd.leaderboard.site import html, places
-from iadd.leaderboard.site.content import Content
+from iadd.leaderboard.site.content import Content, Difference
 from iadd.leaderboard.site.html import Column, Line, Table
 from iadd.leaderboard.site.page import Navigation, Page
 from iadd.leaderboard.text import network_words, per_class, place_words, protocol_words
@@ -24,13 +23,13 @@ no number of seeds would on this test set."""
 
 def pages(content: Content) -> Iterator[Page]:
     """The list, then the matrices of each data set and ipc, where any methods are compared."""
-    cells = sorted(content.comparisons, key=lambda cell: (*_what(cell), _rank(content, cell)))
+    cells = sorted(content.differences, key=lambda cell: (*_what(cell), _rank(content, cell)))
     groups = {key: list(found) for key, found in groupby(cells, key=_what)}
     if not groups:
         return
     lines = []
     for (dataset, ipc), members in groups.items():
-        rows = content.comparisons[members[0]]
+        rows = content.differences[members[0]]
         told = sum(row.significant for row in rows) // 2
         where = html.Cell(f"{dataset}, {per_class(ipc)}", places.differences(dataset, ipc))
         words = f"{_words(members[0])}: {told} of {len(rows) // 2}"
@@ -68,7 +67,7 @@ def _page(
     tables: list[Table] = []
     pairs = left_out = 0
     for cell in cells:
-        for score, found in groupby(content.comparisons[cell], key=lambda row: row.score):
+        for score, found in groupby(content.differences[cell], key=lambda row: row.score):
             rows = list(found)
             pairs += len(rows)
             if pairs > MOST_PAIRS:
@@ -81,7 +80,7 @@ def _page(
     return Page(places.differences(*what), title, NAV, "differences.html", context, beside)
 
 
-def _matrix(cell: Cell, score: str, rows: Sequence[ComparisonRow], order: Sequence[str]) -> Table:
+def _matrix(cell: Cell, score: str, rows: Sequence[Difference], order: Sequence[str]) -> Table:
     """Methods by methods, in the order of their ranks."""
     found = {(row.method, row.other): row for row in rows}
     compared = {row.method for row in rows}
@@ -95,7 +94,7 @@ def _matrix(cell: Cell, score: str, rows: Sequence[ComparisonRow], order: Sequen
     )
 
 
-def _cell(row: ComparisonRow | None) -> html.Cell:
+def _cell(row: Difference | None) -> html.Cell:
     if row is None:
         return html.Cell("")
     difference = round(100 * row.difference, 2) + 0.0  # no minus before zero

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,19 +31,29 @@ COLUMNS = (
     Column("Distilling"),
     Column("Peak memory"),
 )
+JUDGED = (
+    Column("Network", "head"),
+    Column("Protocol", "word"),
+    Column("Networks"),
+    Column("Mean accuracy, %"),
+    Column("Each, %", "text"),
+    Column("Not ended well"),
+)
+SHOWN = 20
+"""Networks of a kind whose accuracies are told."""
 LOSSES = ("loss", "loss_unweighted")
 
 
 def pages(content: Content) -> Iterator[Page]:
     """The list, then a page for each run."""
-    rows = _by_run(content)
-    lines = [_line(key, found) for key, found in rows.items()]
+    rows, evaluated = content.runs, _evaluated(content)
+    accuracies = {key: _main(content, key, evaluated[key]) for key in rows}
+    lines = [_line(key, found, accuracies[key]) for key, found in rows.items()]
     parts = paged(len(lines), MOST_ROWS, "runs")
     beside = [(f"Part {k}", path) for k, (_, path) in enumerate(parts, 1)]
     for part, path in parts:
         table = Table("All runs", COLUMNS, lines[part], f"{len(lines)} in all", "runs", grid=True)
         yield Page(path, NAV, NAV, context={"tables": [table], "lead": ""}, beside=beside)
-    evaluated = dict(iter(content.networks.groupby(list(RunKey._fields), sort=False)))
     seeds: dict[tuple[Any, ...], list[RunKey]] = {}
     for key in rows:
         seeds.setdefault(key[:4], []).append(key)
@@ -57,16 +67,40 @@ def pages(content: Content) -> Iterator[Page]:
         yield _page(content, key, evaluated[key], trace, beside)
 
 
-def _by_run(content: Content) -> dict[RunKey, dict[str, Any]]:
-    """The first evaluation of each run, and its mean accuracy in the main place of its data set."""
-    networks = content.networks
-    at = pd.Series(list(zip(networks["network_eval"], networks["protocol"], strict=True)))
-    main = networks[(at == networks["dataset"].map(content.places)).to_numpy()]
-    means = main.groupby(list(RunKey._fields))["accuracy"].mean().to_dict()
-    return {key: row | {"accuracy": means.get(tuple(key))} for key, row in content.runs.items()}
+class Judged(NamedTuple):
+    """One evaluation network of a run."""
+
+    network_eval: str
+    protocol: str
+    accuracy: float
+    """NaN where there is none."""
+    status: str
 
 
-def _line(key: RunKey, row: Mapping[str, Any]) -> Line:
+def _evaluated(content: Content) -> dict[RunKey, list[Judged]]:
+    """The evaluation networks of each run."""
+    found: dict[RunKey, list[Judged]] = {}
+    keys, rows = (
+        zip(*(content.networks[name].tolist() for name in kind._fields), strict=True)
+        for kind in (RunKey, Judged)
+    )
+    for key, row in zip(keys, map(Judged._make, rows), strict=True):
+        found.setdefault(RunKey._make(key), []).append(row)
+    return found
+
+
+def _main(content: Content, key: RunKey, judged: Sequence[Judged]) -> float | None:
+    """A run's mean accuracy in the main place of its data set."""
+    place = content.places.get(key.dataset)
+    return _mean(row.accuracy for row in judged if (row.network_eval, row.protocol) == place)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else None
+
+
+def _line(key: RunKey, row: Mapping[str, Any], accuracy: float | None) -> Line:
     seconds, peak = _known(row["distill_seconds"]), _known(row["host_peak_bytes"])
     return Line(
         [
@@ -76,7 +110,7 @@ def _line(key: RunKey, row: Mapping[str, Any]) -> Line:
             _settings(key),
             str(key.seed),
             row["distill_status"],
-            html.percent(_known(row["accuracy"]), 2),
+            html.percent(accuracy, 2),
             Cell(html.duration(seconds), order=None if seconds is None else round(seconds, 1)),
             Cell(html.size(peak), order=peak),
         ]
@@ -94,7 +128,7 @@ def _known(value: Any) -> Any:
 def _page(
     content: Content,
     key: RunKey,
-    networks: pd.DataFrame,
+    judged: Sequence[Judged],
     trace: Trace | None,
     beside: list[tuple[str, str]],
 ) -> Page:
@@ -105,7 +139,7 @@ def _page(
         "method_page": places.method(key.method),
         "board_page": places.board(key.dataset, key.ipc or content.ipcs(key.dataset)[0]),
         "facts": _facts(key, first, trace),
-        "judged": _judged(networks),
+        "judged": _judged(judged),
         "settings": _parameters(first["params"]),
         "environment": _environment(first),
         "plots": [] if trace is None else list(_plots(trace)),
@@ -167,26 +201,19 @@ def _parameters(text: str) -> Table | None:
     return Table("Settings of the method", columns, lines) if lines else None
 
 
-def _judged(networks: pd.DataFrame) -> Table:
+def _judged(judged: Sequence[Judged]) -> Table:
     """What the networks reached that were trained on the set, one after the other."""
-    columns = (
-        Column("Network", "head"),
-        Column("Protocol", "word"),
-        Column("Networks"),
-        Column("Mean accuracy, %"),
-        Column("Each, %", "text"),
-        Column("Not ended well"),
-    )
+    places: dict[tuple[str, str], list[Judged]] = {}
+    for row in judged:
+        places.setdefault((row.network_eval, row.protocol), []).append(row)
     lines = []
-    place: Any
-    for place, rows in networks.groupby(["network_eval", "protocol"], sort=False):
-        each = rows["accuracy"].dropna().tolist()
-        mean = float(np.mean(each)) if each else None
-        wrong = int((rows["status"] != "ok").sum())
-        shown = ", ".join(html.percent(value) for value in each[:20])
-        cells = [*place, str(len(rows)), html.percent(mean, 2), shown]
-        lines.append(Line([*cells, str(wrong) if wrong else html.MISSING]))
-    return Table("Networks trained on this set", columns, lines)
+    for (network, protocol), rows in places.items():
+        wrong = sum(row.status != "ok" for row in rows)
+        shown = ", ".join(html.percent(row.accuracy) for row in rows[:SHOWN])
+        mean = html.percent(_mean(row.accuracy for row in rows), 2)
+        ended = str(wrong) if wrong else html.MISSING
+        lines.append(Line([network, protocol, str(len(rows)), mean, shown, ended]))
+    return Table("Networks trained on this set", JUDGED, lines)
 
 
 def _plots(trace: Trace) -> Iterator[tuple[str, Markup]]:
