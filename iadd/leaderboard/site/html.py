@@ -86,12 +86,15 @@ def render(table: Table, root: str = "") -> Markup:
     name = f' id="{_safe(table.name)}"' if table.name else ""
     heads = "".join(_heading(column) for column in table.columns)
     body = "\n".join(_line(line, table, root) for line in table.lines)
-    return Markup(  # all parts are escaped
-        f'<div class="card scroll" tabindex="0" role="region" aria-label="{caption}">'
+    whole = (
         f'<table{name} class="{"grid" if table.grid else "plain"}">'
         f"<caption><div>{caption}{note}</div></caption>"
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     )
+    if table.grid:  # to scripts this is text, of which they make those rows that are seen
+        whole = f"<noscript>{whole}</noscript>"
+    region = f'<div class="card scroll" tabindex="0" role="region" aria-label="{caption}">'
+    return Markup(f"{region}{whole}</div>")  # all parts are escaped
 
 
 def _heading(column: Column) -> str:
@@ -120,8 +123,8 @@ def _cell(cell: Cell, column: Column, root: str, bare: bool) -> str:
         inside += f' <span class="note">{_safe(cell.note)}</span>'
     more = ""
     order = cell.order
-    if order is None and column.kind == "number" and cell.text == MISSING:
-        order = ""  # below every number
+    if order is None and column.kind == "number" and cell.text == MISSING and not bare:
+        order = ""  # below every number, as scripts have it of grids anyway
     if order is not None:
         more += f' data-order="{_safe(str(order))}"'
     if cell.shade is not None and math.isfinite(cell.shade):

@@ -1,5 +1,5 @@
-// Sorting for every table; filters, search, pages, permalinks and CSV for the one that is a grid.
-// All of it stands on DataTables; without scripts the tables are whole as they are.
+// Sorting for every table; filters, search, pages, permalinks and CSV for grids, of which a page has
+// one at most. All of it stands on DataTables; without scripts the tables are whole as they are.
 "use strict";
 (() => {
   const make = (tag, attributes = {}, ...children) => {
@@ -8,6 +8,7 @@
     return element;
   };
   const text = (markup) => {
+    if (!/[<&]/.test(markup)) return markup;
     const holder = document.createElement("template");
     holder.innerHTML = markup;
     return holder.content.textContent.replace(/\s+/g, " ").trim();
@@ -50,12 +51,41 @@
     });
   }
 
-  function grid(table) {
+  // A grid's table is the text of a <noscript>, its rows without end tags. Of ten thousand rows the
+  // browser need not make elements then; what is seen is made of these strings. Beside the text of
+  // a cell may stand what it is sorted by.
+  function read(holder) {
+    const [head, body] = holder.textContent.split("<tbody>");
+    const box = holder.parentElement;
+    box.innerHTML = `${head}<tbody></tbody></table>`;
+    const rows = body.split("<tr").slice(1).map((row) => row.split(/<t[dh]/).slice(1).map((cell) => {
+      const end = cell.indexOf(">");
+      const order = /data-order="([^"]*)"/.exec(cell.slice(0, end));
+      const shown = cell.slice(end + 1).replace(/<\/(?:tbody|table)>|\n/g, "");
+      return order ? { shown, order: order[1] } : shown;
+    }));
+    return [box.querySelector("table"), rows];
+  }
+  const shown = (cell) => (typeof cell === "object" ? cell.shown : cell);
+  // A rank like 3-17 is sorted by its first number, what is missing below every number.
+  const ordered = (cell, kind) => {
+    const value = typeof cell === "object" ? cell.order : cell;
+    return kind.type === "num" ? Number.parseFloat(value) || (value.startsWith("0") ? 0 : "") : value;
+  };
+
+  function grid(holder) {
+    const [table, rows] = read(holder);
     const heads = [...table.tHead.rows[0].cells];
     const names = heads.map((head) => head.textContent.trim());
     const box = table.closest(".card");
+    const columns = kinds(heads).map((kind, place) => ({
+      ...kind,
+      render: (cell, use) => (use === "sort" || use === "type" ? ordered(cell, kind) : shown(cell)),
+      ...(heads[place].classList.contains("head")
+        ? { cellType: "th", createdCell: (cell) => cell.setAttribute("scope", "row") } : {}),
+    }));
     const api = new DataTable(table, {
-      columns: kinds(heads), order: [], paging: true, pageLength: 50, autoWidth: false,
+      data: rows, columns, order: [], pageLength: 50, autoWidth: false,
       layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: "paging" },
     });
     const panel = make("form", { className: "panel" });
@@ -65,7 +95,7 @@
     const selects = new Map();
     heads.forEach((head, place) => {
       if (!("filter" in head.dataset)) return;
-      const values = [...new Set(api.column(place).data().toArray().map(text))];
+      const values = [...new Set(rows.map((row) => text(shown(row[place]))))];
       const numbers = values.every((value) => !Number.isNaN(Number(value)));
       values.sort(numbers ? (a, b) => a - b : undefined);
       if (values.length < 2) return;
@@ -80,9 +110,11 @@
     panel.append(save);
     box.before(panel);
 
-    const exact = (value) => (value ? (cell) => text(cell) === value : "");
+    const exact = (value, place) => (value ? (_, row) => text(shown(row[place])) === value : null);
     const apply = () => {
-      selects.forEach((select, place) => api.column(place).search.fixed("chosen", exact(select.value)));
+      selects.forEach((select, place) => {
+        api.column(place).search.fixed("chosen", exact(select.value, place));
+      });
       api.search(search.value).draw();
     };
     const show = () => {  // what the address says
@@ -108,10 +140,13 @@
     addEventListener("hashchange", () => { if (location.hash.includes("=") || !location.hash) show(); });
     save.addEventListener("click", () => {
       const seen = api.rows({ search: "applied", order: "applied" }).data().toArray();
-      const field = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+      // A spreadsheet would compute what begins like a formula; numbers are let through.
+      const inert = (value) => (/^[=+@\t\r-]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : value);
+      const quoted = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+      const field = (value) => quoted(inert(value));
       const kept = heads.map((_, place) => place).filter((place) => !heads[place].matches(".wide"));
       const lines = [kept.map((place) => names[place])].concat(seen.map(
-        (row) => kept.map((place) => text(row[place].display ?? row[place])),
+        (row) => kept.map((place) => text(shown(row[place]))),
       ));
       const csv = lines.map((line) => line.map(field).join(",")).join("\n");
       const address = URL.createObjectURL(new Blob([`${csv}\n`], { type: "text/csv" }));
@@ -121,9 +156,12 @@
   }
 
   themeButton();
+  const grids = document.querySelectorAll(".card > noscript");
   if (window.DataTable) {
-    document.querySelectorAll("table.grid").forEach(grid);
+    grids.forEach(grid);
     document.querySelectorAll("table.plain").forEach(plain);
+  } else {
+    grids.forEach((holder) => { holder.parentElement.innerHTML = holder.textContent; });
   }
   document.documentElement.classList.add("ready");
 })();

@@ -9,8 +9,7 @@ from iadd.leaderboard.site import html
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.page import Page, paged
-from iadd.leaderboard.site.ranked import rank_cell
-from iadd.leaderboard.text import network_words
+from iadd.leaderboard.text import network_words, rank_range
 
 NAV = "All results"
 MOST_ROWS = 10_000
@@ -20,7 +19,7 @@ it, to be sent to others. Ranks compare the methods of one data set, number of i
 protocol, kind of labels and kind of settings, and no others."""
 COLUMNS = (
     Column("Method", "head", filter=True),
-    Column("Rank", "word"),
+    Column("Rank"),
     Column("Data set", "word", filter=True),
     Column("Images a class", filter=True),
     Column("Network", "word", filter=True),
@@ -54,7 +53,7 @@ def _table(rows: Sequence[LeaderboardRow]) -> Table:
 def _cells(row: LeaderboardRow) -> list[Cell | str]:
     return [
         row.method + "*" * row.reconstruction,
-        rank_cell(row),
+        html.MISSING if row.rank_low is None else rank_range(row),
         row.dataset,
         str(row.ipc),
         network_words(row.network_eval),
