@@ -67,7 +67,7 @@ class Header:
     whole: bool
     colour: bool
     transparent: bool
-    frames: int
+    several: bool
 
 
 class UnreadableError(ValueError):
@@ -94,7 +94,7 @@ def header(item: Item) -> Header:
     try:
         with _open(item) as image:
             mode, tiles = image.mode, str(getattr(image, "tile", ""))
-            frames = getattr(image, "n_frames", 1)
+            several = bool(getattr(image, "is_animated", False))  # n_frames goes through all
             size, transparent = image.size, image.has_transparency_data
     except Exception as error:  # Pillow's decoders raise a great many kinds.
         raise UnreadableError(item, error) from error
@@ -103,7 +103,7 @@ def header(item: Item) -> Header:
     deep = mode[0] in "IF"
     colour = not deep and mode not in ("1", "L", "LA", "La")
     clear = transparent and not deep
-    return Header(str(item), size, deep, mode[0] == "I", colour, clear, frames)
+    return Header(str(item), size, deep, mode[0] == "I", colour, clear, several)
 
 
 def pixels(item: Item) -> NDArray[Any]:
@@ -112,6 +112,7 @@ def pixels(item: Item) -> NDArray[Any]:
 
     try:
         with _open(item) as opened:
+            _check_scans(opened)
             image = ImageOps.exif_transpose(opened)
             if image.mode[0] not in "IF":
                 plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
@@ -126,6 +127,19 @@ def pixels(item: Item) -> NDArray[Any]:
     if len(found) == 4 and (found[3] == 255).all():
         found = found[:3]
     return _grey(found)
+
+
+def _check_scans(image: Image) -> None:
+    """Refuse a JPEG file that would go through its pixels again and again."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")
+    file.seek(place)
+    if scans > MOST_SCANS:
+        raise ValueError(f"{scans} scans, at most {MOST_SCANS} are read")
 
 
 def _grey(found: NDArray[Any]) -> NDArray[Any]:

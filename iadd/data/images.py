@@ -151,7 +151,7 @@ def _fill(
                 "are read as colour; channels: 1 reads all as grey",
             )
     transparent = any(found.transparent for found in headers)
-    several = sum(found.frames > 1 for found in headers)
+    several = sum(found.several for found in headers)
     return Decoded(images, digests, look, low, high, transparent, several, notes)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from iadd.pipeline import jobserver, slurm
-from iadd.pipeline.config import load_config
+from iadd.pipeline.config import load_config, refuse_shell
 from iadd.pipeline.monitor import Monitor, duration
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.processes import usable_cores
@@ -48,9 +48,12 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
         raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
     refuse_overrides(options)
+    refuse_shell(config)
     plan = Plan(load_config(config))
     options = _with_profile(options)
     elsewhere = slurm.executor_of(options)
+    if elsewhere:
+        refuse_shell(Path.cwd())
     arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--nolock"]
     arguments += ["--workflow-profile", "none", "--configfile", str(config)]
     if cores or not elsewhere:  # a limit of jobs elsewhere, too, where one is given

@@ -10,7 +10,7 @@ from typing import Any
 
 from iadd.artifacts import canonical_json
 from iadd.pipeline import privacy_plan
-from iadd.pipeline.config import Config, load_config
+from iadd.pipeline.config import Config, load_config, refuse_shell
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.processes import SNAKEMAKE
 
@@ -37,6 +37,7 @@ class Jobs:
             if changes or len(files) != 1:
                 given = f"--config {' '.join(changes)}" if changes else f"{len(files)} configfiles"
                 raise ValueError(f"{given}: jobs read one file and no changes over it; edit that")
+            refuse_shell(self.path)
             self.plan = Plan(load_config(self.path))
             for submission in self.config.submissions:
                 for run in submission.runs():

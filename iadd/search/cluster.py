@@ -29,8 +29,14 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would go on to name a winner
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""By default on Windows and macOS: a node that is alone listens on the loopback address only."""
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "http_proxy": "http://127.0.0.1:9",
+    "no_proxy": "localhost,127.0.0.1",
+}
+"""Of a runtime of our own. By default on Windows and macOS, a node that is alone listens on the
+loopback address only. And even with usage statistics off, Ray asks the metadata addresses of three
+clouds who runs this machine: a proxy at a port where nothing listens answers that at once."""
 ANSWER_SECONDS = 120
 SERVERS = ("raylet", "gcs_server")
 LOOK_SECONDS = 0.5
@@ -50,6 +56,7 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     Raises:
         ValueError: the address does not answer; a node does not see the folder.
     """
+    before = {name: os.environ.get(name) for name in ALONE}
     os.environ |= QUIET if address else QUIET | ALONE
     # `ray start` asks for the user's token where there is one; a driver sends it if told to.
     told = address is not None and _has_token() and "RAY_AUTH_MODE" not in os.environ
@@ -82,8 +89,11 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
         over.set()
         with contextlib.suppress(Exception):
             ray.shutdown()
-        for name in [*ALONE, *(["RAY_AUTH_MODE"] if told else [])]:
+        if told:
+            before["RAY_AUTH_MODE"] = None
+        for name, value in before.items():
             os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
         shutil.rmtree(temporary, ignore_errors=True)
 
 

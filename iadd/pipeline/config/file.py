@@ -144,6 +144,23 @@ def check_booleans(given: Any, parsed: Any, key: str = "") -> None:
             check_booleans(mine, other, key)
 
 
+SHELL = "\"'`$\\!{}"
+"""What means something inside a shell's double quotes, where SLURM's plugin puts commands, or to
+Snakemake in a command."""
+
+
+def refuse_shell(path: str | Path) -> None:
+    """ValueError for a path that a command could not name, or that would run as a part of it.
+
+    Rules quote the paths that they name; schedulers quote commands once more, not all of them well.
+    """
+    text = str(path)
+    wrong = sorted({c for c in text if c in SHELL or not c.isprintable()})
+    if wrong or text.startswith("-"):
+        what = "a - at its beginning" if not wrong else " ".join(map(repr, wrong))
+        raise ValueError(f"{text}: has {what}, which jobs' commands cannot name; rename it")
+
+
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 """Of what becomes part of a path: it cannot lead out of results/<benchmark>/."""
 PATTERN = (
