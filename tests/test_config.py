@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from iadd.pipeline.config import Config, load_config, parse_config
+from iadd.pipeline.config import Config, load_config, parse_config, refuse_shell
 from iadd.pipeline.config.file import read_yaml
 from iadd.pipeline.plan import Plan
 
@@ -116,6 +116,29 @@ def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message
     with pytest.raises(ValueError, match=rf"a\.yaml: .*{message}") as caught:
         load_config(tmp_path / "a.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["c$(touch x).yaml", "`x`.yaml", 'a"b.yaml', "a'b.yaml", "a\\b", "{x}", "a\nb", "-x.yaml"],
+)
+def test_a_path_that_a_shell_would_read_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="which jobs' commands cannot name; rename it"):
+        refuse_shell(name)
+
+
+def test_other_paths_may_be_called_anything() -> None:
+    for name in ("config/my set (2).yaml", "../ü/a&b;c.yaml", "~/a #1.yaml"):
+        refuse_shell(name)
+
+
+def test_a_file_of_endless_length_or_of_huge_numbers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"a: 1\n" * 100_000)
+    with pytest.raises(ValueError, match=r"c\.yaml: is larger than 262,144 bytes"):
+        load_config(path)
+    with pytest.raises(ValueError, match=r"seed: .* has more than 64 bits"):
+        parse_config(plain(seed=10**400), "c.yaml")
 
 
 def test_a_missing_file_is_named() -> None:

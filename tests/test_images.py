@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,22 @@ def test_no_interpreter_is_started_for_a_file_of_another_kind(tmp_path: Path) ->
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
     with pytest.raises(ValueError, match="is no readable image"):
         decode([tmp_path / "a.png"])
+
+
+def test_images_that_claim_too_much_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.png", io.BytesIO()
+    Image.new("1", (9000, 9000)).save(path)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(ValueError, match=r"a\.png: .*9000 x 9000 pixels, at most 67,108,864"):
+        decode([path])
+    Image.fromarray(random_bytes(8, 8)).save(out, format="JPEG", progressive=True)
+    content = out.getvalue()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + 200 * scan + content[-2:])
+    with pytest.raises(ValueError, match=r"a\.png: .* scans, at most 100 are read"):
+        decode([path])
+    path.write_bytes(content)
+    assert decode([path]).images.shape == (1, 1, 8, 8)
 
 
 def test_further_frames_are_counted(tmp_path: Path) -> None:

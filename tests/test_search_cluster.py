@@ -74,6 +74,21 @@ def test_our_own_runtime_is_small_and_joins_nobody(
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+def test_our_own_runtime_asks_no_cloud_who_runs_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own query uses requests, which goes by these variables."""
+    from requests.utils import get_environ_proxies
+
+    monkeypatch.setitem(sys.modules, "ray", Rays())
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    with cluster(tmp_path, 1, 0, None):
+        for address in ("169.254.169.254/latest", "metadata.google.internal/computeMetadata"):
+            assert get_environ_proxies(f"http://{address}")["http"] == "http://127.0.0.1:9"
+        assert not get_environ_proxies("http://127.0.0.1:8265")
+    assert os.environ["http_proxy"] == "http://proxy:3128" and "no_proxy" not in os.environ
+
+
 def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -> None:
     code = """
         import pathlib, sys, threading, time

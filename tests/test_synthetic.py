@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from iadd.artifacts import save_tensors
 from iadd.data import Dataset, Transform, load_dataset
 from iadd.synthetic import SyntheticSet
 
@@ -101,8 +102,6 @@ def test_another_spec_is_refused(
 
 
 def test_truncated_foreign_and_nan_files_are_refused(tmp_path: Path, hard: SyntheticSet) -> None:
-    from iadd.artifacts import save_tensors
-
     path = tmp_path / "set"
     hard.save(path)
     path.write_bytes(path.read_bytes()[:-7])
@@ -116,6 +115,52 @@ def test_truncated_foreign_and_nan_files_are_refused(tmp_path: Path, hard: Synth
     save_tensors(path, tensors, {}, attributes)
     with pytest.raises(ValueError, match="images has NaN"):
         SyntheticSet.load(path)
+
+
+TOLD = {"class_names": ["a", "b"], "status": "ok", "step_size": 0.1, "transform": "none", "run": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"step_size": -0.1}, "step_size: Input should be greater than 0"),
+        ({"step_size": 0}, "step_size: Input should be greater than 0"),
+        ({"step_size": "fast"}, "step_size: Input should be a valid number"),
+        ({"class_names": "ab"}, "class_names: Input should be a valid tuple"),
+        ({"class_names": [["a"], "b"]}, "class_names.0: Input should be a valid string"),
+        ({"run": {"host_peak_bytes": []}}, "run.host_peak_bytes"),
+        ({"transform": "pca"}, "transform: unknown kind 'pca'"),
+        ({"decoding": {"kind": "partition", "factor": 0}}, "decoding"),
+        ({"states": [0.1]}, "it lacks 'state0.images'"),
+    ],
+)
+def test_what_a_file_tells_is_checked(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "s.safetensors"
+    tensors = {"images": torch.zeros(2, 1, 8, 8), "labels": torch.tensor([0, 1])}
+    save_tensors(path, tensors, {}, TOLD)
+    assert len(SyntheticSet.load(path)) == 2
+    save_tensors(path, tensors, {}, TOLD | changes)
+    with pytest.raises(ValueError, match=rf"s\.safetensors: .*{said}"):
+        SyntheticSet.load(path)
+
+
+def test_a_set_without_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    tensors = {"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.int64)}
+    save_tensors(path, tensors, {}, TOLD)
+    with pytest.raises(ValueError, match=r"s\.safetensors: .*holds no images"):
+        SyntheticSet.load(path)
+
+
+def test_rows_beyond_the_data_are_refused() -> None:
+    data = load_dataset("blobs")
+    common = {"transform": data.transform, "class_names": data.class_names}
+    rows, empty = torch.tensor([0, 10**9]), data.train.images[:0]
+    found = SyntheticSet(empty, rows % 2, **common, rows=rows, fingerprint=data.fingerprint)
+    with pytest.raises(ValueError, match=r"^x: its rows go beyond those of blobs"):
+        found.images_of(data, "x")
 
 
 @pytest.mark.parametrize("name", ["images", "labels"])
