@@ -10,7 +10,7 @@ export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
 export PIP_USER := 0
 
-.PHONY: leaderboard smoke test test-recipes check docs bench setup clean chaos
+.PHONY: leaderboard smoke test test-recipes check docs bench setup clean chaos fuzz
 
 leaderboard: setup
 	@iadd run "$(CONFIG)" --cores $(CORES)
@@ -29,6 +29,10 @@ test-recipes: setup
 # Faults done to whole runs, on the loopback address; ends by itself within half an hour.
 chaos: setup
 	@cd tests && python -m chaos
+
+# Mutated files for every loader, 10,000 each: an hour or two of one core.
+fuzz: setup
+	@cd tests && python -m fuzz
 
 check: setup
 	ruff format --check .
