@@ -439,3 +439,16 @@ def test_streams_do_not_depend_on_what_else_was_drawn(task: methods.Problem) -> 
     again = method.gradients(4, variables, SEEDS.generator("iteration", 4))
     other = method.gradients(4, variables, Seeds((1,)).generator("iteration", 4))
     assert first.loss == again.loss != other.loss
+
+
+# What a run started from.
+
+
+@pytest.mark.parametrize("name", ["mtt", "dm"])
+def test_a_run_tells_the_images_that_it_started_from(task: methods.Problem, name: str) -> None:
+    method = make(name, task)
+    result = methods.distill(method, SEEDS)
+    rows = task.random_rows(SEEDS.generator("initial"))
+    assert result.start is not None
+    assert torch.equal(result.start, task.dataset.train.pick(rows).cpu())
+    assert not torch.equal(result.start, result.images.cpu())

@@ -273,3 +273,30 @@ def test_the_same_set_gives_the_same_picture(tmp_path: Path, hard: SyntheticSet)
     for name in ("a.png", "b.png"):
         hard.picture(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_images_that_a_set_was_made_from_stand_to_the_right(tmp_path: Path) -> None:
+    made = torch.tensor([0.2, 0.4])[:, None, None, None].expand(2, 1, 8, 8)
+    start = torch.tensor([0.6, 0.8])[:, None, None, None].expand(2, 1, 8, 8)
+    distilled = SyntheticSet(made, torch.arange(2), Transform(), ("zero", "one"))
+    distilled.picture(tmp_path / "set.png", start=start)
+    image = np.asarray(Image.open(tmp_path / "set.png"))
+    corner = {}
+    for value in (0.2, 0.4, 0.6, 0.8):
+        where = np.argwhere((image == round(255 * value)).all(2))
+        corner[value] = next(
+            (y, x) for y, x in where if (image[y : y + 64, x : x + 64] == image[y, x]).all()
+        )
+    assert corner[0.2][0] == corner[0.6][0] < corner[0.4][0] == corner[0.8][0]
+    assert corner[0.2][1] == corner[0.4][1] < corner[0.6][1] - 64 == corner[0.8][1] - 64
+
+
+def test_a_picture_of_many_large_images_stays_small(tmp_path: Path) -> None:
+    """Noise does not compress: what bounds the file is the number of images that are shown."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(400, 3, 64, 64, generator=generator)
+    labels = torch.arange(200).repeat_interleave(2)
+    names = tuple(f"class {k}" for k in range(200))
+    distilled = SyntheticSet(images, labels, Transform(), names)
+    distilled.picture(tmp_path / "many.png", start=images)
+    assert 5e5 < (tmp_path / "many.png").stat().st_size < 1.8e6

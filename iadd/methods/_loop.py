@@ -99,6 +99,7 @@ class _Loop:
         self.optimisers = {n: v.optimiser for n, v in variables.items() if v.optimiser}
         self.state = State.start(variables, self.ema is not None)
         self.safe, self.best = self.state.copy(), self.state.copy()
+        self.start = self.state.values["images"].detach().to("cpu", copy=True)
         self.updates, self.rungs = int(method.params.updates), set(method.params.rungs)
         self.iteration, self.status = 0, "ok"
         self.rollbacks, self.in_a_row, self.sound = 0, 0, 0
@@ -234,6 +235,7 @@ class _Loop:
             self.seconds,
             self.validation_seconds,
             variables=state.values,
+            start=self.start,
             decoding=self.method.decoding,
             states=[(kept.images, self._labels(kept), kept.step_size) for kept in self.kept],
         )

@@ -167,6 +167,8 @@ class Distilled:
     """The training rows (N,) that a selection chose."""
     variables: Mapping[str, Tensor] = field(default_factory=dict)
     """All that an iterative method changed, at that iteration; none of a selection."""
+    start: Tensor | None = None
+    """The images (N, C, H, W) before the first update, on the CPU; none of a selection."""
     decoding: Decoding | None = None
     """How the images are decoded before networks are trained on them."""
     states: list[tuple[Tensor, Tensor, float | None]] = field(default_factory=list)

@@ -142,7 +142,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     by_reference = config.kind(run.method).by_reference
     synthetic = synthetic_set(task, result, spec, costs, by_reference)
     _write_trace(plan, run, spec, result)
-    synthetic.picture(paths.picture, task.dataset)
+    synthetic.picture(paths.picture, task.dataset, start=result.start)
     synthetic.save(paths.distilled)
     paths.checkpoint.unlink(missing_ok=True)
     if task.experts and task.experts.validation_accuracy:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from iadd.data import Dataset
-from iadd.synthetic import SyntheticSet
-from iadd.synthetic.set import picture_of
+from iadd.synthetic import SyntheticSet, picture_of
 
 TILE, GAP, MARGIN = 72, 6, 150
 ROWS = ("distilled image", "nearest in pixels", "nearest in features")

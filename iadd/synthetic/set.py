@@ -17,6 +17,7 @@ from iadd.artifacts import atomic_write, load_tensors, parsing, save_tensors
 from iadd.data import Dataset, ImageRows, Transform
 from iadd.synthetic import decoding
 from iadd.synthetic.decoding import Decoding
+from iadd.synthetic.picture import draw
 
 TENSORS = "set.safetensors"  # The exact set inside an exported folder.
 
@@ -236,44 +237,20 @@ class SyntheticSet:
             )
             return replace(found, states=tuple(states))
 
-    def picture(self, path: str | Path, dataset: Dataset | None = None, columns: int = 10) -> None:
+    def picture(
+        self,
+        path: str | Path,
+        dataset: Dataset | None = None,
+        columns: int = 10,
+        start: Tensor | None = None,
+    ) -> None:
         """Draw a PNG: a row a class with up to `columns` images, as pixels, enlarged, with names.
 
         A soft-labelled image stands in the row of its largest logit. dataset: that of a set's rows.
+        start: the images (N, C, H, W) that these were made from, which stand to the right of them.
         """
-        content = io.BytesIO()
         images = self.images_of(dataset) if dataset else self.images
-        _grid(self, images, columns).save(content, format="PNG")
+        blocks = [images, *([] if start is None else [start])]
+        content = io.BytesIO()
+        draw(blocks, self.classes, self.class_names, self.transform, columns).save(content, "PNG")
         atomic_write(path, content.getvalue())
-
-
-def picture_of(pixels: Tensor) -> Any:
-    """Pixels (C, H, W) in [0, 1] as a Pillow image; other channel counts show their mean."""
-    from PIL import Image
-
-    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
-    values = (255 * pixels).round().to(torch.uint8).cpu().numpy()
-    return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0).copy())
-
-
-def _grid(distilled: SyntheticSet, images: ImageRows, columns: int) -> Any:
-    from PIL import Image, ImageDraw, ImageFont
-
-    names = [name if len(name) <= 20 else f"{name[:19]}…" for name in distilled.class_names]
-    rows = [(distilled.classes == c).nonzero()[:columns, 0] for c in range(len(names))]
-    side = distilled.images.shape[-1]
-    tile, gap = side * max(1, round(64 / side)), 4
-    font = ImageFont.load_default(14)
-    margin = 16 + round(max(font.getlength(name) for name in names))
-    widest = max(1, *(len(row) for row in rows))
-    size = (margin + widest * (tile + gap), len(rows) * (tile + gap) + gap)
-    canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    for line, (name, members) in enumerate(zip(names, rows, strict=True)):
-        top = gap + line * (tile + gap)
-        draw.text((8, top + tile / 2), name, fill="#333", font=font, anchor="lm")
-        shown = distilled.transform.invert(images[members].cpu()).clamp(0, 1)
-        for column, pixels in enumerate(shown):
-            enlarged = picture_of(pixels).resize((tile, tile), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (margin + column * (tile + gap), top))
-    return canvas
