@@ -58,6 +58,7 @@ def test_privacy_is_told_with_intervals_and_the_nearest_pairs(tmp_path: Path) ->
     assert images == ["pictures/d/m-ipc1-seed0-pairs.png"]
     assert (site / "pictures/d/m-ipc1-seed0-pairs.png").exists()
     assert "proves nothing" in page.text
+    assert "5 % of held-out images lie within 1.05 (" in page.text
 
 
 def test_submissions_are_told_in_the_makers_words_which_are_escaped(tmp_path: Path) -> None:

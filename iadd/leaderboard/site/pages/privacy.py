@@ -88,11 +88,17 @@ def _pairs(content: Content, rows: Sequence[PrivacyRow]) -> list[dict[str, Any]]
         if key in content.pairs and row.shown:
             title = f"{row.method}{', tuned' * row.tuned}, {per_class(row.ipc)}, seed {row.seed}"
             lines = [_pair(row, place, image) for place, image in enumerate(row.shown, 1)]
-            usual = f"5 % of held-out images lie within {row.pixel_usual[0]:.3g} in pixels and "
-            note = f"{usual}{row.feature_usual[0]:.3g} in features"
+            pixels, features = _usual(row.pixel_usual), _usual(row.feature_usual)
+            note = f"5 % of held-out images lie within {pixels} in pixels, {features} in features"
             table = Table(title, PAIRS, lines, note)
             found.append({"title": title, "picture": places.pairs(key), "table": table})
     return found
+
+
+def _usual(found: Sequence[float]) -> str:
+    """A quantile with its interval."""
+    value, low, high = found
+    return f"{value:.3g} ({max(low, 0):.3g}–{high:.3g})"
 
 
 def _pair(row: PrivacyRow, place: int, image: int) -> Line:
