@@ -14,8 +14,8 @@ from iadd.leaderboard.text import network_words, rank_range
 NAV = "All results"
 MOST_ROWS = 10_000
 """Rows in a page: they keep it below 2 MB."""
-LEAD = """Choose in the headings what to sort by and in the lists what to see; the address keeps
-it, to be sent to others. Ranks compare the methods of one data set, number of images, network,
+LEAD = """Where scripts run, headings sort and lists choose what is seen; the address keeps it, to
+be sent to others. Ranks compare the methods of one data set, number of images, network,
 protocol, kind of labels and kind of settings, and no others."""
 COLUMNS = (
     Column("Method", "head", filter=True),
