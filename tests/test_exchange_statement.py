@@ -47,6 +47,14 @@ def test_pixels_are_normalised_as_the_data_are(tmp_path: Path) -> None:
         read_set(big, data(), Statement("pixels", NAMES), labels="sorted")
 
 
+def test_labels_are_whole_or_real_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    for labels in (LABELS.numpy() + 0j, LABELS.numpy() > 0):
+        np.savez(path, images=IMAGES.numpy(), labels=labels)
+        with pytest.raises(ValueError, match=r"x\.npz: its labels are torch\.(complex128|bool)"):
+            read_set(path, data(), SAID)
+
+
 def test_soft_labels_are_what_is_said_and_move_with_their_classes(tmp_path: Path) -> None:
     path, theirs = kept(tmp_path / "images_best.pt", IMAGES), ("cat", "ant", "bee")
     kept(tmp_path / "labels_best.pt", LOGITS)

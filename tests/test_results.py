@@ -217,6 +217,23 @@ def test_what_is_no_table_of_ours_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(ValueError, match="not a table of ours"):
         read_table(path, TRACES)
+    for footer in ("[1]", "{}", '{"metadata": 1}', "[" * 9999, "x"):
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"iadd": footer}), path)
+        with pytest.raises(ValueError, match=r"t.parquet: is no readable footer of a table"):
+            read_table(path, TRACES)
+
+
+def test_texts_that_are_no_utf8_and_rows_that_take_no_room_are_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table([evaluation(benchmark="benchmark" * 9)], path, EVALUATIONS, {})
+    wrong = b"\xfe\xff" + b"x" * 79
+    path.write_bytes(path.read_bytes().replace(b"benchmark" * 9, wrong))
+    for read in (lambda: read_table(path, EVALUATIONS), lambda: read_rows(path, EvaluationRow)):
+        with pytest.raises(ValueError, match=r"t.parquet: "):
+            read()
+    pq.write_table(pa.table({"a": np.zeros(10**6)}), path, compression="zstd")
+    with pytest.raises(ValueError, match=r"t.parquet: .*claims 1,000,000 rows in"):
+        read_table(path, TRACES)
 
 
 # ---- collecting ----------------------------------------------------------------------------------

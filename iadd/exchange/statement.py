@@ -16,6 +16,7 @@ from iadd.artifacts import parsing, read_content, regular
 from iadd.data import Dataset, Transform
 from iadd.synthetic import SyntheticSet
 
+NO_LABELS = (torch.bool, torch.complex64, torch.complex128)
 CERTAIN = 1e-30  # Least probability that becomes a logit: zero would become minus infinity.
 
 
@@ -174,7 +175,7 @@ def _labels(labels: Tensor | None, count: int, classes: int, probable: bool, whe
         return torch.arange(classes).repeat_interleave(count // classes)
     labels, shape = labels.detach(), tuple(labels.shape)
     soft = labels.is_floating_point()
-    if shape != ((count, classes) if soft else (count,)) or labels.dtype == torch.bool:
+    if shape != ((count, classes) if soft else (count,)) or labels.dtype in NO_LABELS:
         allowed = f"whole numbers ({count},) or soft labels ({count}, {classes})"
         raise ValueError(f"{where}: its labels are {labels.dtype} {shape}; allowed are {allowed}")
     if not soft:

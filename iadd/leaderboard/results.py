@@ -160,6 +160,8 @@ def read_arrow(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pa
     schema = pa.schema([f for f in schema if f.name not in without], schema.metadata)
     table, text = open_table(path, schema.names if without else None)
     check_kind(path, footer_of(path, text), table.schema, schema)
+    with parsing(path, "Parquet table", AGAIN):
+        table.validate(full=True)  # that texts are texts
     return table
 
 
