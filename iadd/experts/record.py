@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _finished(part: Path, spec: dict[str, Any]) -> Stored | None:
         with parsing(part, "part of a shard"):
             shape = found.tensors["parameters"].shape
             told = found.attributes["seconds"], found.attributes["validation_accuracy"] or 0.0
-            if not all(isinstance(value, float | int) for value in told):
+            if not all(isinstance(value, float | int) and isfinite(value) for value in told):
                 raise ValueError("its attributes are no numbers")
     except ValueError:
         return None
