@@ -114,6 +114,7 @@ def test_a_partial_of_other_code_or_malformed_is_ignored(
         ({"parameters": fake}, without, told),
         ({"parameters": fake}, spec, {}),
         ({"parameters": fake}, spec, {"seconds": "soon", "validation_accuracy": 0.5}),
+        ({"parameters": fake}, spec, told | {"seconds": 10**400}),
         ({"parameters": short}, spec, told),
         ({"others": fake}, spec, told),
     ):

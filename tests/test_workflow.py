@@ -1,13 +1,14 @@
 """The whole pipeline under Snakemake, on made-up data: complete, repeatable, killable, minimal."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,20 @@ def test_what_would_change_the_graph_and_not_the_jobs_is_refused_in_one_line(
     assert [line for line in done.stderr.splitlines() if line.startswith("iadd: ")] == [
         "iadd: --config seed: jobs read one file and no changes over it; edit that"
     ]
+
+
+def test_rules_quote_whatever_a_file_or_a_user_can_name() -> None:
+    """Numbers and our own options stand bare; wildcards of numbers are constrained to digits."""
+    bare = {"wildcards.ipc", "wildcards.seed", "wildcards.shard", "threads"}
+    bare |= {"params.tuned", "params.device", "params.workers"}
+    for file in (Path(__file__).parent.parent / "workflow" / "rules").glob("*.smk"):
+        for command in re.findall(r"shell:\n(.*?)(?=\n\n|\Z)", file.read_text(), re.DOTALL):
+            named = re.findall(r"(?<!\{)\{([\w.]+)(:q)?\}", command)
+            assert named and all(quoted or name in bare for name, quoted in named), (file, named)
+
+
+def test_a_config_whose_path_a_shell_would_read_is_refused(iadd: Callable[..., Any]) -> None:
+    Path("c$(touch x).yaml").write_text("benchmark: b")
+    status, _, error = iadd("run", "c$(touch x).yaml")
+    assert status == 2 and error.startswith("iadd: c$(touch x).yaml: has '$', which jobs' commands")
+    assert not Path("x").exists()
