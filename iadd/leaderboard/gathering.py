@@ -13,6 +13,8 @@ import pyarrow.compute
 from iadd.artifacts import canonical_json, first_difference
 from iadd.leaderboard.results import check_kind, footer_of, footer_text, open_table, writing_table
 
+BATCH = 256
+"""Files that are joined at once: thousands of small tables take several times their content."""
 PART_ROWS = 1 << 16
 """Of a collected table: about as many are held at once, and make one row group."""
 
@@ -59,26 +61,29 @@ def _parts(
     blocks: Iterable[Mapping[Path, Mapping[str, Any]]], schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """Blocks joined until they have rows enough, sorted."""
-    tables: dict[Path, pa.Table] = {}
+    files: list[Path] = []
+    joined: list[pa.Table] = []
+    small: list[pa.Table] = []
     rows = 0
     for block in blocks:
         for path in sorted(block):
-            tables[path] = _expected(path, schema, block[path])
-            rows += len(tables[path])
+            table = _expected(path, schema, block[path])
+            number = pa.array([len(files)] * len(table), type=pa.int32())
+            small.append(table.append_column("file", number))
+            files.append(path)
+            rows += len(table)
+            if len(small) == BATCH:
+                joined, small = [*joined, pa.concat_tables(small).combine_chunks()], []
         if rows >= PART_ROWS:
-            yield _joined(tables, schema)
-            tables, rows = {}, 0
+            yield _sorted([*joined, *small], files, schema)
+            files, joined, small, rows = [], [], [], 0
     if rows:
-        yield _joined(tables, schema)
+        yield _sorted([*joined, *small], files, schema)
 
 
-def _joined(tables: Mapping[Path, pa.Table], schema: pa.Schema) -> pa.Table:
-    numbered = [
-        table.append_column("file", pa.array([number] * len(table), type=pa.int32()))
-        for number, table in enumerate(tables.values())
-    ]
-    joined, key = pa.concat_tables(numbered).combine_chunks(), json.loads(schema.metadata[b"key"])
-    _refuse_twice(joined, key, list(tables))
+def _sorted(tables: Sequence[pa.Table], files: Sequence[Path], schema: pa.Schema) -> pa.Table:
+    joined, key = pa.concat_tables(tables).combine_chunks(), json.loads(schema.metadata[b"key"])
+    _refuse_twice(joined, key, files)
     return joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
 
 

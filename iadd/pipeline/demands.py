@@ -16,6 +16,7 @@ import torch
 from iadd.networks import Network, build_network
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
+from iadd.pipeline.signatures import inspected
 
 SHORT = 60.0
 """Forecast seconds of a job up to which it shares a submission with others."""
@@ -40,6 +41,7 @@ BATCH = 256
 """Images of the largest batch of the protocols."""
 
 
+@inspected
 class Demands:
     """Functions of a rule's wildcards, for its `resources:` and `group:`.
 

@@ -13,6 +13,7 @@ from iadd.pipeline import privacy_plan
 from iadd.pipeline.config import Config, load_config, refuse_shell
 from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.processes import SNAKEMAKE
+from iadd.pipeline.signatures import inspected
 
 TABLES = (
     *("evaluations", "traces", "weights", "trials", "comparisons"),
@@ -21,6 +22,7 @@ TABLES = (
 """What `collect` writes, the leaderboard last."""
 
 
+@inspected
 class Jobs:
     """Functions of a rule's wildcards.
 

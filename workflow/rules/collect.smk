@@ -1,7 +1,9 @@
 rule collect:
+    # Traces, which are read here, come from the jobs that evaluations come from; each input of a
+    # job counts in a graph of thousands. Nor is there a group of this rule and the next: whether
+    # it is ready would be asked of all its inputs whenever one of them is made.
     input:
         jobs.evaluations,
-        jobs.traces,
         jobs.trials,
         jobs.privacy,
     output:
@@ -16,8 +18,6 @@ rule collect:
         "results/{benchmark}/leaderboard.csv",
     log:
         "results/{benchmark}/logs/collect.log",
-    group:
-        "tables"
     resources:
         config=jobs.path,
         mem_mb=asks.memory,

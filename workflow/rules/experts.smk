@@ -6,6 +6,8 @@ rule experts:
         "results/{benchmark}/experts/{folder}/shard{shard}.safetensors",
     log:
         "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
+    # What others wait for comes first.
+    priority: 1
     group:
         asks.expert_group
     resources:

@@ -9,6 +9,8 @@ rule search:
         "results/{benchmark}/search/{dataset}-{method}-ipc{ipc}.png",
     log:
         "results/{benchmark}/logs/search/{dataset}-{method}-ipc{ipc}.log",
+    # What others wait for comes first.
+    priority: 1
     threads: jobs.config.search.workers
     resources:
         config=jobs.path,

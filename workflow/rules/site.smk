@@ -1,8 +1,6 @@
 rule site:
     input:
-        jobs.pictures,
         jobs.searches,
-        jobs.pairs,
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
         "results/{benchmark}/weights.parquet",
@@ -15,8 +13,6 @@ rule site:
         "results/{benchmark}/site/index.html",
     log:
         "results/{benchmark}/logs/site.log",
-    group:
-        "tables"
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
