@@ -15,13 +15,14 @@ import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+PLACE = Path("/tmp")
+"""Of the leases: one for all of a user's runs, whose own temporary folders differ."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 TOLD_SECONDS = 20
 """In which nvidia-smi must have told of the cards."""
@@ -107,7 +108,7 @@ def lease(cards: Sequence[Card], need: int | None = 0) -> Card:
     """
     from filelock import FileLock
 
-    folder = Path(tempfile.gettempdir()) / f"iadd-cards-{os.getuid()}"
+    folder = PLACE / f"iadd-cards-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         while True:

@@ -27,8 +27,7 @@ BOTH = [Card("GPU-aa", 40 * GIB, "0"), Card("GPU-bb", 40 * GIB, "1")]
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path for a pretend nvidia-smi, and a place for leases; nothing is visible."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(cards.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cards, "PLACE", tmp_path)
     monkeypatch.setattr(cards, "_leases", [])
     monkeypatch.setattr(cards, "LOOK_SECONDS", 0.05)
     monkeypatch.delenv(cards.VISIBLE, raising=False)
@@ -88,8 +87,8 @@ def cards_folder() -> str:
 def test_a_job_that_takes_all_waits_until_a_card_is_free(machine: Path) -> None:
     """Of a killed job, too: the kernel takes its lease back."""
     code = (
-        "import sys, time, tempfile; from iadd import cards\n"
-        "tempfile.tempdir = sys.argv[1]\n"
+        "import pathlib, sys, time; from iadd import cards\n"
+        "cards.PLACE = pathlib.Path(sys.argv[1])\n"
         "print(cards.lease([cards.Card('GPU-aa', 100)], None).name, flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(

@@ -26,7 +26,7 @@ def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cards, "PLACE", tmp_path)
     monkeypatch.setattr(cards, "_leases", [])
     monkeypatch.setattr(cards, "_told", list)
     monkeypatch.setattr(devices, "_set_products", lambda *given: given)

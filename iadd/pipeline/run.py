@@ -64,6 +64,8 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             address = jobserver.start(command)  # local jobs only: a cluster counts its own
             if address:
                 os.environ[jobserver.VARIABLE] = address
+                # What Snakemake and jobs put aside goes with the run, or is removed by the next.
+                os.environ["TMPDIR"] = str(Path(address).parent)
         with plan.lock():  # after the server was forked, which would hold the lock longer
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]

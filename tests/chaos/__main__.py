@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,8 @@ def main() -> None:
     wanted = asked.faults or [*FAULTS, "stages", "kills"]
     until, tally = time.monotonic() + 60 * asked.minutes, Tally()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, lambda *_: sys.exit(3))  # what was found so far is told all the same
     try:
         small = _tables(folder / "small", 3)
         for name, fault in FAULTS.items():
@@ -40,8 +43,9 @@ def main() -> None:
         if "kills" in wanted:
             random_kills(folder, large, tally, until, asked.seeds, asked.seed)
     finally:
+        wrong = report(tally)
         shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(report(tally))
+    sys.exit(wrong)
 
 
 def _tables(folder: Path, seeds: int) -> object:

@@ -15,6 +15,8 @@ from typing import Any
 
 MARK = "IADD_CHAOS"
 """In the environment of every process of a run: by it they are found, whoever their parent is."""
+LONGEST = 1800
+"""Seconds that a command may take on a machine that is busy with other things."""
 SETTINGS = ("method", "ipc", "seed", "eval_seed", "network_eval", "tuned")
 JUDGED = ("accuracy", "train_accuracy", "balanced_accuracy", "confusion", "auroc")
 STUDENT = {"unrolled_steps": 2, "expert_epochs": 1, "max_start": 2, "lr_img": 1.0}
@@ -67,13 +69,13 @@ class Place:
                 stdin=subprocess.DEVNULL, start_new_session=True, **options,
             )  # fmt: skip
 
-    def run(self, *options: str) -> subprocess.Popen[bytes]:
+    def run(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         """`iadd run` of the benchmark, on two cores."""
-        return self.start("run", "b.yaml", "--cores", "2", *options)
+        return self.start("run", "b.yaml", "--cores", "2", *words, **options)
 
     def finish(self) -> None:
         """The same command once more, left in peace."""
-        status = self.run().wait(600)
+        status = self.run().wait(LONGEST)
         if status:
             raise AssertionError(
                 f"{self.folder}: left in peace, it ended with {status}: {self.end()}"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from chaos.bench import SEARCH, Place
+from chaos.bench import LONGEST, SEARCH, Place
 from chaos.kills import Tally, check, conclude
 
 WRITERS = 200
@@ -35,7 +35,7 @@ def full_disks(folder: Path, expected: object, tally: Tally) -> None:
     ):
         full = place.start(*stage, preexec_fn=lambda: _files_up_to(1500))
         _refuses(place, full, f"full disk in {stage[0]}", tally)
-        assert place.start(*stage).wait(300) == 0, place.end()
+        assert place.start(*stage).wait(LONGEST) == 0, place.end()
     place.finish()
     for stage in ("collect", "site"):
         full = place.start(stage, what, preexec_fn=lambda: _files_up_to(4000))
@@ -53,7 +53,7 @@ def _files_up_to(most: int) -> None:
 
 def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: Tally) -> None:
     tally.done[what] += 1
-    if not running.wait(300):
+    if not running.wait(LONGEST):
         tally.false.append(f"{what}: ended with 0")
     check(place, tally)
 
@@ -100,7 +100,7 @@ def clocks(folder: Path, expected: object, tally: Tally) -> None:
                 os.utime(path, (then, then))
         tally.done["clock jump"] += 1
         running = place.run()
-        if running.wait(600):
+        if running.wait(LONGEST):
             tally.lost.append(f"clock jump: {place.end()}")
         check(place, tally)
     conclude(place, expected, tally)
@@ -121,7 +121,7 @@ def two_at_once(folder: Path, expected: object, tally: Tally) -> None:
         how = {"cwd": place.folder, "env": place.environment, "stdout": out, "stderr": out}
         together.append(subprocess.Popen(words, **how))  # type: ignore[call-overload]
         time.sleep(1.0)
-    ended = [running.wait(600) for running in together]
+    ended = [running.wait(LONGEST) for running in together]
     tally.done["two at once"] += len(ended)
     for k, status in enumerate(ended):
         text = (place.folder / f"said{k}").read_text()
@@ -200,7 +200,7 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
     for name, number in (("peace", 0), ("war", kills)):
         place, choose = Place(folder / f"search-{name}", **SEARCH), random.Random(number)
         for stage in ("data", "experts"):
-            assert place.start(stage, "b.yaml").wait(300) == 0, place.end()
+            assert place.start(stage, "b.yaml").wait(LONGEST) == 0, place.end()
         words = ("search", "b.yaml", "--method", "mtt", "--ipc", "1")
         for kind in ["raylet", "gcs_server", "ray", "client", "raylet", "gcs_server"][:number]:
             running = place.start(*words)
@@ -216,10 +216,10 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
                     with suppress(ProcessLookupError):
                         os.kill(process, signal.SIGKILL)
                     tally.done[f"search: {kind}"] += 1
-            running.wait(300)
+            running.wait(LONGEST)
             check(place, tally)
         last = place.start(*words)
-        if last.wait(600):
+        if last.wait(LONGEST):
             tally.lost.append(f"search: {place.end()}")
             return
         winner = json.loads((place.results / "search" / "blobs-mtt-ipc1.json").read_text())

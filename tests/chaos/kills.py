@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from chaos.bench import Place
+from chaos.bench import LONGEST, Place
 
 PEACE = 4
 """Disturbed runs of one benchmark, after which it is left in peace until it has ended."""
@@ -92,7 +92,7 @@ def _disturb(
             os.kill(process, signal.SIGKILL)
             tally.done[prefix + kind] += 1
             killed += 1
-    running.wait(600)
+    running.wait(LONGEST)
 
 
 def check(place: Place, tally: Tally) -> None:
