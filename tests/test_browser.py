@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from made_up_site import site
 from made_up_tables import runs, spread
@@ -198,7 +199,7 @@ def test_ten_thousand_rows_are_small_and_quick(tmp_path: Path, seen: Seen) -> No
         )
         for k in range(10_000)
     ]
-    content = Content({}, {}, {}, About(), board, None)  # type: ignore[arg-type]
+    content = Content({}, {}, {}, {}, About(), board, pd.DataFrame())
     write_assets(tmp_path)
     (big,) = results.pages(content)
     write(big, tmp_path, "big", [])
