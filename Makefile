@@ -59,7 +59,7 @@ $(VENV)/.packages: pyproject.toml
 	@echo "Installing PyTorch (several GB with its CUDA libraries; a few minutes, once)"
 	@python -m pip install -q "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
 	@echo "Installing the other packages"
-	@IADD_EXTENSION=0 python -m pip install -q --no-build-isolation -e ".[workflow,search,dev]"
+	@IADD_EXTENSION=0 python -m pip install -q --no-build-isolation -e ".[workflow,search,watch,dev]"
 	@touch $@
 
 $(VENV)/.extension: setup.py $(wildcard csrc/*) $(VENV)/.packages

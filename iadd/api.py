@@ -48,6 +48,7 @@ def run_distillation(
     checkpoint: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     report: Callable[[int, float], None] | None = None,
+    observe: Callable[[Mapping[str, Any]], None] | None = None,
     keep_states: bool = False,
 ) -> Distilled:
     """Run one distillation; with a checkpoint, on from where it was killed.
@@ -58,7 +59,8 @@ def run_distillation(
         validation: the probe; without it, or without validation images, the last sound images are
             kept, unmeasured.
         spec: all that the result depends on: a checkpoint of any other spec is ignored.
-        progress: hears (updates done, in all, a note); report: (updates, validation accuracy).
+        progress: hears (updates done, in all, a note); report: (updates, validation accuracy);
+            observe: each row of the trace.
         keep_states: keep the state of every validation measurement too.
     """
     kind = methods.find(method_name)
@@ -68,6 +70,7 @@ def run_distillation(
         validate=probe(problem, measuring, seeds) if measuring else None,
         progress=progress,
         report=report,
+        observe=observe,
         checkpoint=checkpoint,
         identity=spec,
         keep_states=keep_states,

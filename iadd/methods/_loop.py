@@ -50,6 +50,8 @@ class Hooks:
     """(updates done, updates in all, a note with loss and step size)."""
     report: Callable[[int, float], None] | None = None
     """(updates, validation accuracy) a rung; a resumed run tells all again; may raise to stop."""
+    observe: Callable[[Mapping[str, Any]], None] | None = None
+    """Each row of the trace as soon as it is known."""
     checkpoint: Path | None = None
     """Where the loop keeps itself, to go on after being killed."""
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -218,6 +220,8 @@ class _Loop:
             self.weights += [{"iteration": self.iteration, **told} for told in found.weights]
         row |= {"step_size": step_size, "validation_accuracy": accuracy}
         self.trace.append(row | {"seconds": self.seconds, "event": event})
+        if self.hooks.observe:
+            self.hooks.observe(self.trace[-1])
 
     def finish(self) -> Distilled:
         """The best on validation; where nothing was validated, the last sound state."""

@@ -18,6 +18,7 @@ from iadd.pipeline.config import Config, EvaluationConfig, load_config
 from iadd.pipeline.costs import costs_of, gpu_seconds
 from iadd.pipeline.plan import Plan, Run, too_large
 from iadd.pipeline.source import git_commit
+from iadd.pipeline.tensorboard import observing
 from iadd.progress import Progress
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
@@ -125,7 +126,8 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     check_run(config, run)
     task = problem(plan, run.dataset, run.method, run.ipc, device)
     spec, paths = plan.spec(run), plan.paths(run)
-    with Progress(f"distill {run}", plan.word("distill", run.place)) as progress:
+    word, curves = plan.word("distill", run.place), plan.root / "tensorboard" / run.place
+    with Progress(f"distill {run}", word) as progress, observing(curves) as observe:
         result = run_distillation(
             task,
             config.method(run.method),
@@ -135,12 +137,11 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
             spec=spec,
             checkpoint=paths.checkpoint,
             progress=progress,
+            observe=observe,
             keep_states="states" in spec,
         )
-    costs = costs_of(device)
-    costs["expert_seconds"] = task.experts.seconds if task.experts else 0.0
-    by_reference = config.kind(run.method).by_reference
-    synthetic = synthetic_set(task, result, spec, costs, by_reference)
+    costs = costs_of(device) | {"expert_seconds": task.experts.seconds if task.experts else 0.0}
+    synthetic = synthetic_set(task, result, spec, costs, config.kind(run.method).by_reference)
     _write_trace(plan, run, spec, result)
     synthetic.picture(paths.picture, task.dataset, start=result.start)
     synthetic.save(paths.distilled)
