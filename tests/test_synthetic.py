@@ -300,3 +300,12 @@ def test_a_picture_of_many_large_images_stays_small(tmp_path: Path) -> None:
     distilled = SyntheticSet(images, labels, Transform(), names)
     distilled.picture(tmp_path / "many.png", start=images)
     assert 5e5 < (tmp_path / "many.png").stat().st_size < 1.8e6
+
+
+def test_what_a_run_cost_comes_back_with_its_types(tmp_path: Path) -> None:
+    """Bytes stay whole numbers: the tables take nothing else."""
+    cost = {"host_peak_bytes": 1 << 40, "distill_seconds": 1.5, "device": "cpu", "unknown": None}
+    images, labels = torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
+    SyntheticSet(images, labels, Transform(), ("a", "b"), run=cost).save(tmp_path / "x")
+    found = SyntheticSet.load(tmp_path / "x").run
+    assert found == cost and type(found["host_peak_bytes"]) is int

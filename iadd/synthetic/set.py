@@ -39,7 +39,7 @@ class _Told(BaseModel):
     status: str
     step_size: StepSize
     transform: str
-    run: dict[str, float | str | None]
+    run: dict[str, int | float | str | None]
     fingerprint: str | None = None
     decoding: dict[str, str | int] | None = None
     states: tuple[StepSize, ...] = ()
