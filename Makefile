@@ -1,16 +1,19 @@
 # Two commands do all the set-up: `make leaderboard` and `make test`.
 # Settings: CONFIG=config/x.yaml  CORES=4 (0: what may be used)  PYTHON=python3.12  VENV=.venv
+#           CONSTRAINTS=constraints.txt (the very versions that were tested)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= config/digits.yaml
 CORES ?= 0
+CONSTRAINTS ?=
 BIN := $(VENV)/bin
+PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
 export PIP_USER := 0
 
-.PHONY: leaderboard smoke test test-recipes check docs bench setup clean chaos fuzz
+.PHONY: leaderboard smoke test test-recipes test-cluster check docs constraints bench setup clean chaos fuzz
 
 leaderboard: setup
 	@iadd run "$(CONFIG)" --cores $(CORES)
@@ -25,6 +28,10 @@ test: setup
 # Every shipped benchmark from made-up files in its format to tables, at a tiny budget.
 test-recipes: setup
 	@python -m pytest -m recipe tests/test_recipes.py
+
+# The README's cluster section on a SLURM of one node, started and ended here (apt install slurm-wlm munge).
+test-cluster: setup
+	@python -m pytest -m cluster tests/cluster
 
 # Faults done to whole runs, on the loopback address; ends by itself within half an hour.
 chaos: setup
@@ -42,6 +49,10 @@ check: setup
 	snakemake --lint --configfile config/smoke.yaml
 	clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
 
+# The versions of this environment, for others to install: make it anew first, in an empty VENV.
+constraints: setup
+	@python -m pip list --format=freeze --exclude iadd --exclude pip > constraints.txt
+
 docs: setup
 	python -m iadd.pipeline.config.docs > config/README.md
 
@@ -52,14 +63,14 @@ bench: setup
 # The environment, made once and again when what it depends on has changed.
 setup: $(VENV)/.packages $(VENV)/.extension
 
-$(VENV)/.packages: pyproject.toml
+$(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)"; exit 2; }
 	@test -x $(BIN)/python || { echo "Creating the environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing PyTorch (several GB with its CUDA libraries; a few minutes, once)"
-	@python -m pip install -q "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
+	@python -m pip install -q $(PINNED) "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
 	@echo "Installing the other packages"
-	@IADD_EXTENSION=0 python -m pip install -q --no-build-isolation -e ".[workflow,search,watch,dev]"
+	@IADD_EXTENSION=0 python -m pip install -q $(PINNED) --no-build-isolation -e ".[workflow,search,watch,dev]"
 	@touch $@
 
 $(VENV)/.extension: setup.py $(wildcard csrc/*) $(VENV)/.packages

@@ -27,6 +27,7 @@ def workflow(main: bool = True, local: bool = False, **asked: Any) -> Any:
     return SimpleNamespace(
         is_main_process=main, remote_exec=not main, local_exec=local,
         get_rule=lambda name: rule, group_settings=SimpleNamespace(group_components={}),
+        global_resources={},
     )  # fmt: skip
 
 
@@ -59,9 +60,11 @@ def test_nothing_is_forecast_where_nothing_is_submitted(
         asks = Demands(prepared, kind)
         assert asks.minutes(Wildcards(RUN), 1, "distill") is None
         assert asks.run_group(Wildcards(RUN)) == ("runs" if kind.remote_exec else None)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     inside = Demands(prepared, workflow(main=False))
     inside.expert_group(Wildcards(folder="x", shard="0"))
     assert inside.workflow.group_settings.group_components["runs"] > 10**6
+    assert inside.workflow.global_resources == {"slots": 3}  # what the submission has
 
 
 def test_data_that_are_not_prepared_have_no_forecast(
@@ -128,6 +131,9 @@ def test_a_search_over_several_nodes(prepared: Any) -> None:
     assert plain.search_cores(w) == 3 and plain.search_cards(w) is None
     assert spread.search_launcher(w) == "srun" and spread.search_tasks(w) == 2
     assert spread.search_cores(w) == 2 and spread.search_tasks_per_card(w) == 0
+    assert plain.search_launch(w, {}) == ""
+    shell, script, *sizes = spread.search_launch(w, {}).split()
+    assert shell == "sh" and Path(script).exists() and sizes == ["2", "2"]
     assert spread.workers(w, threads=1) == 1  # of the machine that draws the graph
     inside = Demands(prepared, workflow(main=False, nodes=2))
     assert inside.workers(w, threads=1) == 3

@@ -291,20 +291,19 @@ def test_a_node_that_does_not_see_the_folder_is_named_in_one_line(ready: Path) -
 def test_the_recipe_for_a_search_over_the_nodes_of_a_job(ready: Path) -> None:
     """The profile's script under stand-ins for Slurm: the search joins what it started."""
     (ready / "b.yaml").write_text(json.dumps(benchmark(trials=2, scheduler="none")))
-    for name, does in (("scontrol", "echo 127.0.0.1"), ("srun", 'exec "$@"')):
+    scontrol = 'test "$2" = hostnames && echo 127.0.0.1 || echo "   NodeList=127.0.0.1"'
+    srun = 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
+    for name, does in (("scontrol", scontrol), ("srun", srun)):
         (ready / name).write_text(f"#!/bin/sh\n{does}\n")
         (ready / name).chmod(0o755)
     recipe = Path(__file__).parent.parent / "workflow" / "profiles" / "slurm" / "search.sh"
     said = contained(
         f"""
         export PATH=$PWD:$PATH SLURM_JOB_ID=$PORT
-        {recipe} iadd search b.yaml --method mtt --ipc 1 2>&1
+        {recipe} 1 1 iadd search b.yaml --method mtt --ipc 1 2>&1
         ls -d /tmp/ray/session_2*
         """,
         ready,
-        SLURM_JOB_NODELIST="n",
-        SLURM_NNODES="1",
-        SLURM_CPUS_ON_NODE="1",
     )
     assert "blobs-mtt-ipc1.json: trial" in said, said[-3000:]
     trials = State(plan_of().search_state("blobs", "mtt", 1)).trials()

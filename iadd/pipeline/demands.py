@@ -7,8 +7,11 @@ asked for only where a cluster is: a dry run and a run on this machine need no f
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,6 +111,12 @@ class Demands:
         """One on each node, which starts Ray there; on one node none is asked for."""
         return self.search_nodes() if self.search_nodes() > 1 else None
 
+    def search_launch(self, wildcards: Any, resources: Any) -> str:
+        """What starts the search on several nodes; on one it needs nothing before it."""
+        nodes = self.search_nodes()
+        script = shlex.quote(str(Path(__file__).parents[1] / "workflow/profiles/slurm/search.sh"))
+        return f"sh {script} {nodes} {self.search_cores(wildcards)}" if nodes > 1 else ""
+
     def search_launcher(self, wildcards: Any) -> str | None:
         """Named, it keeps the executor from starting the job by srun: the job does that itself."""
         return "srun" if self.search_nodes() > 1 else None
@@ -150,11 +159,14 @@ class Demands:
     def _settle_parts(self) -> None:
         """Say how many unconnected jobs a group may hold, once Snakemake has read its options.
 
-        It tells that to no submission: inside, the parts of a group would run one after another.
+        It tells no submission that, or how many run side by side: inside, the parts of a group
+        would run one after another, or ask for more than the submission has.
         """
         settings, names = self.workflow.group_settings, ("runs", "experts", "yardsticks")
         if self.workflow.remote_exec:
             settings.group_components = dict.fromkeys(names, sys.maxsize)
+            given = int(os.environ.get("SLURM_CPUS_PER_TASK", SLOTS))
+            self.workflow.global_resources["slots"] = given
         elif not settings.group_components:
             settings.group_components = dict.fromkeys(names, PARTS)
 

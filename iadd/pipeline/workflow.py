@@ -123,6 +123,10 @@ class Jobs:
         """The facts of a run's data: what comes of them is made again when these are others."""
         return self.plan.data(self._dataset(wildcards)).about
 
+    def abouts(self, wildcards: Any) -> list[Path]:
+        """The facts of all data sets, which tables and page read."""
+        return [self.plan.data(dataset.key).about for dataset in self.config.datasets]
+
     def train(self, wildcards: Any) -> Path:
         return self.plan.data(self._dataset(wildcards)).train
 

@@ -3,6 +3,7 @@ rule collect:
     # job counts in a graph of thousands. Nor is there a group of this rule and the next: whether
     # it is ready would be asked of all its inputs whenever one of them is made.
     input:
+        jobs.abouts,
         jobs.evaluations,
         jobs.trials,
         jobs.privacy,

@@ -23,8 +23,9 @@ rule search:
         tasks_per_gpu=asks.search_tasks_per_card,
         mpi=asks.search_launcher,
     params:
+        launch=asks.search_launch,
         workers=asks.workers,
         spec=jobs.search_spec,
     shell:
-        "${{IADD_SEARCH_LAUNCH:-}} iadd search {resources.config:q} --dataset {wildcards.dataset:q}"
+        "{params.launch} iadd search {resources.config:q} --dataset {wildcards.dataset:q}"
         " --method {wildcards.method:q} --ipc {wildcards.ipc} --workers {params.workers} > {log:q} 2>&1"

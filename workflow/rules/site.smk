@@ -1,5 +1,6 @@
 rule site:
     input:
+        jobs.abouts,
         jobs.searches,
         "results/{benchmark}/evaluations.parquet",
         "results/{benchmark}/traces.parquet",
