@@ -66,7 +66,7 @@ def test_submissions_are_told_in_the_makers_words_which_are_escaped(tmp_path: Pa
     page = Parsed(site / "submissions.html")
     line = page.row("m")
     assert line["Authors"] == "<script>alert(1)</script>" and line["SHA-256"] == "ab" * 32
-    assert line["Paper"] == "A & B · https://example.org/?a=1" and line["Size"] == "1 KiB"
+    assert line["Paper"] == "A & B · https://example.org/?a=1" and line["Size"] == "1 kB"
     assert "<script>alert" not in (site / "submissions.html").read_text()
     assert not (site / "privacy.html").exists()  # nothing was asked
 

@@ -129,7 +129,8 @@ def savings_words(rows: Sequence[LeaderboardRow]) -> str:
     first = sets[0]
     words = "Saved: " + ", ".join(
         [
-            f"{_range(_size, (row.bytes for row in sets))} instead of {_size(first.whole_bytes)}",
+            f"{_range(size_words, (row.bytes for row in sets))} instead of "
+            f"{size_words(first.whole_bytes)}",
             f"sent in {_range(time_words, (row.transmission_seconds for row in sets))} instead of "
             f"{time_words(first.whole_transmission_seconds)} at {BANDWIDTH / 1e6:.0f} Mbit/s",
         ]
@@ -148,7 +149,13 @@ def _range(form: Callable[[float | None], str], values: Iterable[float | None]) 
     return " to ".join(dict.fromkeys((form(min(known)), form(max(known)))))
 
 
-def _size(count: float | None) -> str:
+def stored_bytes(row: LeaderboardRow) -> int | None:
+    """What the images of a row take up; those of `whole` in the depth that they came in."""
+    return row.whole_bytes if row.method == WHOLE else row.bytes
+
+
+def size_words(count: float | None) -> str:
+    """Bytes in the unit that people would use."""
     return _scaled(count or 0.0, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
 
 

@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
+from iadd.leaderboard.savings import size_words
+
 MISSING = "–"
 LONGEST_NAME = 100
 
@@ -191,8 +193,7 @@ def size(count: float | None) -> str:
     """Bytes in the unit that people would use."""
     if count is None or count != count:
         return MISSING
-    power = min(int(math.log(max(count, 1), 1024)), 3)
-    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+    return size_words(count)
 
 
 def slug(name: str) -> str:

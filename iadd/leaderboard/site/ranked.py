@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from iadd.leaderboard.cells import WHOLE, Cell, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.savings import stored_bytes
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.html import Column, Kind, Line, Scale, Table
 from iadd.leaderboard.text import (
@@ -92,7 +93,7 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow], scale: Scale) ->
     yield Column("Seeds × networks", "word"), seeds_words(row)
     yield Column("LRS", hint="label-robust score"), html.number(row.lrs, ".3f")
     yield Column("ARS", hint="augmentation-robust score"), html.number(row.ars, ".3f")
-    seconds, count = row.distill_seconds, row.bytes
+    seconds, count = row.distill_seconds, stored_bytes(row)
     yield Column("Distilling"), html.Cell(html.duration(seconds), order=seconds)
     yield Column("Size"), html.Cell(html.size(count), order=count)
     remarks = [f"source: {row.citation}"] if row.source == "published" else troubles(row)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.savings import BANDWIDTH, time_words
+from iadd.leaderboard.savings import BANDWIDTH, stored_bytes, time_words
 from iadd.leaderboard.site import html
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.ranked import method_cell
@@ -38,7 +38,7 @@ def saved_table(rows: Sequence[LeaderboardRow]) -> Table | None:
 
 def _values(row: LeaderboardRow) -> tuple[list[str], list[float | None]]:
     """The cells' words and what they are sorted by."""
-    size = row.whole_bytes if row.method == WHOLE else row.bytes
+    size = stored_bytes(row)
     times = row.transmission_seconds, row.train_seconds, row.whole_train_seconds
     sent, own, whole = (html.MISSING if time is None else time_words(time) for time in times)
     share = html.number(None if row.bytes_share is None else 100 * row.bytes_share)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from iadd.leaderboard.cells import WHOLE, Cell
 from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.savings import stored_bytes
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.chart import Axis, Dot, scatter
 from iadd.leaderboard.site.content import Content
@@ -35,9 +36,9 @@ class Cost(NamedTuple):
 COSTS = (
     Cost("Distilling", "seconds of distilling a set", 1, html.duration),
     Cost("On cards", "seconds on cards, judging included", 1, html.duration),
-    Cost("Peak memory", "peak memory of a job, MiB", 2**20, html.size),
-    Cost("Peak device memory", "peak memory of a card, MiB", 2**20, html.size),
-    Cost("Size", "size of a set, KiB", 2**10, html.size),
+    Cost("Peak memory", "peak memory of a job, MB", 1e6, html.size),
+    Cost("Peak device memory", "peak memory of a card, MB", 1e6, html.size),
+    Cost("Size", "size of a set, kB", 1e3, html.size),
 )
 Priced = tuple[LeaderboardRow, tuple[float | None, ...]]
 """A row and its costs, in the order of `COSTS`."""
@@ -74,7 +75,7 @@ def _counts(row: LeaderboardRow) -> bool:
 
 def _costs(row: LeaderboardRow) -> tuple[float | None, ...]:
     memory = row.host_peak_bytes, row.device_peak_bytes
-    known = row.distill_seconds, row.gpu_seconds, *memory, row.bytes
+    known = row.distill_seconds, row.gpu_seconds, *memory, stored_bytes(row)
     return tuple(value if value and value > 0 else None for value in known)
 
 

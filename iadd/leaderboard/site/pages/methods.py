@@ -33,10 +33,17 @@ def pages(content: Content) -> Iterator[Page]:
     keys: dict[str, list[RunKey]] = defaultdict(list)
     for key in content.runs:
         keys[key.method].append(key)
-    told = {name: describe(content.about.methods.get(name, name)) for name in content.methods}
+    told = {name: _told(content, name, rows[name]) for name in content.methods}
     yield Page("methods.html", NAV, NAV, context={"tables": [_list(rows, told)], "lead": ""})
     for name in content.methods:
         yield _page(content, name, rows[name], keys[name], told[name])
+
+
+def _told(content: Content, name: str, rows: list[LeaderboardRow]) -> Description | None:
+    """What the program knows of a method: nothing of a submission, whatever it calls itself."""
+    if any(row.source == "submitted" for row in rows):
+        return None
+    return describe(content.about.methods.get(name, name))
 
 
 def _list(
