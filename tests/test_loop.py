@@ -389,7 +389,6 @@ def test_a_malformed_checkpoint_is_ignored(task: methods.Problem, tmp_path: Path
         (tensors, told | {"trace": told["trace"][::-1]}),
         (tensors, told | {"trace": [told["trace"][0] | {"loss": "x"}, *told["trace"][1:]]}),
         (tensors | {"safe.value.step_size": torch.tensor(-1.0)}, told),
-        ({k: v for k, v in tensors.items() if "state.memory.images" not in k}, told),
         (tensors | {"state.memory.images.velocity": torch.zeros(3)}, told),
     ):
         save_tensors(path, wrong, spec, attributes)
