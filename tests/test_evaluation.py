@@ -148,7 +148,9 @@ def test_rows_of_the_data_are_judged_like_their_images(blobs: Dataset) -> None:
         stored.pixels()
     a, b = (judge(blobs, s, networks={"mlp-w16": 1})[0]["accuracy"] for s in (images, stored))
     assert a == b
-    with pytest.raises(ValueError, match="rows are of data with fingerprint other, those of blobs have"):
+    with pytest.raises(
+        ValueError, match="rows are of data with fingerprint other, those of blobs have"
+    ):
         replace(stored, fingerprint="other").resolve(blobs)
 
 

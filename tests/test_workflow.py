@@ -219,12 +219,14 @@ def test_a_submission_is_known_by_its_content(tmp_path: Path) -> None:
     }
     (folder / "theirs.safetensors").touch()
     assert "Nothing to be done" in run(folder)
-    (folder / "theirs.safetensors").rename(folder / "moved.safetensors")
-    place(folder, **options | {"submissions": [entry | {"file": "moved.safetensors"}]})
+    (folder / "moved").mkdir()
+    (folder / "theirs.safetensors").rename(folder / "moved/theirs.safetensors")
+    place(folder, **options | {"submissions": [entry | {"file": "moved/theirs.safetensors"}]})
     assert "Nothing to be done" in run(folder)
     place(
         folder,
-        **options | {"submissions": [entry | {"file": "moved.safetensors", "step_size": 0.5}]},
+        **options
+        | {"submissions": [entry | {"file": "moved/theirs.safetensors", "step_size": 0.5}]},
     )
     assert planned(folder) >= {"distill", "evaluate", "collect"}
 
