@@ -117,7 +117,7 @@ def test_the_readmes_command_ends_in_the_local_tables(
     assert status == 0, said
     assert tables(folder) == local
     jobs = new(slurm, before)
-    assert len(jobs) == 4, jobs  # data; experts; runs; tables and page
+    assert len(jobs) == 5, jobs  # data; experts; runs; tables; page
     assert {job["JobState"] for job in jobs.values()} == {"COMPLETED"}
     assert all(job["Requeue"] == "1" and job["MinMemoryNode"] != "0" for job in jobs.values())
     assert len({job["TimeLimit"] for job in jobs.values()}) > 1
