@@ -31,7 +31,7 @@ test-recipes: setup
 
 # The README's cluster section on a SLURM of one node, started and ended here (apt install slurm-wlm munge).
 test-cluster: setup
-	@python -m pytest -m cluster tests/cluster
+	@python -m pytest -rs -m cluster tests/cluster
 
 # Faults done to whole runs, on the loopback address; ends by itself within half an hour.
 chaos: setup
