@@ -374,7 +374,7 @@ def test_what_would_change_the_graph_and_not_the_jobs_is_refused_in_one_line(
 def test_rules_quote_whatever_a_file_or_a_user_can_name() -> None:
     """Numbers and our own options stand bare; wildcards of numbers are constrained to digits."""
     bare = {"wildcards.ipc", "wildcards.seed", "wildcards.shard", "threads"}
-    bare |= {"params.tuned", "params.device", "params.workers"}
+    bare |= {"params.tuned", "params.device", "params.workers", "params.launch"}
     for file in (Path(__file__).parent.parent / "workflow" / "rules").glob("*.smk"):
         for command in re.findall(r"shell:\n(.*?)(?=\n\n|\Z)", file.read_text(), re.DOTALL):
             named = re.findall(r"(?<!\{)\{([\w.]+)(:q)?\}", command)

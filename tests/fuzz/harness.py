@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -128,6 +129,7 @@ def _child(loader: Loader, paths: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _work(loader: Loader, paths: Sequence[Path], pipe: int) -> None:
     sys.dont_write_bytecode = True
+    faulthandler.disable()  # What it writes of a crash would be taken for the fault.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
