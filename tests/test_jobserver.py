@@ -157,6 +157,15 @@ def test_a_server_that_dies_before_the_work_began_leaves_it_to_the_command(tmp_p
     assert job.returncode == 2
 
 
+def holder_in(temporary: Path) -> subprocess.Popen[str]:
+    """A process that owns a server, with its temporary files in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
+
+
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -164,11 +173,7 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> No
     old, others = f"{name}.{dead.pid}.x", (f"{name}.{os.getpid()}.x", f"iadd.far.{dead.pid}.x")
     for folder in (old, *others):
         (tmp_path / folder).mkdir()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+    holder = holder_in(tmp_path)
     assert holder.stdout and holder.stdin
     found = Path(holder.stdout.readline().strip()).parent.name
     assert {path.name for path in tmp_path.iterdir()} == {found, *others}
@@ -180,11 +185,7 @@ def test_a_temporary_folder_too_long_for_a_socket(tmp_path: Path) -> None:
     """Rule: batch systems set long ones; the socket lies elsewhere."""
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TMPDIR": str(long)},
-    )  # fmt: skip
+    holder = holder_in(long)
     assert holder.stdout and holder.stdin
     assert holder.stdout.readline().startswith(f"/tmp/iadd.{platform.node()}.{holder.pid}.")
     holder.stdin.close()
