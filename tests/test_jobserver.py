@@ -89,6 +89,26 @@ def test_a_killed_client_takes_its_job_along(address: str, tmp_path: Path) -> No
         time.sleep(0.05)
 
 
+def test_a_client_killed_before_it_read_that_the_work_began_takes_it_along(
+    address: str, tmp_path: Path
+) -> None:
+    """Rule: the kernel then resets the connection, rather than closing it."""
+    asked = {"argv": ["iadd", "sleep"], "cwd": str(tmp_path), "env": dict(os.environ)}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as half:
+        half.connect(address)
+        words = request(asked)
+        socket.send_fds(half, [words[:8]], [0, 1, 2])
+        half.sendall(words[8:])
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    job = Path("/proc") / (tmp_path / "pid").read_text()
+    while job.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def said(address: str, words: bytes, streams: int = 3) -> None:
     """Say something to the server, and leave."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as half:

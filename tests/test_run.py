@@ -1,5 +1,10 @@
 """`iadd run`: what it refuses, what it shows, which cores and whose lock."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from iadd.artifacts import locked
+from iadd.pipeline import run as runs
 from iadd.pipeline.monitor import Monitor, job_name, reason
 from iadd.pipeline.run import refuse_overrides
 
@@ -145,3 +151,20 @@ def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ):
             pass
     assert not path.with_suffix(".pid").exists()
+
+
+def test_a_snakemake_that_does_not_end_after_a_signal_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rule: Snakemake's own handler of SIGTERM may wait for a lock that it holds itself."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda _, **how: start([sys.executable, "-c", code], **how)
+    )
+    monkeypatch.setattr(runs, "GRACE", 0.5)
+    child = runs.Child(None, 2, [], "b")  # type: ignore[arg-type]
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert child.follow() == 128 + signal.SIGTERM
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert child.process.returncode == -signal.SIGKILL

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,8 +60,34 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         event = event_of(record)
         if event is not None:
-            self.pipe.write(json.dumps(event) + "\n")
-            self.pipe.flush()
+            self.tell(event)
+
+    @classmethod
+    def tell(cls, event: dict[str, Any]) -> None:
+        cls.pipe.write(json.dumps(event) + "\n")
+        cls.pipe.flush()
+
+
+class Lost(logging.Handler):
+    """Ends this process where one of its threads failed: what that thread was to tell, the end of a
+    job say, Snakemake would wait for without end. The same command goes on from there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.end(record.exc_info[1] if record.exc_info else record.getMessage())
+
+    @staticmethod
+    def end(reason: object) -> None:
+        text = f"a thread of Snakemake failed ({reason!r}); the same command goes on from here"
+        try:
+            LogHandler.tell({"event": "text", "level": logging.ERROR, "text": text})
+        finally:
+            os._exit(1)
+
+    @classmethod
+    def watch(cls) -> None:
+        """Look at what threads raise, and at what the pools of `concurrent.futures` only log."""
+        threading.excepthook = lambda told: cls.end(told.exc_value)
+        logging.getLogger("concurrent.futures").addHandler(cls(logging.ERROR))
 
 
 def main() -> None:
@@ -71,6 +98,7 @@ def main() -> None:
     from snakemake.cli import main as snakemake
 
     LogHandler.pipe = os.fdopen(int(descriptor), "w")
+    Lost.watch()
     plugin: Any = SimpleNamespace(LogHandler=LogHandler)
     LoggerPluginRegistry().register_plugin("snakemake_logger_plugin_iadd", plugin)
     snakemake([*arguments, "--logger", "iadd"])

@@ -65,10 +65,10 @@ def ask(argv: list[str]) -> int | None:
     return answer[0] if answer else CUT_OFF
 
 
-def _answer(server: socket.socket) -> bytes:
+def _answer(other: socket.socket) -> bytes:
     """The next byte; none where the other side is gone."""
     try:
-        return server.recv(1)
+        return other.recv(1)
     except OSError:
         return b""
 
@@ -193,7 +193,7 @@ def _receive(client: socket.socket) -> Mapping[str, Any]:
 
 def _die_with(client: socket.socket) -> None:
     """A killed client closes its end; its job must not go on behind the scheduler's back."""
-    if not client.recv(1):
+    if not _answer(client):  # or it resets it, where it had not yet read that the work has begun
         os.kill(os.getpid(), signal.SIGKILL)
 
 

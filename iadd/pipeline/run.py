@@ -31,6 +31,9 @@ LOOKS = {
 }
 """Options by which Snakemake only says something: it says it itself."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE = 15.0
+"""Seconds after a signal that Snakemake and its local jobs have to end by themselves. A signal that
+comes while Snakemake does its books would have it wait for its own lock, for ever."""
 
 
 def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> int:
@@ -136,6 +139,7 @@ class Child:
         )
         os.close(theirs)
         self.signal: int | None = None
+        self.signalled = 0.0
         self.reasons: list[str] = []
 
     def follow(self) -> int:
@@ -150,8 +154,7 @@ class Child:
                         self._forecast(monitor)
                 status = self.process.wait()
             if status:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.process.pid, signal.SIGKILL)  # jobs that it left behind
+                self._kill()  # jobs that it left behind
         finally:
             for sign, handler in before.items():
                 signal.signal(sign, handler)
@@ -159,11 +162,15 @@ class Child:
         return self._finish(monitor, status)
 
     def _forward(self, sign: int, _: object) -> None:
-        self.signal = sign
+        self.signal, self.signalled = sign, time.monotonic()
         if not self.cores:  # told to terminate, Snakemake would wait for a cluster's jobs to end
             sign = signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, sign)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def _lines(self, monitor: Monitor) -> Iterator[bytes]:
         """Whole lines from the pipe; the display is kept fresh while none comes."""
@@ -171,6 +178,8 @@ class Child:
         with selectors.DefaultSelector() as selector:
             selector.register(self.pipe, selectors.EVENT_READ)
             while True:
+                if self.signal and self.cores and time.monotonic() > self.signalled + GRACE:
+                    self._kill()
                 if not selector.select(timeout=1.0):
                     monitor.show()
                     continue

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-MARK = "IADD_CHAOS"
-"""In the environment of every process of a run: by it they are found, whoever their parent is."""
-LONGEST = 1800
-"""Seconds that a command may take on a machine that is busy with other things."""
+from chaos.processes import MARK, end, processes, told
+
 SETTINGS = ("method", "ipc", "seed", "eval_seed", "network_eval", "tuned")
 JUDGED = ("accuracy", "train_accuracy", "balanced_accuracy", "confusion", "auroc")
 STUDENT = {"unrolled_steps": 2, "expert_epochs": 1, "max_start": 2, "lr_img": 1.0}
@@ -46,6 +42,40 @@ SEARCH = {
 }
 
 
+class Stuck(Exception):
+    """Nothing of a command moved for a long time; what its processes waited for."""
+
+
+class Watch:
+    """Sees whether anything of a place's commands moves: processes come and go, files change."""
+
+    still = 180.0
+    """Seconds without a change after which a command is stuck, also on a busy machine."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.since = place, time.monotonic()
+        self.seen = self._state()
+
+    def _state(self) -> object:
+        times = {}
+        for folder, _, names in os.walk(self.place.folder):
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):
+                    times[path] = path.stat().st_mtime_ns
+        times.pop(self.place.said, None)  # it tells now and then that it waits
+        return times, self.place.processes()
+
+    def look(self) -> None:
+        """Stuck, after an end to all processes, if nothing has moved for too long."""
+        now, clock = self._state(), time.monotonic()
+        if now != self.seen:
+            self.seen, self.since = now, clock
+        elif clock - self.since > self.still:
+            found = told(str(self.place.folder))
+            self.place.left_behind(0)  # ends them
+            raise Stuck(f"{self.place.folder.name}: {self.place.end()}\n{found}")
+
+
 class Place:
     """A folder with one benchmark, and the commands that are run in it."""
 
@@ -73,10 +103,18 @@ class Place:
         """`iadd run` of the benchmark, on two cores."""
         return self.start("run", "b.yaml", "--cores", "2", *words, **options)
 
+    def wait(self, running: subprocess.Popen[bytes]) -> int:
+        """The status of a command once it has ended; Stuck if nothing moves any more."""
+        watch = Watch(self)
+        while running.poll() is None:
+            watch.look()
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(1.0)
+        return int(running.returncode)
+
     def finish(self) -> None:
         """The same command once more, left in peace."""
-        status = self.run().wait(LONGEST)
-        if status:
+        if status := self.wait(self.run()):
             raise AssertionError(
                 f"{self.folder}: left in peace, it ended with {status}: {self.end()}"
             )
@@ -102,48 +140,12 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """Living processes of this folder's runs, and what each is."""
-        return dict(_processes(str(self.folder)))
+        return dict(processes(str(self.folder)))
 
     def left_behind(self, seconds: float = 10) -> dict[int, str]:
         """Processes that are still there some time after a run has ended."""
         deadline = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        for process in found:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        end(str(self.folder))
         return found
-
-
-def _processes(mark: str) -> Iterator[tuple[int, str]]:
-    wanted = f"{MARK}={mark}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if wanted not in (folder / "environ").read_bytes().split(b"\0"):
-                continue
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()
-            if words[0] and state[0] != "Z":
-                yield int(folder.name), _kind(words, int(folder.name), int(state[1]))
-
-
-def _kind(words: list[str], process: int, parent: int) -> str:
-    """run, snakemake, server, job (of the server), client (what asks for it), or one of Ray's."""
-    line = " ".join(words)
-    if "iadd.pipeline.events" in line:
-        return "snakemake"
-    for name in ("raylet", "gcs_server", "ray::"):
-        if name in line:
-            return name.strip(":")
-    if "ray/" in line:
-        return "ray's own"
-    if "-m iadd run" not in line:
-        return "client"
-    with suppress(OSError):
-        above = Path(f"/proc/{parent}/cmdline").read_bytes().decode().split("\0")
-        if above != words:
-            return "run"
-        grand = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
-        over = Path(f"/proc/{grand}/cmdline").read_bytes().decode().split("\0")
-        return "job" if over == words else "server"
-    return "job"

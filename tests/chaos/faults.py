@@ -8,6 +8,8 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,11 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from chaos.bench import LONGEST, SEARCH, Place
+from chaos.bench import SEARCH, Place, Watch
 from chaos.kills import Tally, check, conclude
 
 WRITERS = 200
 NOBODY = 65534
+SIZES = [int(16 * 1.5**step) for step in range(16)]
+"""KiB of a disk: from too small for a lock to more than the benchmark needs."""
+PRIVACY = {"networks": 1, "shadows": 2, "feature_epochs": 1}
 NO_FLOCK = (
     "import fcntl\ndef flock(*_): raise OSError(37, 'No locks available')\nfcntl.flock = flock\n"
 )
@@ -27,23 +32,49 @@ NO_FLOCK = (
 
 def full_disks(folder: Path, expected: object, tally: Tally) -> None:
     """Every stage by hand where no file may have more than a few bytes, then `iadd run`."""
-    place = Place(folder / "disk", **SEARCH)
+    place = Place(folder / "disk", privacy=PRIVACY, **SEARCH)
     one, what = ("--method", "mtt", "--ipc", "1"), "b.yaml"
     for stage in (
-        *(["data", what], ["experts", what], ["search", what, *one]),
-        *(["distill", what, *one], ["evaluate", what, *one]),
+        *(["data", what], ["experts", what], ["search", what, *one], ["distill", what, *one]),
+        *(["evaluate", what, *one], ["privacy", what, "--ipc", "1"], ["privacy", what, *one]),
     ):
         full = place.start(*stage, preexec_fn=lambda: _files_up_to(1500))
         _refuses(place, full, f"full disk in {stage[0]}", tally)
-        assert place.start(*stage).wait(LONGEST) == 0, place.end()
+        if place.wait(place.start(*stage)):
+            raise AssertionError(place.end())
     place.finish()
     for stage in ("collect", "site"):
         full = place.start(stage, what, preexec_fn=lambda: _files_up_to(4000))
         _refuses(place, full, f"full disk in {stage}", tally)
-    searched = place.tables()
+    whole = place.tables()
     full = place.run("--forcerun", "data", preexec_fn=lambda: _files_up_to(9000))
     _refuses(place, full, "full disk under iadd run", tally)
-    conclude(place, searched, tally)
+    conclude(place, whole, tally)
+
+
+def small_disk(folder: Path, expected: object, tally: Tally) -> None:
+    """A disk of its own that really fills up, and grows a little after each run: root alone can."""
+    place = Place(folder / "small-disk")
+    disk = place.folder / "results"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if subprocess.run(
+        [*mount, "size=16k", "tmpfs", str(disk)], stderr=subprocess.DEVNULL
+    ).returncode:
+        print("disk: nothing can be mounted here", flush=True)
+        return
+    try:
+        for size in SIZES:
+            subprocess.run([*mount, f"remount,size={size}k", str(disk)], check=True)
+            running = place.run()
+            if not place.wait(running):
+                break
+            tally.done["full disk, of all sizes"] += 1
+            check(place, tally)
+        subprocess.run([*mount, "remount,size=64m", str(disk)], check=True)
+        conclude(place, expected, tally, keep=True)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
 
 
 def _files_up_to(most: int) -> None:
@@ -53,7 +84,7 @@ def _files_up_to(most: int) -> None:
 
 def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: Tally) -> None:
     tally.done[what] += 1
-    if not running.wait(LONGEST):
+    if not place.wait(running):
         tally.false.append(f"{what}: ended with 0")
     check(place, tally)
 
@@ -100,7 +131,7 @@ def clocks(folder: Path, expected: object, tally: Tally) -> None:
                 os.utime(path, (then, then))
         tally.done["clock jump"] += 1
         running = place.run()
-        if running.wait(LONGEST):
+        if place.wait(running):
             tally.lost.append(f"clock jump: {place.end()}")
         check(place, tally)
     conclude(place, expected, tally)
@@ -121,7 +152,7 @@ def two_at_once(folder: Path, expected: object, tally: Tally) -> None:
         how = {"cwd": place.folder, "env": place.environment, "stdout": out, "stderr": out}
         together.append(subprocess.Popen(words, **how))  # type: ignore[call-overload]
         time.sleep(1.0)
-    ended = [running.wait(LONGEST) for running in together]
+    ended = [place.wait(running) for running in together]
     tally.done["two at once"] += len(ended)
     for k, status in enumerate(ended):
         text = (place.folder / f"said{k}").read_text()
@@ -194,13 +225,37 @@ def place_of(place: Place) -> Place:
     return Busy()
 
 
+def hasty_clients(folder: Path, expected: object, tally: Tally) -> None:
+    """Clients of the warm server that leave at once, in a request, or before their answer."""
+    place, choose = Place(folder / "clients"), random.Random(0)
+    asked = {"argv": ["iadd", "plan", "b.yaml"], "cwd": str(place.folder), "env": place.environment}
+    body = json.dumps(asked).encode()
+    request = struct.pack("!Q", len(body)) + body
+    running, watch, null = place.run(), Watch(place), os.open(os.devnull, os.O_RDWR)
+    while running.poll() is None:
+        watch.look()
+        time.sleep(choose.uniform(0, 0.2))
+        for address in place.temporary.glob("*/s"):
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(address))
+                tally.done["client that leaves"] += 1
+                words = request[: choose.choice([0, 5, 8, 100, len(request), len(request)])]
+                if words:
+                    socket.send_fds(client, [words[:8]], [null, null, null])
+                    client.sendall(words[8:])
+                time.sleep(choose.choice([0, 0, 0.05]))
+    os.close(null)
+    check(place, tally)
+    conclude(place, expected, tally)
+
+
 def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> None:
     """Ray's servers and workers of a search are killed; the winner is the undisturbed one's."""
     winners = []
     for name, number in (("peace", 0), ("war", kills)):
         place, choose = Place(folder / f"search-{name}", **SEARCH), random.Random(number)
         for stage in ("data", "experts"):
-            assert place.start(stage, "b.yaml").wait(LONGEST) == 0, place.end()
+            assert place.wait(place.start(stage, "b.yaml")) == 0, place.end()
         words = ("search", "b.yaml", "--method", "mtt", "--ipc", "1")
         for kind in ["raylet", "gcs_server", "ray", "client", "raylet", "gcs_server"][:number]:
             running = place.start(*words)
@@ -216,10 +271,10 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
                     with suppress(ProcessLookupError):
                         os.kill(process, signal.SIGKILL)
                     tally.done[f"search: {kind}"] += 1
-            running.wait(LONGEST)
+            place.wait(running)
             check(place, tally)
         last = place.start(*words)
-        if last.wait(LONGEST):
+        if place.wait(last):
             tally.lost.append(f"search: {place.end()}")
             return
         winner = json.loads((place.results / "search" / "blobs-mtt-ipc1.json").read_text())
@@ -231,10 +286,12 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
 
 FAULTS: dict[str, Callable[[Path, object, Tally], None]] = {
     "writers": many_writers,
+    "clients": hasty_clients,
     "two": two_at_once,
     "flock": no_flock,
     "clocks": clocks,
     "folders": folders,
     "disks": full_disks,
+    "disk": small_disk,
     "search": searches,
 }

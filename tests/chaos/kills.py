@@ -13,8 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from chaos.bench import LONGEST, Place
+from chaos.bench import Place, Stuck, Watch
 
+KINDS = [["job", "client"], ["job", "client"], ["server"], ["snakemake"], ["run"], None]
+"""What is killed during one run: one of these lists of kinds, or anything."""
 PEACE = 4
 """Disturbed runs of one benchmark, after which it is left in peace until it has ended."""
 
@@ -27,6 +29,7 @@ class Tally:
         self.lost: list[str] = []  # the same command did not come to an end
         self.false: list[str] = []  # it came to another one
         self.untidy: list[str] = []  # tracebacks, orphans
+        self.stuck: list[str] = []  # it waited, and nothing moved
 
 
 def random_kills(
@@ -36,16 +39,20 @@ def random_kills(
     choose, number = random.Random(seed), 0
     while time.monotonic() < until:
         place = Place(folder / f"kills{number}", seeds=seeds)
-        for disturbed in range(PEACE):
-            running = place.run()
-            kinds = choose.choice([["job", "client"], ["server"], ["snakemake"], ["run"], None])
-            many = 1000 if kinds and "job" in kinds else 1 + disturbed
-            _disturb(place, running, choose, kinds, many, tally)
-            check(place, tally)
-            if running.returncode == 0:
-                break
-        conclude(place, expected, tally)
+        attempt(lambda place=place: _killed_often(place, expected, tally, choose), tally)
         number += 1
+
+
+def _killed_often(place: Place, expected: object, tally: Tally, choose: random.Random) -> None:
+    for disturbed in range(PEACE):
+        running = place.run()
+        kinds = choose.choice(KINDS)
+        many = 1000 if kinds and "job" in kinds else 1 + disturbed
+        _disturb(place, running, choose, kinds, many, tally)
+        check(place, tally)
+        if running.returncode == 0:
+            break
+    conclude(place, expected, tally)
 
 
 def kills_of_stage(
@@ -80,9 +87,10 @@ def _disturb(
     pause: float = 0.5,
 ) -> None:
     """Kill up to `many` processes of some kinds (None: any) while a run lasts."""
-    killed = 0
+    killed, watch = 0, Watch(place)
     while running.poll() is None and killed < many:
         time.sleep(choose.uniform(0, pause))
+        watch.look()
         found = [(p, kind) for p, kind in place.processes().items() if not kinds or kind in kinds]
         if not found:
             time.sleep(0.02)
@@ -92,7 +100,7 @@ def _disturb(
             os.kill(process, signal.SIGKILL)
             tally.done[prefix + kind] += 1
             killed += 1
-    running.wait(LONGEST)
+    place.wait(running)
 
 
 def check(place: Place, tally: Tally) -> None:
@@ -103,21 +111,24 @@ def check(place: Place, tally: Tally) -> None:
         tally.untidy.append(f"left behind: {', '.join(found.values())}")
 
 
-def conclude(place: Place, expected: object, tally: Tally) -> None:
+def conclude(place: Place, expected: object, tally: Tally, keep: bool = False) -> None:
     """The same command in peace, and its tables beside those of an undisturbed one."""
-    attempt(place.finish, tally.lost)
-    if not tally.lost and place.tables() != expected:
+    place.finish()
+    if place.tables() != expected:
         tally.false.append(f"{place.folder}: other tables")
         return
     drafts = [path for path in place.results.rglob("*.tmp") if path.name.startswith(".")]
     for path in [*drafts, *place.temporary.iterdir()]:
         tally.untidy.append(f"left behind: {path}")
-    shutil.rmtree(place.folder)
+    if not keep:
+        shutil.rmtree(place.folder)
 
 
-def attempt(work: Callable[[], object], lost: list[str]) -> None:
-    """Do something; what it raises is told in the end."""
+def attempt(work: Callable[[], object], tally: Tally) -> None:
+    """Do something to a run; that it did not come to its end is counted, and told in the end."""
     try:
         work()
-    except (AssertionError, subprocess.TimeoutExpired) as error:
-        lost.append(str(error))
+    except AssertionError as error:
+        tally.lost.append(str(error))
+    except Stuck as error:
+        tally.stuck.append(str(error))
