@@ -43,15 +43,27 @@ def test_the_line_tells_jobs_names_and_the_time_left() -> None:
         )
         monitor.expect(lambda rule, wildcards: 9.0, {"distill": 9.0})
         assert monitor.line().startswith("digits: 0 of 4 jobs done, about 0:20 left")
-        monitor.first = time.monotonic() - 30  # one job of four took half a minute
+        then = time.monotonic() - 30
+        monitor.first = monitor.running[1].began = monitor.running[2].began = then
         monitor.handle(event("finished", 1, 0))
         monitor.handle({"event": "done", "done": 1})
-        # Work 40, done 10, elapsed 30 on 2 cores: (30 + 4 / 2) / (10 + 4) * 30 = 68.6 seconds.
+        # Both jobs took 30 seconds so far, forecast 10 each; trust is a tenth of the work of 40.
+        # Left 20, pace (60 + 4) / (20 + 4), side by side (60 + 4) / (30 + 4 / 2) = 2.
         assert monitor.line() == (
-            "digits: 1 of 4 jobs done, about 1:09 left; running: distill mtt digits ipc1 seed1"
+            "digits: 1 of 4 jobs done, about 0:27 left; running: distill mtt digits ipc1 seed1"
         )
-        monitor.running[2].began -= 5  # half of its forecast
-        assert monitor.seconds_left() == pytest.approx(32 / 19 * 25, abs=0.1)
+
+
+def test_slow_jobs_of_one_rule_say_nothing_of_another() -> None:
+    """Rule: a method that is slower than forecast does not make evaluations last longer."""
+    monitor = Monitor("digits", cores=1)
+    monitor.handle({"event": "jobs", "counts": {"distill": 2, "evaluate": 10}})
+    monitor.expect(lambda rule, wildcards: 9.0, {"distill": 9.0, "evaluate": 9.0})
+    monitor.handle(event("started", 1, 0))
+    monitor.first = monitor.running[1].began = time.monotonic() - 100
+    monitor.handle(event("finished", 1, 0))
+    distill = 10 * (100 + 2) / (10 + 2)
+    assert monitor.seconds_left() == pytest.approx(distill + 100, abs=0.1)
 
 
 def test_start_up_and_long_jobs_do_not_count_against_the_machine() -> None:

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ SECONDS = 30.0
 START = 1.0
 """Seconds that every job takes besides."""
 TRUST = 0.1
-"""Of the whole work: how much of it must be done until this machine's speed counts as much as the
+"""Of a rule's work: how much of it must be done until this machine's speed counts as much as the
 forecast's."""
 ENDED = "slurmstepd: error:"
 """Begins the line by which SLURM says that it ended a job, and why."""
@@ -41,6 +42,7 @@ class Job:
     wildcards: dict[str, str]
     log: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    took: float = 0.0
 
 
 def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
@@ -72,7 +74,9 @@ class Monitor:
         self.counts: dict[str, int] = {}
         self.finished: list[Job] = []
         self.cost: Cost | None = None
-        self.spent = self.work = 0.0
+        self.means: Mapping[str, float] = {}
+        self.forecast: dict[str, float] = defaultdict(float)  # of finished jobs, by rule
+        self.took: dict[str, float] = defaultdict(float)  # the seconds that they took indeed
         self.began = self.last = time.monotonic()
         self.first: float | None = None  # when the first job was started
         self.status: Status | None = None
@@ -107,8 +111,9 @@ class Monitor:
         elif kind == "finished":
             job = self.running.pop(event["job"], None)
             if job:
+                job.took = time.monotonic() - job.began
                 self.finished.append(job)
-                self.spent += self._seconds(job)
+                self._count(job)
         elif kind == "failed":
             job = self.running.pop(event["job"], None)
             if event["job"] not in self.excused:
@@ -124,9 +129,14 @@ class Monitor:
 
     def expect(self, cost: Cost, means: Mapping[str, float]) -> None:
         """Take in a forecast: of a job, and of a rule's jobs on average (seconds)."""
-        self.cost = cost
-        self.work = sum(n * (START + means.get(rule, 0.0)) for rule, n in self.counts.items())
-        self.spent = sum(map(self._seconds, self.finished))
+        self.cost, self.means = cost, means
+        for job in self.finished:
+            self._count(job)
+
+    def _count(self, job: Job) -> None:
+        if self.cost:
+            self.forecast[job.rule] += self._seconds(job)
+            self.took[job.rule] += job.took
 
     def _group(self, jobs: list[int], logs: list[str]) -> None:
         """Tell the jobs of a group that failed from those that were taken along by them."""
@@ -180,18 +190,27 @@ class Monitor:
         return ", ".join(parts) + (f"; running: {names}" if names else "")
 
     def seconds_left(self) -> float | None:
-        """Forecast of what is left, corrected by how fast this machine has been so far.
+        """Forecast of what is left, each rule's corrected by how long its jobs took so far.
 
-        A running job counts as done as far as it has run, at most by its forecast.
+        A running job counts as done as far as it has run, at most by its forecast. How many jobs
+        run side by side is what was seen, the cores at first.
         """
-        if not self.work:
+        if not self.cost:
             return None
-        now = time.monotonic()
-        ran = sum(min(self._seconds(job), now - job.began) for job in self.running.values())
-        done = min(self.spent + ran, self.work)
-        elapsed, trust = now - (self.first or now), TRUST * self.work
-        pace = (elapsed + trust / self.width) / (done + trust)
-        return (self.work - done) * pace
+        now, forecast, took = time.monotonic(), self.forecast.copy(), self.took.copy()
+        for job in self.running.values():
+            ran = now - job.began
+            forecast[job.rule] += min(self._seconds(job), ran)
+            took[job.rule] += ran
+        work = {r: n * (START + self.means.get(r, 0.0)) for r, n in self.counts.items()}
+        left = 0.0
+        for rule, seconds in work.items():
+            trust = TRUST * seconds
+            pace = (took[rule] + trust) / (forecast[rule] + trust)
+            left += max(0.0, seconds - forecast[rule]) * pace
+        trust = TRUST * sum(work.values())
+        elapsed = now - (self.first or now)
+        return left * (elapsed + trust / self.width) / (sum(took.values()) + trust)
 
     def reasons(self) -> list[str]:
         """Why jobs failed: each different reason with one of its jobs, the jobs' own lines last."""
