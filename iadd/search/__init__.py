@@ -25,15 +25,13 @@ from iadd import methods
 from iadd.artifacts import canonical_json
 from iadd.pipeline import stages
 from iadd.pipeline.config import Config
+from iadd.pipeline.demands import job_bytes
 from iadd.pipeline.plan import Plan, Run
 from iadd.search.cluster import cluster
 from iadd.search.trial import Task
 from iadd.search.winner import judge, write
 
 __all__ = ["search"]
-
-BASE_BYTES = 700 * 2**20
-"""Resident memory of a worker with torch and Ray loaded and nothing done yet."""
 
 
 def search(
@@ -89,8 +87,10 @@ def _check_installed() -> None:
 
 def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
     """What Ray counts a trial as; memory keeps trials from being packed until they run out."""
-    wanted = plan.config.search
-    peak = (wanted.memory_mb or 0) * 2**20 or _trial_bytes(problem)
+    wanted, images = plan.config.search, problem.dataset.train.images
+    data = math.prod(images.shape) * images.dtype.itemsize
+    peak = (wanted.memory_mb or 0) * 2**20
+    peak = peak or job_bytes(data, problem.network, card=wanted.gpus > 0)
     resources = {"cpu": wanted.cpus, "memory": float(peak)}
     if wanted.gpus:
         share = wanted.gpus
@@ -99,13 +99,6 @@ def _resources(plan: Plan, problem: methods.Problem) -> dict[str, float]:
             share = max(share, min(1.0, round(peak / card, 4)))
         resources["gpu"] = share
     return resources
-
-
-def _trial_bytes(problem: methods.Problem) -> int:
-    """An estimate of a trial's peak memory: the program, the data, O(J P) of 100 unrolled steps."""
-    images = problem.dataset.train.images
-    data = math.prod(images.shape) * images.dtype.itemsize
-    return BASE_BYTES + 2 * data + 4 * problem.network.num_parameters * (100 + 16)
 
 
 def _check_room(resources: dict[str, float], there: dict[str, Any]) -> None:
