@@ -123,6 +123,14 @@ def trace(iteration: int, seed: int = 0, **changes: Any) -> Row:
     return vars(TraceRow.of(**(row | changes)))
 
 
+def trial(number: int, accuracy: float | None, seed: int = 0, status: str = "ok") -> Row:
+    """One row of a search's trials as a dict."""
+    row: Row = {"benchmark": "b", "dataset": "digits", "method": "mtt", "ipc": 1, "rung": 1}
+    row |= {"trial": number, "config": f"c{number}", "iteration": 100, "seconds": 30.0}
+    row |= {"validation_accuracy": accuracy, "device": "cpu", "status": status, "seed": seed}
+    return row | {"spec_version": SPEC_VERSION}
+
+
 def rank(evaluations: Any, **options: Any) -> list[LeaderboardRow]:
     """The leaderboard alone, without the comparisons."""
     return ranking.rank(evaluations, **options)[0]

@@ -7,19 +7,28 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from made_up_site import site
-from made_up_tables import runs, spread
+from made_up_site import picture, site, write_tables
+from made_up_tables import runs, spread, trial
+from test_exposure import row as exposed
 from test_site import evaluations, pictures, traces
+from test_site_exposure import SUBMISSION
+from test_site_weights import look
 
+from iadd.leaderboard.exposure import PRIVACY
+from iadd.leaderboard.provenance import SUBMISSIONS
+from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.site import RunKey, Search, build_site
 from iadd.leaderboard.site.content import About, Content
 from iadd.leaderboard.site.page import write, write_assets
 from iadd.leaderboard.site.pages import results
+from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -28,16 +37,21 @@ CHROMIUM = os.environ.get("IADD_CHROMIUM") or next(filter(None, map(shutil.which
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason=f"no browser found: none of {', '.join(NAMES)}, no IADD_CHROMIUM"
 )
-PAGES = (
-    "index.html",
-    "results.html",
-    "methods/iadd.html",
+COLOURED = (
     "data/digits/ipc1.html",
     "runs/digits/iadd-ipc1-seed1.html",
     "differences/digits-ipc1.html",
+    "controls.html",
     "costs.html",
     "transfer.html",
+    "weights/digits/ipc1.html",
 )
+PAGES = (
+    *("index.html", "results.html", "methods.html", "methods/iadd.html", "differences.html"),
+    *("privacy.html", "submissions.html", "searches.html", "runs.html"),
+    *COLOURED,
+)
+"""One of each kind."""
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +64,26 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site with every kind of page."""
     folder = tmp_path_factory.mktemp("browser")
-    names = {"digits": ["even", "odd"]}
-    return site(folder, evaluations(), traces(), pictures(folder), title="digits", classes=names)
+    trials = [trial(0, 0.5), trial(1, 0.6), trial(0, 0.5, 1, "confirmed")]
+    about = {"title": "digits", "classes": {"digits": ["even", "odd"]}}
+    about |= {"controls": [("iadd", "mtt"), ("iadd", "random")]}
+    tables = write_tables(folder, evaluations(), traces(), trials, **about)
+    looks = [look(k, seed, 0.5, effective_share=0.05) for seed in (0, 1) for k in (0, 30)]
+    more: dict[str, tuple[Any, Any]] = {
+        "weights": (weights_of(table_of(looks, TRACE_FILE)), WEIGHTS),
+        "privacy": ([exposed(dataset="digits", method="iadd")], PRIVACY),
+        "submissions": ([replace(SUBMISSION, dataset="digits", method="dc")], SUBMISSIONS),
+    }
+    for name, (rows, schema) in more.items():
+        tables[name] = folder / f"{name}.parquet"
+        write_table(rows, tables[name], schema, {})
+    shot = picture(folder / "shot.png")
+    pairs = {RunKey("digits", 1, "iadd", False, 0): shot}
+    searched = {Search("digits", "mtt", 1): shot}
+    build_site(tables, pictures(folder), searched, folder / "site", pairs)
+    return folder / "site"
 
 
 class Seen:
@@ -73,6 +104,14 @@ class Seen:
         return self.page
 
 
+def downloaded(page: Any, button: Any) -> tuple[str, list[list[str]]]:
+    """The name and the lines of the CSV that a button gives."""
+    with page.expect_download() as waiting:
+        button.click()
+    lines = csv.reader(Path(waiting.value.path()).read_text().splitlines())
+    return waiting.value.suggested_filename, list(lines)
+
+
 @pytest.fixture
 def seen(browser: Any) -> Iterator[Seen]:
     found = Seen(browser)
@@ -87,16 +126,25 @@ def body(page: Any) -> list[list[str]]:
     )
 
 
+def test_every_kind_of_page_is_looked_at(made: Path) -> None:
+    def kind(path: str) -> str:
+        return path.split("/")[0]
+
+    found = {kind(str(page.relative_to(made))) for page in made.rglob("*.html")}
+    assert found == set(map(kind, PAGES))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_complains_asks_the_network_or_shuts_anybody_out(
     browser: Any, made: Path, scheme: str
 ) -> None:
     seen = Seen(browser, color_scheme=scheme)
-    for name in PAGES if scheme == "light" else PAGES[3:6]:
+    for name in PAGES if scheme == "light" else COLOURED:
         page = seen.open(made / name)
         for folded in page.query_selector_all("details"):
             folded.evaluate("one => { one.open = true; }")
-        found = axe.Axe().run(page, options={"preload": False}).response["violations"]
+        options = {"preload": False, "resultTypes": ["violations"]}
+        found = axe.Axe().run(page, options=options).response["violations"]
         grave = [f"{v['id']}: {n['html'][:90]}" for v in found for n in v["nodes"]]
         assert not [v for v in found if v["impact"] in ("serious", "critical")], (name, grave)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -116,11 +164,11 @@ def test_results_are_filtered_and_the_address_brings_them_back(made: Path, seen:
     page.get_by_role("combobox", name="Method").select_option("mtt")
     page.get_by_role("combobox", name="Network").select_option("mlp")
     some = body(page)
-    assert [row[0] for row in some] == ["mtt", "mtt"] and {row[4] for row in some} == {"mlp"}
+    assert [row[0] for row in some] == ["mtt", "mtt"] and {row[3] for row in some} == {"mlp"}
     address = page.url.split("#")[1]
     assert address == "Method=mtt&Network=mlp"
-    other = seen.open(made / "results.html", f"#{address}&sort=9-desc")
-    assert [row[9] for row in body(other)] == ["86.10", "83.40"]
+    other = seen.open(made / "results.html", f"#{address}&sort=Accuracy,+%25-desc")
+    assert [row[4] for row in body(other)] == ["86.10", "83.40"]
     assert other.get_by_role("combobox", name="Network").input_value() == "mlp"
     other.get_by_role("searchbox", name="Search").fill("nothing of this kind")
     assert "No matching" in other.inner_text("tbody")
@@ -141,21 +189,48 @@ def test_tables_are_sorted_by_keyboard(made: Path, seen: Seen) -> None:
 
 
 def test_what_is_seen_is_what_is_downloaded(made: Path, seen: Seen) -> None:
-    page = seen.open(made / "results.html", "#Method=iadd*&sort=9-asc")
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download").click()
-    assert waiting.value.suggested_filename == "results.csv"
-    lines = list(csv.reader(Path(waiting.value.path()).read_text().splitlines()))
-    assert lines[0][:3] == ["Method", "Rank", "Data set"]
-    assert lines[1:] == body(page)
+    page = seen.open(made / "results.html", "#Method=iadd*&sort=Accuracy,+%25-asc")
+    name, (heads, *lines) = downloaded(page, page.get_by_role("button", name="Download"))
+    assert name == "results.csv" and heads[:3] == ["Method", "Rank", "Images a class"]
+    shown = [row[:7] + row[8:] for row in body(page)]  # but for the drawn interval
+    assert [line[: len(shown[0])] for line in lines] == shown and len(lines) == 4
+    alike = heads[len(shown[0]) :]  # stands above the table and in every line of the file
+    assert alike == [
+        *("Data set", "Protocol", "Labels", "Settings", "Status", "Published, %", "Agreement")
+    ]
+    assert lines[0][len(shown[0]) :][:3] == ["digits", "mtt-v1", "hard"]
+
+
+def test_a_table_with_a_name_is_downloaded_as_it_is_sorted(made: Path, seen: Seen) -> None:
+    page = seen.open(made / "data/digits/ipc1.html")
+    head = page.get_by_role("columnheader", name="Method").first
+    head.get_by_role("button").press("Enter")
+    name, (heads, *lines) = downloaded(page, page.get_by_role("button", name="as CSV").first)
+    assert name == "ranks-digits-ipc1-convnet-mtt-v1-hard.csv" and heads[1] == "Method"
+    methods = [line[1].split()[0] for line in lines]
+    assert methods == sorted(methods) and len(methods) == 6
+
+
+def test_rows_draw_their_intervals_and_lead_to_method_board_and_run(made: Path, seen: Seen) -> None:
+    page = seen.open(made / "results.html", "#Method=mtt&Network=convnet&Images+a+class=1")
+    (row,) = body(page)
+    low, mean, high = float(row[5]), float(row[4]), float(row[6])
+    bar = "b => [b.offsetLeft + b.offsetWidth / 2, b.parentElement.offsetWidth]"
+    at, width = page.eval_on_selector("td .track b", bar)
+    first, last = map(float, page.inner_text("th.wide").removesuffix(" %").split(" to "))
+    assert at / width == pytest.approx((mean - first) / (last - first), abs=0.03)
+    ends = page.eval_on_selector("td .track i", "b => [b.offsetLeft, b.offsetWidth]")
+    assert ends[1] / width == pytest.approx((high - low) / (last - first), abs=0.03)
+    for name, heading in (("mtt", "mtt"), ("3", "mtt on digits, 1 image a class, seed 0")):
+        page.get_by_role("link", name=name, exact=True).click()
+        assert page.inner_text("h1") == heading
+        page.go_back()
 
 
 def test_a_cell_that_spreadsheets_would_compute_is_text(tmp_path: Path, seen: Seen) -> None:
     folder = site(tmp_path, [row | {"network_eval": "=1+2"} for row in runs("mtt", spread(0.8))])
     page = seen.open(folder / "results.html")
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download").click()
-    lines = list(csv.reader(Path(waiting.value.path()).read_text().splitlines()))
+    _, lines = downloaded(page, page.get_by_role("button", name="Download"))
     assert lines[1][4] == "'=1+2"
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from made_up_site import Parsed, picture, site, write_tables
-from made_up_tables import by_class, confusion, evaluation, runs, spread, trace
+from made_up_tables import by_class, confusion, evaluation, runs, spread, trace, trial
 
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.results import read_rows, write_table
 from iadd.leaderboard.rows import LEADERBOARD, ComparisonRow
-from iadd.leaderboard.site import RunKey, Search, build_site
-from iadd.leaderboard.site.html import slug
+from iadd.leaderboard.site import RunKey, Search, build_site, html
+from iadd.leaderboard.site.html import Column, Line, Table, slug
 
 NET = "convnet-d3-w128"
 EVIL = "<script>alert(1)</script>'\"&"
@@ -165,10 +165,16 @@ def test_the_first_page_names_who_may_be_best(made):
 
 def test_all_results_are_in_one_table(made):
     page = Parsed(made / "results.html")
-    body = [row for row in page.rows if len(row) == 15][1:]
+    heads, *body = (row for row in page.rows if row)
     assert len(body) == 2 * (2 * 4) + 2 + 1  # ipc, networks, methods; whole in each; dc
     assert page.row("iadd*")["Network"] == "convnet"
-    assert {row[8] for row in body} == {"measured"}
+    assert "Status" not in heads and "status: measured" in page.text  # alike in all rows
+    links = {a["href"] for tag, a in page.tags if tag == "a"}
+    assert {
+        "methods/mtt.html",
+        "data/digits/ipc10.html",
+        "runs/digits/mtt-ipc1-seed0.html",
+    } <= links
 
 
 def test_across_architectures_every_network_has_a_column(made):
@@ -199,12 +205,13 @@ def test_a_run_shows_its_losses_events_settings_and_machine(made):
     path = made / "runs/digits/iadd-ipc1-seed1.html"
     page, text = Parsed(path), path.read_text()
     assert "Rolled back at 50" in page.text.replace("at50", "at 50")
-    assert ["lr", "0.1"] in page.rows
+    assert ["lr", "0.1", ""] in page.rows
     assert "cpu, 2 threads" in page.text and "feedbeef0123456789" in page.text
     plots = re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", text, re.DOTALL)
     assert [caption for caption, _ in plots][:2] == ["Loss", "Step size of the student"]
     assert ">loss unweighted</text>" in plots[0][1] and "--bad" in plots[0][1]
-    assert "weight_effective" in [caption for caption, _ in plots]
+    told = "Weight effective: Effective share of weights, (sum w)^2 / sum w^2 / n."
+    assert told in [caption for caption, _ in plots]
     other = (made / "runs/digits/mtt-ipc1-seed0.html").read_text()
     assert "loss unweighted" not in other  # the same as the loss: one line
     assert "Rolled back" not in other
@@ -360,7 +367,7 @@ def test_transfer_has_a_mean_over_the_other_networks_and_shades(tmp_path):
     page = Parsed(folder / "transfer.html")
     mtt, iadd = page.row("mtt"), page.row("iadd")
     assert mtt["convnet"].startswith("80.0 ±") and mtt["mean of the others"].startswith("55.0 ±")
-    assert (mtt["Its rank"], iadd["Its rank"]) == ("1", "2")
+    assert (mtt["Rank by that mean"], iadd["Rank by that mean"]) == ("1", "2")
     shades = re.findall(r'--shade:([\d.]+)"', (folder / "transfer.html").read_text())
     assert shades == ["0.85", "0.00", "0.00", "0.00", "0.00", "0.85", "0.85", "0.85"]
     assert "evaluated by the other networks (mean)" in Parsed(folder / "data/digits/ipc1.html").text
@@ -399,12 +406,6 @@ def test_a_positive_class_and_what_is_known_of_experts(tmp_path):
 
 
 def test_a_search_tells_what_it_cost_and_found(tmp_path):
-    def trial(number, accuracy, seed=0, status="ok"):
-        row = {"benchmark": "b", "dataset": "digits", "method": "mtt", "ipc": 1, "rung": 1}
-        row |= {"trial": number, "config": f"c{number}", "iteration": 100, "seconds": 30.0}
-        row |= {"validation_accuracy": accuracy, "device": "cpu", "status": status, "seed": seed}
-        return row | {"spec_version": "2.0"}
-
     rows = [trial(0, 0.5), trial(1, 0.6), trial(2, None, status="failed")]
     rows += [trial(k, v, 1, "confirmed") for k, v in ((0, 0.51), (1, 0.58))]
     found = {Search("digits", "mtt", 1): picture(tmp_path / "s.png", 40, 20)}
@@ -471,12 +472,13 @@ def test_a_method_s_page_tells_its_paper_settings_cells_and_runs(tmp_path):
     assert "arXiv 2203.11932" in page.text and "mtt, under other settings" in page.text
     found = {row[0]: row[1:] for row in page.rows}
     assert found["iterations"] == [
-        "10 (digits, 1 a class); 20 (digits, 10 a class)",
+        "10 (digits, 1 image a class); 20 (digits, 10 images a class)",
         "Outer iterations: updates of the images.",
     ]
     assert found["lr_img"][0] == "1.0"
-    cells = [row for row in page.rows if len(row) == 10][1:]
-    assert [(row[1], row[7]) for row in cells] == [("1", "80.00"), ("10", "90.00")]
+    cells = [row for row in page.rows if len(row) == 6][1:]
+    assert [(row[1], row[3]) for row in cells] == [("1", "80.00"), ("10", "90.00")]
+    assert "network: convnet · protocol: mtt-v1 · labels: hard" in page.text  # alike in all
     runs_of = [a["href"] for tag, a in page.tags if tag == "a" and "runs/digits" in str(a)]
     assert len(runs_of) == 6
     for name in ("theirs", "iadd"):  # whatever strangers call their sets
@@ -484,3 +486,15 @@ def test_a_method_s_page_tells_its_paper_settings_cells_and_runs(tmp_path):
         assert "Not a method of this program" in other and "made elsewhere, judged here" in other
     row = Parsed(folder / "data/digits/ipc1.html").row("theirs")
     assert (row["Method"], row["Status"]) == ("theirs", "submitted, judged here")
+
+
+def test_a_grid_is_cut_where_a_page_would_become_too_large():
+    columns = [Column("Name", "head"), Column("Kind", filter=True), Column("Same", filter=True)]
+    lines = [Line([f"n{k}" * 40, str(k % 7), "x" * 100]) for k in range(100)]
+    whole = Table("t", columns, lines, name="t", grid=True)
+    parts = html.parts(whole, 2000)
+    assert [line for part in parts for line in part.lines] == lines and len(parts) > 3
+    texts = [str(html.render(part)) for part in parts]
+    assert max(map(len, texts)) < 3000 and texts[0].count("x" * 100) == 2  # note, and data
+    assert html.parts(whole, 10**6) == [whole]
+    assert html.parts(whole._replace(lines=[]), 10) == [whole._replace(lines=[])]

@@ -71,7 +71,7 @@ def test_weights_layer_by_layer_and_over_time(built: Path) -> None:
     assert rows_of(page, "2 <b>&")[1][-2:] == ["–", "–"]  # a correlation that is not known
     assert rows_of(page, "0.5 to 0.9") == [["0.5 to 0.9", "75.0", "75.0", "75.0"]]
     assert rows_of(page, "0 to 0.1") == [["0 to 0.1", "25.0", "25.0", "25.0"]]
-    assert rows_of(page, "10 and more") == [["10 and more", "0.0", "0.0", "0.0"]]
+    assert rows_of(page, "10 and more") == [["10 and more", "0", "0", "0"]]
 
 
 def test_a_collapse_is_named_on_page_and_board(built: Path) -> None:

@@ -213,7 +213,9 @@ def protocol_words(protocol: str) -> str:
 
 
 def per_class(ipc: int) -> str:
-    """Images per class in words."""
+    """Images per class in words; 0 stands for the whole data."""
+    if not ipc:
+        return "all images"
     return f"{ipc} image{'' if ipc == 1 else 's'} a class"
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, FLOOR = 52, 12, 10, 212
+from iadd.leaderboard.site.labels import Box, Point, place
+
+WIDTH, HEIGHT = 400, 240
+LEFT, RIGHT, TOP, FLOOR = 58, 10, 10, 202
 MARKS = (
     "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
     "m-3-3h6v6h-6z",
@@ -47,7 +50,10 @@ class Axis:
         if log:
             low, high = (low / 1.25, high * 1.25) if high / low < 1e3 else (low / 2, high * 2)
             return cls(title, low, high, log)
-        room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+        spread = high - low
+        if spread < 1e-6 * abs(high):  # rounding alone: a flat line
+            spread = 0.0
+        room = 0.04 * spread or 0.05 * abs(high) or 0.5
         return cls(title, low - room, high + room)
 
     def at(self, value: float) -> float:
@@ -69,6 +75,11 @@ class Axis:
         step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= rough)
         first = math.ceil(self.low / step)
         return [round(k * step, 12) for k in range(first, math.floor(self.high / step) + 1)]
+
+    def words(self, ticks: Sequence[float]) -> list[str]:
+        """These values as they are written: with as many digits as tell them apart."""
+        found = [[f"{tick:.{digits}g}" for tick in ticks] for digits in (6, 9, 12)]
+        return next((words for words in found if len(set(words)) == len(ticks)), found[-1])
 
 
 class Curve(NamedTuple):
@@ -124,23 +135,36 @@ def curves(
 
 
 def scatter(alt: str, x: Axis, y: Axis, dots: Sequence[Dot], series: Sequence[str] = ()) -> Markup:
-    """Labelled points, with the Pareto front of cheap and good ones joined."""
-    parts = list(_frame(x, y))
+    """Labelled points, with the Pareto front of cheap and good ones joined.
+
+    A name for which there is no room is left out.
+    """
+    parts, taken = list(_frame(x, y)), []
     for number in sorted({dot.series for dot in dots}):
         front = sorted((d.x, d.y) for d in dots if d.front and d.series == number)
+        corners = [(_across(x, a), _up(y, b)) for a, b in front]
+        for (a, b), (c, d) in pairwise(corners):
+            taken += [Box(a, b - 1, c, b + 1), Box(c - 1, min(b, d), c + 1, max(b, d))]
         if len(front) > 1:
-            path = f"M{_across(x, front[0][0]):.1f} {_up(y, front[0][1]):.1f}"
-            path += "".join(f"H{_across(x, a):.1f}V{_up(y, b):.1f}" for a, b in front[1:])
+            path = "M{:.1f} {:.1f}".format(*corners[0])
+            path += "".join(f"H{a:.1f}V{b:.1f}" for a, b in corners[1:])
             parts.append(_path(path, _colour(number), dashes="4 3"))
-    taken: list[tuple[float, float, float]] = []
-    for dot in sorted(dots, key=lambda d: (not d.front, -d.y, d.label)):
-        a, b, colour = _across(x, dot.x), _up(y, dot.y), _colour(dot.series)
+    ordered = sorted(dots, key=lambda d: (not d.front, -d.y, d.label))
+    points = [Point(_across(x, d.x), _up(y, d.y), LETTER * len(d.label)) for d in ordered]
+    taken += [Box(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in points]
+    labels = place(points, taken, Box(LEFT, 0, WIDTH, FLOOR))
+    for dot, (a, b, width), label in zip(ordered, points, labels, strict=True):
+        colour = _colour(dot.series)
         if dot.low is not None and dot.high is not None:
-            parts.append(
-                _path(f"M{a:.1f} {_up(y, dot.low):.1f}V{_up(y, dot.high):.1f}", colour, 0.6)
-            )
+            ends = _up(y, dot.low), _up(y, dot.high)
+            parts.append(_path("M{:.1f} {:.1f}V{:.1f}".format(a, *ends), colour, 0.6))
+        if label is not None and label.led:
+            end = label.x - 2 if label.x > a else label.x + width
+            leader = f"M{a:.1f} {b:.1f}L{end:.1f} {label.y - 4:.1f}"
+            parts.append(_path(leader, "var(--muted)", 0.6))
         parts.append(_mark(a, b, dot.series, colour, hollow=not dot.front))
-        parts += _label(dot, a, b, taken)
+        if label is not None:
+            parts.append(_text(label.x, label.y, dot.label, quiet=False))
     return _svg(alt, parts, HEIGHT, series)
 
 
@@ -152,7 +176,10 @@ def whiskers(
     found: Sequence[Whisker],
     zero: bool = False,
 ) -> Markup:
-    """Means with their intervals (fractions, shown in per cent), a line a name; zero: a rule."""
+    """Means with their intervals (fractions, shown in per cent), a line a name; zero: a rule.
+
+    Several series stand below each other in a line. One alone may have marks of any number.
+    """
     ends = [100 * e for w in found for e in (w.low, w.mean, w.high) if e is not None]
     x = Axis.over(title, ends)
     left = 14 + LETTER * max((len(name) for name in names), default=0)
@@ -172,7 +199,8 @@ def whiskers(
     for line, name in enumerate(names):
         parts.append(_text(left - 8, TOP + pitch * (line + 0.5) + 4, name, "end", quiet=False))
     for one in found:
-        offset = 0.0 if one.hollow else 7 * (one.series - (len(series) - 1) / 2)
+        several = len(series) > 1 and not one.hollow
+        offset = 7 * (one.series - (len(series) - 1) / 2) if several else 0.0
         b = TOP + pitch * (one.line + 0.5) + offset
         colour = "var(--muted)" if one.hollow else _colour(one.series)
         if one.low is not None and one.high is not None:
@@ -194,13 +222,15 @@ def _up(axis: Axis, value: float) -> float:
 
 def _frame(x: Axis, y: Axis) -> Iterator[str]:
     """Rules, values at them, titles."""
-    for tick in y.ticks():
+    ticks = y.ticks()
+    for tick, word in zip(ticks, y.words(ticks), strict=True):
         yield _path(f"M{LEFT} {_up(y, tick):.1f}H{WIDTH - RIGHT}", "var(--line)")
-        yield _text(LEFT - 6, _up(y, tick) + 4, f"{tick:.4g}", "end")
-    for tick in x.ticks():
-        yield _text(_across(x, tick), FLOOR + 15, f"{tick:.4g}", "middle")
+        yield _text(LEFT - 6, _up(y, tick) + 4, word, "end")
+    ticks = x.ticks()
+    for tick, word in zip(ticks, x.words(ticks), strict=True):
+        yield _text(_across(x, tick), FLOOR + 15, word, "middle")
     yield _text((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 6, x.title, "middle")
-    turned = f' transform="translate(12 {(FLOOR + TOP) / 2}) rotate(-90)"'
+    turned = f' transform="translate(11 {(FLOOR + TOP) / 2}) rotate(-90)"'
     yield _text(0, 0, y.title, "middle", more=turned)
 
 
@@ -225,18 +255,6 @@ def _mark(a: float, b: float, series: int, colour: str, hollow: bool = False) ->
     """A circle, square, triangle, diamond, cross or triangle upside down."""
     fill = "none" if hollow or series % SERIES == 4 else colour
     return _path(f"M{a:.1f} {b:.1f}{MARKS[series % SERIES]}", colour, 1.4, fill=fill)
-
-
-def _label(dot: Dot, a: float, b: float, taken: list[tuple[float, float, float]]) -> Iterator[str]:
-    """The name beside a point, where there is room for it."""
-    width = LETTER * len(dot.label)
-    left = a + 7 if a + 7 + width < WIDTH else a - 7 - width
-    for drop in (4, -6, 14, -16, 24):
-        top = b + drop
-        if all(abs(top - t) > 10 or left > e or left + width < s for s, e, t in taken):
-            taken.append((left, left + width, top))
-            yield _text(left, top, dot.label, quiet=False)
-            return
 
 
 def _legend(labels: Sequence[str], top: float, lines: bool) -> tuple[list[str], float]:

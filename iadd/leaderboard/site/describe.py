@@ -35,11 +35,16 @@ def describe(name: str) -> Description | None:
     first, *others = inspect.cleandoc(kind.__doc__ or name).split("\n\n")
     fields = kind.Params.model_fields
     return Description(
-        title=" ".join(first.split()),
-        paragraphs=tuple(" ".join(paragraph.split()) for paragraph in others),
+        title=_plain(first),
+        paragraphs=tuple(map(_plain, others)),
         labels=kind.label_kind,
         experts=kind.experts,
-        settings={key: found.description or "" for key, found in fields.items()},
-        columns=dict(kind.trace_columns),
+        settings={key: _plain(found.description or "") for key, found in fields.items()},
+        columns={key: _plain(said) for key, said in kind.trace_columns.items()},
         bibtex=papers().get(name, ""),
     )
+
+
+def _plain(text: str) -> str:
+    """On one line, without the marks of code."""
+    return " ".join(text.replace("`", "").split())

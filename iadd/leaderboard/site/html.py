@@ -6,17 +6,18 @@ values that were read.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from html import escape
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
-from iadd.leaderboard.savings import size_words
+from iadd.leaderboard.savings import size_words, time_words
 
 MISSING = "–"
 LONGEST_NAME = 100
@@ -26,13 +27,15 @@ class Column(NamedTuple):
     """A column: its heading, what its cells are, and whether scripts offer its values as a filter.
 
     kind: `head` names the row; `word` stands to the left, `text` too and is broken into lines,
-    `number` to the right and is sorted as one; `wide` holds a drawn interval.
+    `number` to the right and is sorted as one; `wide` holds a drawn interval. end: in a grid, what
+    the numbers are of an interval, which scripts draw beside.
     """
 
     title: str
     kind: Literal["head", "word", "text", "number", "wide"] = "number"
     filter: bool = False
     hint: str = ""
+    end: Literal["", "low", "mean", "high"] = ""
 
 
 class Cell(NamedTuple):
@@ -64,9 +67,10 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A table with its caption; `note` is the quieter part of it.
 
-    name: unique in its page; the file name of its CSV. `grid`: scripts add filters, search, pages,
-    permalinks and CSV, and its cells have no shades; every table can be sorted. A page has at most
-    one grid.
+    name: unique in its page, where a link can lead to it; the file name of its CSV, which scripts
+    offer of tables with a name. `grid`: scripts add filters, search, pages and permalinks, and its
+    cells have no shades. A column to filter by that is alike in all rows stands above the table
+    instead. Every table can be sorted. A page has at most one grid.
     """
 
     caption: str
@@ -77,15 +81,47 @@ class Table(NamedTuple):
     grid: bool = False
 
 
+MARKUP = 6
+"""About the bytes of a grid's cell beside its words."""
+
+
+def parts(table: Table, most: int) -> list[Table]:
+    """A grid cut into grids of at most about so many bytes."""
+    alike = _alike(table)
+    kept = [place for place in range(len(table.columns)) if place not in alike]
+    cuts, size = [0], 0
+    for place, line in enumerate(table.lines):
+        own = sum(MARKUP + _length(line.cells[k]) for k in kept)
+        if size + own > most and size:
+            cuts.append(place)
+            size = 0
+        size += own
+    ends = [*cuts[1:], len(table.lines)]
+    return [table._replace(lines=table.lines[a:b]) for a, b in zip(cuts, ends, strict=True)]
+
+
+def _length(cell: Cell | str) -> int:
+    if isinstance(cell, str):
+        return len(cell)
+    order = 0 if cell.order is None else 14 + len(str(cell.order))
+    link = 15 + len(cell.href) if cell.href else 0
+    return len(cell.text) + link + order + (30 + len(cell.note) if cell.note else 0)
+
+
 _safe = lru_cache(2**16)(partial(escape, quote=True))
 """Text as markup; the same few names and numbers come again and again."""
 
 
 def render(table: Table, root: str = "") -> Markup:
     """A table as HTML; `root` leads from its page to the site's folder."""
+    alike = _alike(table)
+    if alike:
+        table = _without(table, alike)
     caption = _safe(table.caption)
     note = f" <span>{_safe(table.note)}</span>" if table.note else ""
     name = f' id="{_safe(table.name)}"' if table.name else ""
+    if alike and table.grid:
+        name += f' data-alike="{_safe(json.dumps(list(alike.values())))}"'
     heads = "".join(_heading(column) for column in table.columns)
     body = "\n".join(_line(line, table, root) for line in table.lines)
     whole = (
@@ -99,11 +135,39 @@ def render(table: Table, root: str = "") -> Markup:
     return Markup(f"{region}{whole}</div>")  # all parts are escaped
 
 
+def _alike(table: Table) -> dict[int, tuple[str, str]]:
+    """Columns with one value in all of several rows, to filter by or missing: heading and value."""
+    found = {}
+    for place, column in enumerate(table.columns):
+        values = {text_of(line.cells[place]) for line in table.lines}
+        told = column.filter or (table.grid and values == {MISSING})
+        if told and len(values) == 1 and len(table.lines) > 1 and column.kind != "head":
+            found[place] = column.title, values.pop()
+    return found
+
+
+def text_of(cell: Cell | str) -> str:
+    """What a cell says, without its note."""
+    return cell if isinstance(cell, str) else cell.text
+
+
+def _without(table: Table, alike: Mapping[int, tuple[str, str]]) -> Table:
+    """The table without these columns, which its note tells of instead."""
+    kept = [place for place in range(len(table.columns)) if place not in alike]
+    told = [f"{title.lower()}: {value}" for title, value in alike.values() if value != MISSING]
+    return table._replace(
+        columns=[table.columns[place] for place in kept],
+        lines=[Line([line.cells[k] for k in kept], line.kind) for line in table.lines],
+        note=" · ".join(filter(None, [table.note, *told])),
+    )
+
+
 def _heading(column: Column) -> str:
     title = _safe(column.title)
     if column.hint:
         title = f'<abbr title="{_safe(column.hint)}">{title}</abbr>'
     chosen = ' data-filter=""' if column.filter else ""
+    chosen += f' data-end="{column.end}"' if column.end else ""
     return f'<th scope="col" class="{column.kind}"{chosen}>{title}</th>'
 
 
@@ -179,10 +243,26 @@ def number(value: float | None, form: str = ".3g") -> str:
     return MISSING if value is None or value != value else format(value, form)
 
 
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Names as a sentence has them."""
+    return f" {last} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def setting(value: Any) -> str:
+    """A setting of a method, as it came from JSON, in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the unit that people would use."""
     if seconds is None or seconds != seconds:
         return MISSING
+    if 0 < seconds < 1:
+        return time_words(seconds)
     for limit, unit, form in ((120, 1, "{:.1f} s"), (7200, 60, "{:.0f} min")):
         if seconds < limit:
             return form.format(seconds / unit)

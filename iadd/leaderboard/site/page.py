@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from iadd.leaderboard.site.html import Table
 
 HERE = Path(__file__).parent
 ASSETS = ("site.css", "site.js", "theme.js", "datatables.min.js", "datatables.LICENSE.txt")
+MOST_BYTES = 1_750_000
+"""Of a page's grid: style and scripts take 0.2 MB."""
 Navigation = Sequence[tuple[str, str]]
 """(word, path of a page)."""
 
@@ -88,15 +90,18 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         **{"percent": html.percent, "duration": html.duration, "size": html.size},
-        **{"slug": html.slug, "number": html.number},
+        **{"slug": html.slug, "number": html.number, "listed": html.listed},
     }
     return environment
 
 
-def paged(rows: int, most: int, stem: str) -> list[tuple[slice, str]]:
-    """Rows cut into parts of at most so many, each with the path of its page."""
-    parts = [slice(k, k + most) for k in range(0, max(rows, 1), most)]
-    return [(s, f"{stem}{'' if not k else f'-{k + 1}'}.html") for k, s in enumerate(parts)]
+def paged(table: Table, title: str, part: str, lead: str = "") -> Iterator[Page]:
+    """A page of a grid, or so many that each is below 2 MB; the grid's name is that of the file."""
+    parts = html.parts(table, MOST_BYTES)
+    paths = [f"{table.name}{f'-{k}' * (k > 1)}.html" for k in range(1, len(parts) + 1)]
+    beside = [(f"Part {k}", path) for k, path in enumerate(paths, 1)]
+    for one, path in zip(parts, paths, strict=True):
+        yield Page(path, title, part, context={"tables": [one], "lead": lead}, beside=beside)
 
 
 def tables_page(path: str, title: str, part: str, *tables: Table, lead: str = "") -> Page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from iadd.leaderboard.cells import Cell
 from iadd.leaderboard.site.content import RunKey, Search
 from iadd.leaderboard.site.html import slug
 
@@ -37,6 +38,13 @@ def _run(key: RunKey) -> str:
 def run(key: RunKey) -> str:
     """The page of a run."""
     return f"runs/{_run(key)}.html"
+
+
+def table(kind: str, cell: Cell) -> str:
+    """The name of a cell's table: where a link in its page leads, and the file name of its CSV."""
+    tuned = ["tuned"] * cell.tuned
+    place = cell.dataset, f"ipc{cell.ipc}", cell.network_eval, cell.protocol, cell.label_regime
+    return slug("-".join([kind, *place, *tuned]))
 
 
 def picture(key: RunKey) -> str:

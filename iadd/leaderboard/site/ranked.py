@@ -27,6 +27,8 @@ STATUS = {
 }
 """How far a row can be trusted, by its source."""
 
+NAMED = 6
+"""Methods that may be best that are named one by one."""
 Named = tuple[Column, html.Cell | str]
 
 
@@ -55,6 +57,7 @@ def ranked_table(rows: Sequence[LeaderboardRow], budget: str = "") -> Table:
             for row, line in zip(rows, kept, strict=True)
         ],
         note=" · ".join(words),
+        name=places.table("ranks", cell_of(first)),
     )
 
 
@@ -184,9 +187,12 @@ def answer(rows: Sequence[LeaderboardRow]) -> Answer:
     if top.accuracy_low is not None:
         value += f" ({html.percent(top.accuracy_low)} – {html.percent(top.accuracy_high)})"
     names = [row.method for row in best]
-    named = " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    if len(names) > NAMED:
+        names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"]
+    named = html.listed(names, "or")
     if len(best) > 1:
-        words = f"None is significantly better than another of these; the highest mean is {value}."
+        words = f"None of these {len(best)} is significantly better than another; "
+        words += f"the highest mean is {value}."
     elif ranked == 1:
         words = f"The only method ranked here: {value}."
     else:

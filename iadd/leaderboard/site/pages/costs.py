@@ -20,8 +20,8 @@ from iadd.leaderboard.text import MARK, per_class, place_words
 
 NAV = "Costs"
 LEAD = """Each point is a method at one number of images a class, judged where the tables begin. On
-a broken line lies what nothing cheaper reaches; these points are filled. The experts, which methods
-share, are not in the seconds."""
+a broken line lies what nothing cheaper reaches; these points are filled. Where points crowd, some
+have no name. The experts, which methods share, are not in the seconds."""
 
 
 class Cost(NamedTuple):
@@ -131,4 +131,5 @@ def _table(dataset: str, place: str, rows: Sequence[Priced]) -> Table:
         cells += [html.Cell(COSTS[k].words(costs[k]), order=costs[k]) for k in kept]
         lines.append(Line(cells))
     note = "seconds are means over seeds, memory is the largest of its jobs"
-    return Table(f"{dataset}, {place}", columns, lines, note)
+    name = html.slug(f"costs-{dataset}-{place}".replace(" ", "-"))
+    return Table(f"{dataset}, {place}", columns, lines, note, name)

@@ -91,6 +91,7 @@ def _matrix(cell: Cell, score: str, rows: Sequence[Difference], order: Sequence[
         [Column("Better by, points", "head"), *map(Column, methods)],
         lines,
         _words(cell),
+        places.table(score.replace(" ", "-"), cell),
     )
 
 

@@ -16,7 +16,7 @@ from iadd.leaderboard.site.describe import Description, describe
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.page import Page
 from iadd.leaderboard.site.ranked import interval_words, method_cell, published_cell, rank_cell
-from iadd.leaderboard.text import network_words
+from iadd.leaderboard.text import network_words, per_class
 
 NAV = "Methods"
 MOST_CELLS = 2000
@@ -53,14 +53,14 @@ def _list(
         Column("Method", "head"),
         Column("What it is", "text"),
         Column("Labels", "word"),
-        Column("Cells"),
-        Column("First or tied", hint="cells in which no other method is significantly better"),
+        Column("Tables", hint="in which it stands: one of each network, protocol and so on"),
+        Column("First or tied", hint="tables in which no other method is significantly better"),
     )
     lines = []
     for name, description in told.items():
         ranked = [row for row in rows[name] if row.rank_low is not None]
         labels = ", ".join(sorted({row.label_regime for row in rows[name] if name != WHOLE}))
-        what = description.title if description else UNKNOWN
+        what = description.title.split(". ")[0] if description else UNKNOWN
         first = sum(row.rank_low == 1 for row in ranked)
         tied = f"{first} of {len(ranked)}" if ranked else html.MISSING
         cells: list[Cell | str]
@@ -96,9 +96,9 @@ def _settings(content: Content, keys: list[RunKey], told: Description | None) ->
     for where, group in groupby(sorted(keys), key=lambda key: key[:4]):
         first = next(group)
         dataset, ipc, _, tuned = where
-        place = f"{dataset}, {ipc} a class{', tuned' * tuned}"
+        place = f"{dataset}, {per_class(ipc)}{', tuned' * tuned}"
         for setting, value in _params(content.runs[first]["params"]).items():
-            values[setting][json.dumps(value)].append(place)
+            values[setting][html.setting(value)].append(place)
     lines = []
     for setting, found in sorted(values.items()):
         several = [f"{value} ({_some(where)})" for value, where in found.items()]
@@ -121,10 +121,10 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
     columns = (
         Column("Data set", "head"),
         Column("Images a class"),
-        Column("Network", "word"),
-        Column("Protocol", "word"),
-        Column("Labels", "word"),
-        Column("Settings", "word"),
+        Column("Network", "word", filter=True),
+        Column("Protocol", "word", filter=True),
+        Column("Labels", "word", filter=True),
+        Column("Settings", "word", filter=True),
         Column("Rank", "word"),
         Column("Accuracy, %"),
         Column("95 % interval"),
@@ -149,14 +149,14 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
         for row in ordered[:MOST_CELLS]
     ]
     note = f"the first {MOST_CELLS} of {len(rows)}" if len(rows) > MOST_CELLS else f"{len(rows)}"
-    return Table("All its cells", columns, lines, note)
+    return Table("All its results", columns, lines, note)
 
 
 def _runs(keys: list[RunKey]) -> list[tuple[str, list[tuple[int, str]]]]:
     """Its runs: what was distilled, and each seed with its page."""
     return [
         (
-            f"{where[0]}, {where[1]} a class{', tuned' * where[3]}",
+            f"{where[0]}, {per_class(where[1])}{', tuned' * where[3]}",
             [(key.seed, places.run(key)) for key in group],
         )
         for where, group in groupby(sorted(keys), key=lambda key: key[:4])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
+from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.site import html
-from iadd.leaderboard.site.content import Content
+from iadd.leaderboard.site import html, places
+from iadd.leaderboard.site.content import Content, RunKey
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.page import Page, paged
-from iadd.leaderboard.text import network_words, rank_range
+from iadd.leaderboard.text import MARK, network_words, rank_range
 
 NAV = "All results"
-MOST_ROWS = 10_000
-"""Rows in a page: they keep it below 2 MB."""
+MOST_LINKED = 5000
+"""Rows up to which each leads to its board and its first run; of more, to its method alone."""
 LEAD = """Where scripts run, headings sort and lists choose what is seen; the address keeps it, to
 be sent to others. Ranks compare the methods of one data set, number of images, network,
 protocol, kind of labels and kind of settings, and no others."""
@@ -27,9 +28,9 @@ COLUMNS = (
     Column("Labels", "word", filter=True),
     Column("Settings", "word", filter=True),
     Column("Status", "word", filter=True),
-    Column("Accuracy, %"),
-    Column("Low"),
-    Column("High"),
+    Column("Accuracy, %", end="mean"),
+    Column("Low", hint="lower end of the 95 % interval", end="low"),
+    Column("High", hint="upper end of the 95 % interval", end="high"),
     Column("Published, %"),
     Column("Agreement", "word", filter=True),
     Column("Seeds"),
@@ -38,22 +39,40 @@ COLUMNS = (
 
 def pages(content: Content) -> Iterator[Page]:
     """One page, or where there are very many rows several, in the order of the table."""
-    parts = paged(len(content.board), MOST_ROWS, "results")
-    beside = [(f"Part {k}", path) for k, (_, path) in enumerate(parts, 1)]
-    for part, path in parts:
-        tables = [_table(content.board[part])]
-        yield Page(path, NAV, NAV, context={"tables": tables, "lead": LEAD}, beside=beside)
+    runs = _first_runs(content) if len(content.board) <= MOST_LINKED else None
+    lines = [_line(row, runs) for row in content.board]
+    table = Table(NAV, COLUMNS, lines, f"{len(lines)} rows", "results", grid=True)
+    yield from paged(table, NAV, NAV, LEAD)
 
 
-def _table(rows: Sequence[LeaderboardRow]) -> Table:
-    lines = [Line(_cells(row), "published" if row.source == "published" else "") for row in rows]
-    return Table("All results", COLUMNS, lines, f"{len(rows)} rows", "results", grid=True)
+Runs = Mapping[tuple[str, int, str, bool], RunKey]
+"""The first run of each data set, ipc, method, tuned or not."""
 
 
-def _cells(row: LeaderboardRow) -> list[Cell | str]:
-    return [
-        row.method + "*" * row.reconstruction,
-        html.MISSING if row.rank_low is None else rank_range(row),
+def _first_runs(content: Content) -> Runs:
+    found: dict[tuple[str, int, str, bool], RunKey] = {}
+    for key in sorted(content.runs):
+        found.setdefault(key[:4], key)
+        if key.method == WHOLE:  # one run stands at every ipc
+            for ipc in content.ipcs(key.dataset):
+                found.setdefault((key.dataset, ipc, *key[2:4]), key)
+    return found
+
+
+def _line(row: LeaderboardRow, runs: Runs | None) -> Line:
+    """The method leads to its page; of few rows the rank to its board, seeds to the first run."""
+    published = row.source == "published"
+    method = "" if published else places.method(row.method)
+    rank: Cell | str = html.MISSING if row.rank_low is None else rank_range(row)
+    seeds: Cell | str = html.MISSING if row.n_seeds is None else str(row.n_seeds)
+    if runs is not None:
+        rank = Cell(rank_range(row), places.board(row.dataset, row.ipc)) if row.rank_low else rank
+        run = runs.get((row.dataset, row.ipc, row.method, row.tuned))
+        if run and not published:
+            seeds = Cell(str(seeds), places.run(run))
+    cells: list[Cell | str] = [
+        Cell(row.method + MARK * row.reconstruction, method),
+        rank,
         row.dataset,
         str(row.ipc),
         network_words(row.network_eval),
@@ -66,5 +85,6 @@ def _cells(row: LeaderboardRow) -> list[Cell | str]:
         html.percent(row.accuracy_high),
         html.percent(row.published),
         row.agrees or html.MISSING,
-        html.MISSING if row.n_seeds is None else str(row.n_seeds),
+        seeds,
     ]
+    return Line(cells, "published" if published else "")

@@ -13,13 +13,13 @@ from markupsafe import Markup
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.chart import Axis, Curve, curves
 from iadd.leaderboard.site.content import Content, RunKey
+from iadd.leaderboard.site.describe import Description, describe
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.page import Page, paged
 from iadd.leaderboard.site.traces import Trace, read_traces
+from iadd.leaderboard.text import per_class
 
 NAV = "Runs"
-MOST_ROWS = 8000
-"""Runs in a page of the list: they keep it below 2 MB."""
 COLUMNS = (
     Column("Method", "head", filter=True),
     Column("Data set", "word", filter=True),
@@ -49,11 +49,8 @@ def pages(content: Content) -> Iterator[Page]:
     rows, evaluated = content.runs, _evaluated(content)
     accuracies = {key: _main(content, key, evaluated[key]) for key in rows}
     lines = [_line(key, found, accuracies[key]) for key, found in rows.items()]
-    parts = paged(len(lines), MOST_ROWS, "runs")
-    beside = [(f"Part {k}", path) for k, (_, path) in enumerate(parts, 1)]
-    for part, path in parts:
-        table = Table("All runs", COLUMNS, lines[part], f"{len(lines)} in all", "runs", grid=True)
-        yield Page(path, NAV, NAV, context={"tables": [table], "lead": ""}, beside=beside)
+    table = Table("All runs", COLUMNS, lines, f"{len(lines)} in all", "runs", grid=True)
+    yield from paged(table, NAV, NAV)
     seeds: dict[tuple[Any, ...], list[RunKey]] = {}
     for key in rows:
         seeds.setdefault(key[:4], []).append(key)
@@ -106,7 +103,7 @@ def _line(key: RunKey, row: Mapping[str, Any], accuracy: float | None) -> Line:
         [
             Cell(key.method, places.run(key)),
             key.dataset,
-            str(key.ipc),
+            str(key.ipc) if key.ipc else Cell("all", order=0),
             _settings(key),
             str(key.seed),
             row["distill_status"],
@@ -134,18 +131,21 @@ def _page(
 ) -> Page:
     first = content.runs[key]
     tuned = ", tuned" * key.tuned
+    told = None
+    if first["source"] == "measured":
+        told = describe(content.about.methods.get(key.method, key.method))
     context = {
         "key": key,
         "method_page": places.method(key.method),
         "board_page": places.board(key.dataset, key.ipc or content.ipcs(key.dataset)[0]),
         "facts": _facts(key, first, trace),
         "judged": _judged(judged),
-        "settings": _parameters(first["params"]),
+        "settings": _parameters(first["params"], told),
         "environment": _environment(first),
-        "plots": [] if trace is None else list(_plots(trace)),
+        "plots": [] if trace is None else list(_plots(trace, told)),
         "picture": places.picture(key) if key in content.pictures else None,
     }
-    title = f"{key.method}{tuned} on {key.dataset}, {key.ipc} a class, seed {key.seed}"
+    title = f"{key.method}{tuned} on {key.dataset}, {per_class(key.ipc)}, seed {key.seed}"
     return Page(places.run(key), title, NAV, "run.html", context, beside)
 
 
@@ -193,11 +193,12 @@ def _environment(first: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _parameters(text: str) -> Table | None:
-    """The settings that a run had."""
+def _parameters(text: str, told: Description | None) -> Table | None:
+    """The settings that a run had, and what they are."""
     params = json.loads(text)
-    lines = [Line([name, json.dumps(value)]) for name, value in sorted(params.items())]
-    columns = Column("Setting", "head"), Column("Value", "text")
+    words = told.settings if told else {}
+    lines = [Line([k, html.setting(v), words.get(k, "")]) for k, v in sorted(params.items())]
+    columns = Column("Setting", "head"), Column("Value", "word"), Column("What it is", "text")
     return Table("Settings of the method", columns, lines) if lines else None
 
 
@@ -216,7 +217,7 @@ def _judged(judged: Sequence[Judged]) -> Table:
     return Table("Networks trained on this set", JUDGED, lines)
 
 
-def _plots(trace: Trace) -> Iterator[tuple[str, Markup]]:
+def _plots(trace: Trace, told: Description | None) -> Iterator[tuple[str, Markup]]:
     """Loss, step size, validation accuracy, and what the method tells of itself."""
     losses = [name for name in LOSSES if name in trace.columns]
     both = [trace.columns[name] for name in losses]
@@ -240,7 +241,10 @@ def _plots(trace: Trace) -> Iterator[tuple[str, Markup]]:
         )
     for name in trace.columns:
         if name not in (*LOSSES, "step_size"):
-            yield name, _plot(trace, name, [name])
+            words = name.replace("_", " ")
+            said = told.columns.get(name, "") if told else ""
+            caption = words[:1].upper() + words[1:] + f": {said}" * bool(said)
+            yield caption, _plot(trace, words, [name])
 
 
 def _plot(trace: Trace, title: str, names: list[str], log: bool = False) -> Markup:

@@ -11,6 +11,7 @@ from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content, Search
 from iadd.leaderboard.site.html import Cell, Column, Line, Table
 from iadd.leaderboard.site.page import Page
+from iadd.leaderboard.text import per_class
 
 NAV = "Searches"
 COLUMNS = (
@@ -36,7 +37,7 @@ def pages(content: Content) -> Iterator[Page]:
     note = "one budget for all methods" + f": {content.about.budget}" * bool(content.about.budget)
     table = Table("Searches on validation data", COLUMNS, lines, note, "searches")
     pictures = [
-        (f"{s.method}, {s.dataset}, {s.ipc} a class", places.search_picture(s))
+        (f"{s.method}, {s.dataset}, {per_class(s.ipc)}", places.search_picture(s))
         for s in sorted(content.searches)
     ]
     context = {"searches": table, "pictures": pictures}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell
+from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content
@@ -59,7 +59,7 @@ def _table(by_network: dict[str, list[LeaderboardRow]], main: str) -> Table:
     heads = ["mean of the others" if name == UNSEEN else name for name in networks]
     columns = [Column("Method", "head"), *map(Column, heads)]
     if UNSEEN in by_network:
-        columns.append(Column("Its rank", "word"))
+        columns.append(Column("Rank by that mean", "word"))
     lines = []
     for method in methods:
         rows = [found.get((method, name)) for name in networks]
@@ -70,7 +70,8 @@ def _table(by_network: dict[str, list[LeaderboardRow]], main: str) -> Table:
         ranks = ranks if UNSEEN in by_network else []
         lines.append(Line([named, *cells, *ranks], "whole" if method == WHOLE else ""))
     note = f"{place_words(first)} · protocol {protocol_words(first.protocol)} · accuracy, %"
-    return Table(f"{first.dataset}, {per_class(first.ipc)}", columns, lines, note)
+    name = places.table("transfer", cell_of(first)._replace(network_eval="all"))
+    return Table(f"{first.dataset}, {per_class(first.ipc)}", columns, lines, note, name)
 
 
 def _ends(rows: Sequence[LeaderboardRow]) -> tuple[float, float]:

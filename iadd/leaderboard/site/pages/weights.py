@@ -38,7 +38,7 @@ def pages(content: Content) -> Iterator[Page]:
         mine = [one for one in found if (one.dataset, one.ipc) == key]
         mine.sort(key=lambda one: one.mask)  # what was learned comes first
         context = {
-            "overview": _overview(mine),
+            "overview": _overview(mine, path),
             "methods": [_shown(one) for one in mine],
             "collapses": [f"{_name(one)}: {one.warning}" for one in mine if one.warning],
         }
@@ -62,16 +62,17 @@ def _shown(one: Importance) -> dict[str, Any]:
     }
 
 
-def _overview(found: Sequence[Importance]) -> Table:
-    """The whole network's numbers at the last look, a row a method."""
+def _overview(found: Sequence[Importance], path: str) -> Table:
+    """The whole network's numbers at the last look, a row a method, which leads to its part."""
     columns = (Column("Method", "head"), Column("Kind", "word"), Column("Seeds"), *_STATISTICS)
     lines = []
     for one in found:
         kind = "mask" if one.mask else "weights"
         kind += f", collapsed in {one.collapsed} of {one.seeds} runs" if one.collapsed else ""
         numbers = _numbers(one.last.loc[WHOLE_NETWORK])
-        lines.append(Line([Cell(_name(one)), kind, str(one.seeds), *numbers]))
-    return Table("At the last look, all parameters", columns, lines, "means over seeds")
+        name = Cell(_name(one), f"{path}#{slug(_name(one))}")
+        lines.append(Line([name, kind, str(one.seeds), *numbers]))
+    return Table("At the last iteration, all parameters", columns, lines, "means over seeds")
 
 
 _STATISTICS = (
@@ -124,12 +125,14 @@ def _histogram(one: Importance) -> Table:
     summed = np.add.reduceat(shares, starts, axis=1).T  # bins by looks
     names = [f"{low:g} to {high:g}" for low, high in pairwise(BINS)]
     names.append(f"{BINS[-1]:g} and more")
-    lines = [
-        Line([name, *(Cell(html.percent(x), order=x, shade=0.85 * x**0.5) for x in row)])
-        for name, row in zip(names, summed, strict=True)
-    ][::-1]
+    lines = [Line([name, *map(_share, row)]) for name, row in zip(names, summed, strict=True)][::-1]
     columns = [Column("Size of the weight", "head"), *(Column(str(look)) for look in looks)]
     return Table(f"{_name(one)}: share of the weights by size, %, by iteration", columns, lines)
+
+
+def _share(value: float) -> Cell:
+    """Nothing at all is told from what rounds to nothing."""
+    return Cell(html.percent(value) if value else "0", order=value, shade=0.85 * value**0.5)
 
 
 def _last(one: Importance) -> Table:
@@ -138,7 +141,7 @@ def _last(one: Importance) -> Table:
         Line([f"{tensor} {row['name']}", f"{row['parameters']:,}", *_numbers(row)])
         for tensor, row in one.last.drop(WHOLE_NETWORK).iterrows()
     ]
-    return Table(f"{_name(one)}: at the last look", columns, lines)
+    return Table(f"{_name(one)}: at the last iteration", columns, lines)
 
 
 def _shades(values: np.ndarray) -> np.ndarray:
