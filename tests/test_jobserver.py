@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import struct
 import subprocess
@@ -33,8 +34,11 @@ def command():
         time.sleep(60)
     print("cwd", os.getcwd(), os.environ.get("COLOUR"))
 
-print(jobserver.start(command), flush=True)
-sys.stdin.read()
+jobserver.AGAIN = 0.5
+server = jobserver.start(command)
+print(server.address, flush=True)
+for _ in sys.stdin:
+    server.watch()
 """
 
 
@@ -210,6 +214,30 @@ def test_a_temporary_folder_too_long_for_a_socket(tmp_path: Path) -> None:
     assert holder.stdout.readline().startswith(f"/tmp/iadd.{platform.node()}.{holder.pid}.")
     holder.stdin.close()
     assert holder.wait(60) == 0 and not list(long.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks through /proc")
+def test_a_killed_server_is_started_again_where_it_was(tmp_path: Path) -> None:
+    holder = holder_in(tmp_path)
+    assert holder.stdout and holder.stdin
+    address = holder.stdout.readline().strip()
+    assert client(address, "fail").wait(60) == 3
+    (server,) = descendants(holder.pid)
+    os.kill(server, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while server in descendants(holder.pid) or not descendants(holder.pid):
+        assert time.monotonic() < deadline
+        print(file=holder.stdin, flush=True)  # it looks
+        time.sleep(0.1)
+    assert client(address, "fail").wait(60) == 3
+    (again,) = descendants(holder.pid)
+    inherited = {str(path.readlink()) for path in Path(f"/proc/{again}/fd").iterdir()}
+    assert all(link == "/dev/null" or link.startswith("socket:") for link in inherited)
+    holder.stdin.close()
+    assert holder.wait(60) == 0
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's end")

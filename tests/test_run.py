@@ -175,7 +175,7 @@ def test_a_snakemake_that_does_not_end_after_a_signal_is_ended(
         subprocess, "Popen", lambda _, **how: start([sys.executable, "-c", code], **how)
     )
     monkeypatch.setattr(runs, "GRACE", 0.5)
-    child = runs.Child(None, 2, [], "b")  # type: ignore[arg-type]
+    child = runs.Child(None, runs.Machine(2), [], "b")  # type: ignore[arg-type]
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert child.follow() == 128 + signal.SIGTERM
     assert "interrupted; the same command goes on from here" in capsys.readouterr().err

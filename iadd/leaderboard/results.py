@@ -144,7 +144,13 @@ def read_table(path: Path, schema: pa.Schema, without: Sequence[str] = ()) -> pd
 
 def read_rows(path: Path, row: type[R]) -> list[R]:
     """Read a table of `write_table`'s as typed rows; null is None."""
-    return [row(**values) for values in read_arrow(path, schema_of(row)).to_pylist()]
+    table, rows = read_arrow(path, schema_of(row)), []
+    names, columns = table.column_names, [column.to_pylist() for column in table.columns]
+    for values in zip(*columns, strict=True):
+        made = object.__new__(row)  # checked already; a frozen class sets field by field, slowly
+        vars(made).update(zip(names, values, strict=True))
+        rows.append(made)
+    return rows
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

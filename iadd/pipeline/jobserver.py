@@ -23,6 +23,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +43,8 @@ BEGUN = b"+"
 """What a child answers before it begins; then comes its status, one byte."""
 PATIENCE = 60.0
 """Seconds in which a request must be there."""
+AGAIN = 5.0
+"""Seconds after a start in which a killed server is not started again."""
 LONGEST = 1 << 24
 """Bytes of a request: arguments and environment, which the kernel holds to less."""
 
@@ -73,34 +76,62 @@ def _answer(other: socket.socket) -> bytes:
         return b""
 
 
-def start(command: Callable[[], None]) -> str | None:
-    """Fork the server and return its address; it and its jobs end with the calling process.
+class Server:
+    """A warm server, as seen by the process that started it; it and its jobs end with that one.
 
-    `command` does the work of one request: it reads sys.argv and ends by SystemExit. None where
-    no folder is fit for a socket: its path may have some hundred bytes, and batch systems give
-    long temporary folders.
+    Args:
+        address: of its socket.
+        command: does the work of one request: reads sys.argv and ends by SystemExit.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def __init__(self, address: str, command: Callable[[], None]) -> None:
+        self.address, self.command, self.process = address, command, 0
+        self._fork()
+
+    def watch(self) -> None:
+        """Start it anew where it was killed; before, commands do their work themselves, slowly."""
+        if self.process and os.waitpid(self.process, os.WNOHANG)[0]:
+            self.process = 0
+        if not self.process and time.monotonic() - self.began > AGAIN:
+            with contextlib.suppress(OSError):  # no room for a process: later, perhaps
+                self._fork()
+
+    def _fork(self) -> None:
+        """OSError where its folder is gone, or its path too long for a socket."""
+        Path(self.address).unlink(missing_ok=True)
+        self.began, parent = time.monotonic(), os.getpid()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(self.address)
+            listener.listen(64)
+            self.process = os.fork()
+            if self.process == 0:
+                _become(listener, parent, Path(self.address).parent, self.command)
+
+
+def start(command: Callable[[], None]) -> Server | None:
+    """Fork a server.
+
+    None where no folder is fit for a socket: its path may have some hundred bytes, and batch
+    systems give long temporary folders.
+    """
     for place in (None, "/tmp"):
         with contextlib.suppress(OSError):
             folder = _new_folder(place)
-            address = str(Path(folder) / "s")
             try:
-                listener.bind(address)
-                break
+                return Server(str(Path(folder) / "s"), command)
             except OSError:  # too long, or a file system without sockets
                 shutil.rmtree(folder)
-    else:
-        return None
-    listener.listen(64)
-    parent = os.getpid()
-    if os.fork():
-        listener.close()
-        return address
+    return None
+
+
+def _become(
+    listener: socket.socket, parent: int, folder: Path, command: Callable[[], None]
+) -> NoReturn:
+    """The server: serve until the parent ends."""
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         die_with_parent(parent, signal.SIGTERM)
-        _detach()
+        _detach(listener)
         _load()
         _serve(listener, parent, command)
     finally:
@@ -120,13 +151,16 @@ def _new_folder(place: str | None) -> str:
     return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", dir=place)
 
 
-def _detach() -> None:
-    """Leave the terminal's streams and interrupts to the foreground."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _detach(listener: socket.socket) -> None:
+    """Leave the terminal's streams and interrupts to the foreground, and locks to who took them."""
+    for sign in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
+    os.closerange(3, listener.fileno())
+    os.closerange(listener.fileno() + 1, 1 << 20)
 
 
 def _load() -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from iadd.pipeline import jobserver, slurm
 from iadd.pipeline.config import load_config, refuse_shell
@@ -63,12 +64,12 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
         arguments += ["--cores", str(cores or usable_cores())]
     cores = 0 if elsewhere else cores or usable_cores()
     with _environment():
-        if not elsewhere:
-            address = jobserver.start(command)  # local jobs only: a cluster counts its own
-            if address:
-                os.environ[jobserver.VARIABLE] = address
-                # What Snakemake and jobs put aside goes with the run, or is removed by the next.
-                os.environ["TMPDIR"] = str(Path(address).parent)
+        # For local jobs only: a cluster counts its own.
+        server = None if elsewhere else jobserver.start(command)
+        if server:
+            os.environ[jobserver.VARIABLE] = server.address
+            # What Snakemake and jobs put aside goes with the run, or is removed by the next.
+            os.environ["TMPDIR"] = str(Path(server.address).parent)
         with plan.lock():  # after the server was forked, which would hold the lock longer
             if LOOKS & set(options):
                 asked = [sys.executable, "-m", "snakemake", *arguments, *options]
@@ -77,18 +78,25 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
                 arguments += slurm.arguments(plan, options)
                 if left := slurm.cancel_leftovers(plan):
                     print(f"iadd: {left} jobs of a killed run cancelled", file=sys.stderr)
-            status = _mended(plan, cores, arguments, options)
+            status = _mended(plan, Machine(cores, server), arguments, options)
             if not status:
                 print(f"tables and page: iadd show {config}", file=sys.stderr)
             return status
 
 
-def _mended(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]) -> int:
+class Machine(NamedTuple):
+    """This machine's share in a run: its cores, 0 where jobs run elsewhere, and its warm server."""
+
+    cores: int
+    server: jobserver.Server | None = None
+
+
+def _mended(plan: Plan, machine: Machine, arguments: list[str], options: Sequence[str]) -> int:
     """The whole benchmark; where jobs failed because one of its own files could not be read, that
     is made anew, each file once."""
     seen: set[Path] = set()
     while True:
-        status, reasons = _whole(plan, cores, arguments, options)
+        status, reasons = _whole(plan, machine, arguments, options)
         found = set_aside(plan.root, reasons) if status else []
         for path in found:
             print(f"iadd: {path}: set aside as {path}{ASIDE} and made anew", file=sys.stderr)
@@ -98,7 +106,7 @@ def _mended(plan: Plan, cores: int, arguments: list[str], options: Sequence[str]
 
 
 def _whole(
-    plan: Plan, cores: int, arguments: list[str], options: Sequence[str]
+    plan: Plan, machine: Machine, arguments: list[str], options: Sequence[str]
 ) -> tuple[int, list[str]]:
     """The data first: what fits its counts is the benchmark, and data made anew but equal does
     not make anything else anew, which Snakemake cannot know before it has seen them.
@@ -109,24 +117,21 @@ def _whole(
     if stale:
         about = [str(plan.data(key).about) for key in stale]
         only = ["--until", "data", "--forcerun", *about]
-        child = Child(plan, cores, [*arguments, *options, *only], "data")
+        child = Child(plan, machine, [*arguments, *options, *only], "data")
         if status := child.follow():
             return status, child.reasons
     for line in plan.left_out():
         print(f"iadd: left out: {line}", file=sys.stderr)
-    child = Child(plan, cores, [*arguments, *options], plan.config.benchmark)
+    child = Child(plan, machine, [*arguments, *options], plan.config.benchmark)
     status = child.follow()
     return status or int(bool(plan.left_out())), child.reasons
 
 
 class Child:
-    """One Snakemake process, in a group of its own: a signal reaches it and its jobs once.
+    """One Snakemake process, in a group of its own: a signal reaches it and its jobs once."""
 
-    `cores` is 0 where jobs run elsewhere.
-    """
-
-    def __init__(self, plan: Plan, cores: int, arguments: Sequence[str], title: str) -> None:
-        self.plan, self.cores, self.title = plan, cores, title
+    def __init__(self, plan: Plan, machine: Machine, arguments: Sequence[str], title: str) -> None:
+        self.plan, self.title, (self.cores, self.server) = plan, title, machine
         self.pipe, theirs = os.pipe()
         child = [sys.executable, "-m", "iadd.pipeline.events", str(theirs), str(os.getpid())]
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its small talk, or why it could not start
@@ -144,7 +149,8 @@ class Child:
 
     def follow(self) -> int:
         """Show what happens until it ends; its status, or 128 and the signal that ended it."""
-        before = {sign: signal.signal(sign, self._forward) for sign in FORWARDED}
+        heard = [s for s in FORWARDED if signal.getsignal(s) != signal.SIG_IGN]  # nohup ignores one
+        before = {sign: signal.signal(sign, self._forward) for sign in heard}
         try:
             with Monitor(self.title, self.cores) as monitor:
                 for line in self._lines(monitor):
@@ -180,6 +186,8 @@ class Child:
             while True:
                 if self.signal and self.cores and time.monotonic() > self.signalled + GRACE:
                     self._kill()
+                if self.server:
+                    self.server.watch()
                 if not selector.select(timeout=1.0):
                     monitor.show()
                     continue

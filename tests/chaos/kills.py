@@ -17,6 +17,8 @@ from chaos.bench import Place, Stuck, Watch
 
 KINDS = [["job", "client"], ["job", "client"], ["server"], ["snakemake"], ["run"], None]
 """What is killed during one run: one of these lists of kinds, or anything."""
+RETRIES = 10
+"""Kills of a stage during one run, which tries it again each time."""
 PEACE = 4
 """Disturbed runs of one benchmark, after which it is left in peace until it has ended."""
 
@@ -45,7 +47,7 @@ def random_kills(
 
 def _killed_often(place: Place, expected: object, tally: Tally, choose: random.Random) -> None:
     for disturbed in range(PEACE):
-        running = place.run()
+        running = place.run("--retries", str(choose.choice([0, 3])))
         kinds = choose.choice(KINDS)
         many = 1000 if kinds and "job" in kinds else 1 + disturbed
         _disturb(place, running, choose, kinds, many, tally)
@@ -58,20 +60,22 @@ def _killed_often(place: Place, expected: object, tally: Tally, choose: random.R
 def kills_of_stage(
     folder: Path, expected: object, tally: Tally, stage: str, times: int, seeds: int
 ) -> None:
-    """One of the last stages is killed again and again through `iadd run`."""
+    """One of the last stages is killed again and again through `iadd run`, which may retry it."""
     choose, place = random.Random(stage), Place(folder / stage, seeds=seeds)
     place.finish()
-    for _ in range(times):
+    for first in range(0, times, RETRIES):
+        many = min(RETRIES, times - first)
         for path in [*place.results.glob("*.parquet"), *place.results.glob("site/*")]:
             if stage == "collect" or path.parent.name == "site":
                 path.unlink()
-        running = place.run()
-        log = place.results / "logs" / f"{stage}.log"
+        log, after = (place.results / "logs" / f"{name}.log" for name in (stage, "site"))
         log.unlink(missing_ok=True)
+        after.unlink(missing_ok=True)
+        running, watch = place.run("--retries", str(many - 1)), Watch(place)
         while running.poll() is None and not log.exists():
-            time.sleep(0.01)
-        time.sleep(choose.uniform(0, 0.5))
-        _disturb(place, running, choose, ["job", "client"], 1, tally, f"{stage}: ", 0.0)
+            watch.look()
+            time.sleep(0.02)
+        _disturb(place, running, choose, ["job", "client"], many, tally, stage, after)
         check(place, tally)
     conclude(place, expected, tally)
 
@@ -83,14 +87,17 @@ def _disturb(
     kinds: list[str] | None,
     many: int,
     tally: Tally,
-    prefix: str = "",
-    pause: float = 0.5,
+    stage: str = "",
+    after: Path | None = None,
 ) -> None:
-    """Kill up to `many` processes of some kinds (None: any) while a run lasts."""
+    """Kill up to `many` processes of some kinds (None: any) while a run lasts, or a stage of it:
+    until the log of the one after it is there."""
     killed, watch = 0, Watch(place)
     while running.poll() is None and killed < many:
-        time.sleep(choose.uniform(0, pause))
+        time.sleep(choose.uniform(0, 0.5))
         watch.look()
+        if after and stage != after.stem and after.exists():
+            break
         found = [(p, kind) for p, kind in place.processes().items() if not kinds or kind in kinds]
         if not found:
             time.sleep(0.02)
@@ -98,7 +105,7 @@ def _disturb(
         process, kind = choose.choice(sorted(found))
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-            tally.done[prefix + kind] += 1
+            tally.done[f"{stage}: {kind}" if stage else kind] += 1
             killed += 1
     place.wait(running)
 
