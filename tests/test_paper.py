@@ -1,6 +1,8 @@
 """A paper's tables, references and figures: what is bold, what is apart, that LaTeX can read it."""
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from iadd.pipeline import stages
 from iadd.pipeline.tables import configuration
 
 Iadd = Callable[..., tuple[int, str, str]]
+PDFLATEX, BIBTEX = shutil.which("pdflatex"), shutil.which("bibtex")
 
 
 def evaluations() -> list[Row]:
@@ -148,6 +151,34 @@ def test_variants_cite_their_method_and_submissions_nobody() -> None:
     rows = runs("ours", spread(0.9)) + runs("mtt", spread(0.8), source="submitted")
     text = latex(grids(board(rows)), {"ours": "iadd"})
     assert r"ours~\cite{dd:iadd} &" in text and "mtt (submitted) &" in text
+
+
+@pytest.mark.skipif(not (PDFLATEX and BIBTEX), reason="pdflatex and bibtex are not installed")
+def test_a_real_tex_sets_it_with_booktabs_alone(tmp_path: Path) -> None:
+    hostile = [row | {"method": HOSTILE} if row["method"] == "dc" else row for row in evaluations()]
+    cited = [*methods.names(), "random"]  # every entry of the bibliography is read
+    (tmp_path / "tables.tex").write_text(latex(grids(board(hostile))))
+    (tmp_path / "references.bib").write_text(references(cited))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+        "\\input{tables}\\nocite{*}\\bibliographystyle{plain}\\bibliography{references}\n"
+        "\\end{document}\n"
+    )
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+        said = done.stdout.decode("latin-1")
+        assert not done.returncode, said
+        return said
+
+    tex = str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "paper"
+    run(*tex)
+    assert "Warning" not in run(str(BIBTEX), "paper")
+    run(*tex)
+    said = run(*tex)
+    assert not re.search("Overfull|undefined|Warning", said), said
+    bibliography = (tmp_path / "paper.bbl").read_text()
+    assert bibliography.count("\\bibitem") == len(papers())
 
 
 # The papers.

@@ -45,13 +45,16 @@ def test_several_series_stand_below_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.99985, 1.0001), (0.0, 1.0), (20_000.0, 90_000.0), (1e-7, 3e-7)]
+    ("low", "high"),
+    [(0.99985, 1.0001), (0.1, 1.0), (20_000.0, 90_000.0), (1e-7, 3e-7), (401.0, 570.0), (0.3, 1.1)],
 )
-def test_an_axis_tells_its_values_apart(low: float, high: float) -> None:
-    axis = Axis.over("x", [low, high])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_axis_tells_its_values_apart(low: float, high: float, log: bool) -> None:
+    axis = Axis.over("x", [low, high], log)
     words = axis.words(axis.ticks())
     assert len(set(words)) == len(words) >= 3
     assert [float(word) for word in words] == pytest.approx(axis.ticks())
+    assert all(0 <= axis.at(tick) <= 1 for tick in axis.ticks())
 
 
 def test_what_rounding_alone_moves_is_a_flat_line() -> None:

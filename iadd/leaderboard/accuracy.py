@@ -26,6 +26,8 @@ def draw(grid: Grid) -> Figure:
             _draw_panel(one, grid, place)
         else:
             one.set_axis_off()
+    words = "test accuracy, %; filled: the best, and what is not told apart from it"
+    figure.supxlabel(words, fontsize=8, color=MUTED)
     first = figure.axes[0]
     first.set_yticks(range(lines), [name_of(line) for line in grid.lines])
     first.set_ylim(lines - 0.5, -0.5)
@@ -48,7 +50,6 @@ def _draw_panel(axes: Axes, grid: Grid, place: int) -> None:
             axes.plot(ends, [height] * 2, color=colour, lw=1.3, ls=":" if published else "-")
         axes.plot(number.mean, height, **style)
     axes.set_title(f"{dataset}, {ipc} a class", loc="left", fontsize=8.5, color=INK)
-    axes.set_xlabel("test accuracy, %", fontsize=8, color=MUTED)
     axes.grid(axis="x", color=LINE, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=7.5, labelcolor=INK)

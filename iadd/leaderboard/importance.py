@@ -172,8 +172,9 @@ def _draw_shares(axes: Axes, found: Importance) -> None:
             axes.axhline(limit, color=colour, lw=0.8, ls=":")
     axes.set_ylim(-0.02, 1.02)
     axes.grid(axis="y", color=LINE, lw=0.7)
-    axes.set_title("how many count (dotted: collapse)", loc="left", fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK)
+    title = "how many count" + " (dotted: collapse)" * (not found.mask)
+    axes.set_title(title, loc="left", fontsize=9, color=INK)
+    axes.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=7.5, labelcolor=INK)
 
 
 def _iterations(axes: Axes, iterations: pd.Index[Any]) -> None:

@@ -196,6 +196,7 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
             r"  \centering",
             rf"  \caption{{{caption}}}",
             rf"  \label{{tab:{label}}}",
+            r"  \medskip",
             rf"  \begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
             r"    \toprule",
             rf"    & {' & '.join(tops)} \\",

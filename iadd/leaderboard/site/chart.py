@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from iadd.leaderboard.site.labels import Box, Point, place
 
 WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, FLOOR = 58, 10, 10, 202
+LEFT, RIGHT, TOP, FLOOR = 64, 10, 10, 202
 MARKS = (
     "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
     "m-3-3h6v6h-6z",
@@ -64,13 +64,13 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """A few round values within."""
-        if self.log:
+        if self.log and self.high > 10 * self.low:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             steps = (1, 2, 5) if last - first <= 3 else (1,)
             every = max(1, (last - first) // 5)
             found = [s * 10.0**k for k in range(first, last + 1, every) for s in steps]
             return [tick for tick in found if self.low <= tick <= self.high]
-        rough = (self.high - self.low) / 5
+        rough = (self.high - self.low) / 6
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= rough)
         first = math.ceil(self.low / step)
@@ -230,7 +230,7 @@ def _frame(x: Axis, y: Axis) -> Iterator[str]:
     for tick, word in zip(ticks, x.words(ticks), strict=True):
         yield _text(_across(x, tick), FLOOR + 15, word, "middle")
     yield _text((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 6, x.title, "middle")
-    turned = f' transform="translate(11 {(FLOOR + TOP) / 2}) rotate(-90)"'
+    turned = f' transform="translate(10 {(FLOOR + TOP) / 2}) rotate(-90)"'
     yield _text(0, 0, y.title, "middle", more=turned)
 
 

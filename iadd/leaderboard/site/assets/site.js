@@ -36,7 +36,8 @@
 
   const kinds = (heads) => heads.map((head) => (
     head.classList.contains("number") ? { type: "num", className: "number" }
-      : head.classList.contains("wide") ? { orderable: false, searchable: false } : {}
+      : head.classList.contains("wide") ? { orderable: false, searchable: false }
+        : head.classList.contains("text") ? { className: "text" } : {}
   ));
 
   // A spreadsheet would compute what begins like a formula; numbers are let through.
