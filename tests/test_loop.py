@@ -388,6 +388,7 @@ def test_a_malformed_checkpoint_is_ignored(task: methods.Problem, tmp_path: Path
         (tensors, told | {"kept": 2**40}),
         (tensors, told | {"trace": told["trace"][::-1]}),
         (tensors, told | {"trace": [told["trace"][0] | {"loss": "x"}, *told["trace"][1:]]}),
+        (tensors, told | {"trace": [told["trace"][0] | {"loss": None}, *told["trace"][1:]]}),
         (tensors | {"safe.value.step_size": torch.tensor(-1.0)}, told),
         (tensors | {"state.memory.images.velocity": torch.zeros(3)}, told),
     ):

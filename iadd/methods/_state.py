@@ -137,6 +137,8 @@ class Progress(BaseModel):
         rows = [row.iteration for row in found.trace]
         if rows != list(range(found.iteration)) or found.iteration > updates + 1:
             raise ValueError("a trace that is not of its iterations")
+        if any(row.loss is None and not row.event for row in found.trace):
+            raise ValueError("a sound iteration without a loss")
         if found.kept > len(rows):
             raise ValueError("more states than iterations")
 

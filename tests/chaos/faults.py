@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from chaos.bench import SEARCH, Place, Watch
@@ -22,6 +24,7 @@ from chaos.kills import Tally, check, conclude
 
 WRITERS = 200
 NOBODY = 65534
+PR_CAPBSET_DROP, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 24, 1, 2, 3
 SIZES = [int(16 * 1.5**step) for step in range(16)]
 """KiB of a disk: from too small for a lock to more than the benchmark needs."""
 PRIVACY = {"networks": 1, "shadows": 2, "feature_epochs": 1}
@@ -92,18 +95,17 @@ def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: T
 def folders(folder: Path, expected: object, tally: Tally) -> None:
     """Folders in which nothing may be written: read-only, or another's."""
     place = Place(folder / "folders")
-    folder.chmod(0o755)  # others may look, and not write
     place.finish()
     kept = place.tables()
-    for what, change, back in (
-        ("read-only folder", lambda: _modes(place.results, 0o555), lambda: _modes(place.results)),
-        ("foreign folder", lambda: None, lambda: None),
-    ):
+    faults = {"read-only folder": (partial(_modes, place.results, 0o555), _modes)}
+    if os.getuid() == 0:
+        faults["foreign folder"] = (partial(_owner, place.folder, NOBODY), _owner)
+    for what, (change, back) in faults.items():
         with suppress(OSError):
             (place.results / "leaderboard.csv").unlink()
         change()
-        _refuses(place, place.start("run", "b.yaml", **_as_nobody()), what, tally)
-        back()
+        _refuses(place, place.start("run", "b.yaml", preexec_fn=_powerless), what, tally)
+        back(place.folder)
         place.finish()
     if place.tables() != kept:
         tally.false.append("folders: other tables")
@@ -115,9 +117,16 @@ def _modes(folder: Path, mode: int = 0o755) -> None:
             path.chmod(mode)
 
 
-def _as_nobody() -> dict[str, object]:
-    """Root may write everywhere: be somebody else."""
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+def _owner(folder: Path, user: int = 0) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+def _powerless() -> None:
+    """Root may write everywhere: have the command that is started next be without that right."""
+    if os.getuid() == 0:
+        for right in DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER:
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right, 0, 0, 0)
 
 
 def clocks(folder: Path, expected: object, tally: Tally) -> None:

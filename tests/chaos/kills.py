@@ -32,6 +32,7 @@ class Tally:
         self.false: list[str] = []  # it came to another one
         self.untidy: list[str] = []  # tracebacks, orphans
         self.stuck: list[str] = []  # it waited, and nothing moved
+        self.undone: list[str] = []  # faults for which there was no time
 
 
 def random_kills(
@@ -65,9 +66,9 @@ def kills_of_stage(
     place.finish()
     for first in range(0, times, RETRIES):
         many = min(RETRIES, times - first)
-        for path in [*place.results.glob("*.parquet"), *place.results.glob("site/*")]:
-            if stage == "collect" or path.parent.name == "site":
-                path.unlink()
+        shutil.rmtree(place.results / "site", ignore_errors=True)
+        for path in place.results.glob("*.parquet") if stage == "collect" else ():
+            path.unlink()
         log, after = (place.results / "logs" / f"{name}.log" for name in (stage, "site"))
         log.unlink(missing_ok=True)
         after.unlink(missing_ok=True)
@@ -135,7 +136,7 @@ def attempt(work: Callable[[], object], tally: Tally) -> None:
     """Do something to a run; that it did not come to its end is counted, and told in the end."""
     try:
         work()
-    except AssertionError as error:
-        tally.lost.append(str(error))
     except Stuck as error:
         tally.stuck.append(str(error))
+    except Exception as error:
+        tally.lost.append(f"{type(error).__name__}: {error}")

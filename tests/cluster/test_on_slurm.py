@@ -35,6 +35,12 @@ SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
 MTT = SMOKE["methods"]["mtt"]["params"] | {"iterations": 400, "validations": 40}
 TINY = SMOKE | {"seeds": 1, "methods": {"random": None, "mtt": {"params": MTT}}}
 WAIT = 300.0
+SOON = """
+import asyncio
+sleep = asyncio.sleep
+asyncio.sleep = lambda seconds, *result: sleep(min(seconds, 1.0), *result)
+"""
+"""Snakemake looks for ended jobs every second, not 5, 15, 25, ... seconds after it submitted."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,8 @@ def slurm() -> Iterator[Slurm]:
     folder = Path(tempfile.mkdtemp(prefix="iadd-slurm-", dir="/tmp"))
     found = Slurm(folder, nodes=2)
     try:
+        (folder / "soon").mkdir()
+        (folder / "soon" / "sitecustomize.py").write_text(SOON)
         try:
             found.start()
         except RuntimeError as error:  # no fault of ours: a sandbox without loopback, say
@@ -56,7 +64,11 @@ def environment(slurm: Slurm | None = None) -> dict[str, str]:
     path = [str(Path(sys.executable).parent), *([str(slurm.folder / "bin")] if slurm else [])]
     known = os.environ | {"PATH": os.pathsep.join([*path, os.environ.get("PATH", "")])}
     known["OMP_NUM_THREADS"] = "1"
-    return known | ({"SLURM_CONF": slurm.environment["SLURM_CONF"]} if slurm else {})
+    if slurm:
+        paths = [str(slurm.folder / "soon"), os.environ.get("PYTHONPATH", "")]
+        known["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        known["SLURM_CONF"] = slurm.environment["SLURM_CONF"]
+    return known
 
 
 def place(folder: Path) -> Path:
