@@ -21,12 +21,15 @@ class Wildcards(dict[str, str]):
 
 def workflow(main: bool = True, local: bool = False, **asked: Any) -> Any:
     """Stands for Snakemake's: where jobs run, and the resources that options gave each rule."""
-    from snakemake.resources import Resource
+    from snakemake.resources import Resource, Resources
 
     rule = SimpleNamespace(resources={k: Resource(k, v) for k, v in asked.items()})
+    words = [f"{name}={value}" for name, value in asked.items()]
+    given = Resources.parse(words, allow_expressions=True)
     return SimpleNamespace(
         is_main_process=main, remote_exec=not main, local_exec=local,
         get_rule=lambda name: rule, group_settings=SimpleNamespace(group_components={}),
+        resource_settings=SimpleNamespace(default_resources=given, overwrite_resources={}),
         global_resources={},
     )  # fmt: skip
 
@@ -96,12 +99,30 @@ def test_short_jobs_are_grouped_and_long_ones_are_not(prepared: Any) -> None:
 def test_a_promised_card_is_insisted_on(prepared: Any) -> None:
     for asked in ({"gpu": 1}, {"gres": "gpu:a100:1"}):
         asks = Demands(prepared, workflow(**asked))
-        assert asks.device(Wildcards(RUN), asked) == "--device cuda"
-        assert asks.slots(Wildcards(RUN), "distill") == demands.SLOTS
+        assert asks.device("distill")(Wildcards(RUN), input=[]) == "--device cuda"
+        assert asks.slots("distill") == demands.SLOTS
+        assert not asks.has_card("collect")  # unless it is named
+        asks.workflow.resource_settings.overwrite_resources["collect"] = {"gpu": 1}
+        assert asks.has_card("collect")
     for asked in ({}, {"gpu": 0}, {"gres": "scratch:1"}):  # type: ignore[assignment]
         asks = Demands(prepared, workflow(**asked))
-        assert asks.device(Wildcards(RUN), asked) == ""
-        assert asks.slots(Wildcards(RUN), "distill") == 1
+        assert asks.device("distill")(Wildcards(RUN), input=[]) == ""
+        assert asks.slots("distill") == 1
+
+
+def test_an_expression_decides_for_each_job(prepared: Any) -> None:
+    asks = Demands(prepared, workflow(gpu="1 if attempt > 1 else 0"))
+    assert asks.slots("distill") == demands.SLOTS
+    for count, option in ((1, "--device cuda"), (0, "")):
+        assert asks.device("distill")(Wildcards(RUN), resources={"gpu": count}) == option
+
+
+def test_where_a_job_runs_is_no_part_of_what_its_result_is() -> None:
+    """Rule: Snakemake makes nothing anew for a parameter that was made from a job's inputs."""
+    from snakemake.rules import Rule
+
+    for name in ("own_device", "promised_device", "any_device"):
+        assert Rule._is_deriving_function(getattr(Demands, name))
 
 
 def test_memory_grows_with_data_network_and_retries(prepared: Any) -> None:

@@ -228,7 +228,10 @@ def test_the_graph_has_its_jobs_where_they_are_asked_for(
     jobs = Jobs([write()], {})
     wildcards = SimpleNamespace(dataset="blobs", method="random", ipc="2", seed="0", tuned="")
     assert jobs.plan.paths(Run("blobs", "random", 2, 0)).privacy in jobs.privacy(None)
-    assert len(jobs.pairs(None)) == 2 and set(jobs.pairs(None)) < set(jobs.everything(None))
+    paths = jobs.plan.paths(Run("blobs", "random", 2, 0))
+    Path(paths.privacy).parent.mkdir(parents=True)
+    Path(paths.privacy).touch()
+    assert {paths.evaluation, paths.pairs} < set(jobs.everything(None)) - {paths.privacy}
     assert str(jobs.yardstick(wildcards)).endswith("privacy/blobs/ipc2.safetensors")
     before = jobs.yardstick_spec(wildcards), jobs.privacy_spec(wildcards)
     other = Jobs([write(privacy=CONFIG["privacy"] | {"networks": 3, "pictures": 0})], {})
@@ -237,7 +240,7 @@ def test_the_graph_has_its_jobs_where_they_are_asked_for(
     other = Jobs([write(privacy=CONFIG["privacy"] | {"shadows": 3})], {})
     assert other.yardstick_spec(wildcards) != before[0]
     without = Jobs([write(privacy=None)], {})
-    assert not without.privacy(None) and not without.pairs(None)
+    assert not without.privacy(None) and paths.pairs not in without.everything(None)
 
 
 def test_a_benchmark_without_the_section_has_an_empty_table(iadd: Iadd) -> None:

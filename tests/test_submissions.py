@@ -127,7 +127,8 @@ def test_the_workflow_knows_it(
     Path("x.safetensors").write_bytes(b"one")
     jobs = Jobs(["c.yaml"], {})
     wildcards = SimpleNamespace(dataset="blobs", method="theirs", ipc="1", seed="0", tuned="")
-    assert jobs.shards(wildcards) == [] and "sha256" in jobs.distill_spec(wildcards)
+    assert jobs.distilled_from(wildcards) == [jobs.about(wildcards)]
+    assert "sha256" in jobs.distill_spec(wildcards)
     assert jobs.plan.paths(Run("blobs", "theirs", 1, 0)).evaluation in jobs.evaluations(None)
     stages = {row.stage: row for row in Forecast(jobs.plan).rows}
     assert stages["distill theirs"].jobs == 1 and stages["distill theirs"].seconds == 0

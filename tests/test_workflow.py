@@ -20,6 +20,7 @@ from PIL import Image
 from iadd.artifacts import load_tensors, locked
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD, TRACES
+from iadd.pipeline.workflow import Jobs
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -120,6 +121,15 @@ def test_a_configuration_under_another_name_redoes_nothing(finished: Path) -> No
         copy.unlink()
 
 
+def test_a_card_for_each_job_redoes_nothing_and_is_insisted_on(finished: Path) -> None:
+    """Where a job runs is no part of what its result is."""
+    for asked in ("gpu=1", "gres=gpu:a100:1", "gpu=1 if attempt else 0"):
+        options = ("--default-resources", asked, "--dry-run")
+        assert "Nothing to be done" in run(finished, *options)
+        told = run(finished, *options, "--printshellcmds", "--forcerun", "distill")
+        assert told.count("--device cuda > ") == 6 * 2  # each distillation, each judging
+
+
 def test_an_evaluation_lost_is_made_again(finished: Path) -> None:
     """A job that fails takes its old output along, and leaves the tables made of it."""
     lost = min((finished / "results/smoke/evaluations").rglob("*.parquet"))
@@ -140,6 +150,29 @@ def test_every_output_of_the_last_stages_comes_back(finished: Path) -> None:
         kept = (results / lost).rename(results / "kept")
         assert planned(finished) >= rules, lost
         kept.rename(results / lost)
+
+
+def test_files_of_runs_are_named_where_some_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never made, the tables ask for: naming it would make a graph of thousands slow."""
+    monkeypatch.chdir(place(tmp_path))
+    jobs = Jobs(["config.yaml"], {})
+    runs = [jobs.plan.paths(run) for run in jobs.plan.runs()]
+    first, *others = [(p.trace, p.picture, p.evaluation) for p in runs]
+    tables = set(jobs.everything(None))
+    assert jobs.plan.table("leaderboard") in tables and not tables.intersection(*others, first)
+    runs[0].distilled.parent.mkdir(parents=True)
+    runs[0].distilled.touch()
+    assert set(jobs.everything(None)) - tables == set(first)
+    runs[0].distilled.unlink()
+    first[0].touch()
+    assert set(jobs.everything(None)) - tables == set(first[1:])
+    jobs.plan.table("leaderboard").touch()
+    missing = set(first[1:]).union(*others)
+    assert set(jobs.everything(None)) - tables == missing
+    elsewhere = Jobs(["config.yaml"], {}, elsewhere=True)
+    assert set(elsewhere.everything(None)) - tables == missing | {first[0]}
 
 
 def test_a_changed_parameter_reruns_only_what_depends_on_it(finished: Path) -> None:

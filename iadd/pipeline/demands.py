@@ -38,6 +38,7 @@ FIXED = {"data": 1200.0, "collect": 240.0, "site": 240.0}
 """Seconds of the jobs that no forecast is made of."""
 BASE = 1500 * 2**20
 """Bytes of a job that has done nothing yet: Python, PyTorch, its CUDA libraries."""
+CARD = "--device cuda"
 READING = 6000
 """MiB of a job without networks: the whole data set, or all tables, at once."""
 BATCH = 256
@@ -83,20 +84,48 @@ class Demands:
             self._memory[rulename, named] = self._mebibytes(rulename, named)
         return self._memory[rulename, named] << (attempt - 1)
 
-    def slots(self, wildcards: Any, rulename: str) -> int:
+    # Settled when rules are read, for all jobs of a rule.
+
+    def slots(self, rulename: str) -> int:
         """Of its submission's slots, those that a job takes."""
         return SLOTS if self.has_card(rulename) else 1
 
-    def device(self, wildcards: Any, resources: Any) -> str:
-        """The option of a job that was promised a card: it must not run without one."""
-        return "--device cuda" if _card(resources.get("gpu"), resources.get("gres")) else ""
+    def device(self, rulename: str) -> Any:
+        """The option of a job that was promised a card: it must not run without one.
+
+        A function of the job's inputs, because a constant would be part of what a result is made
+        from. Where an expression decides on `gpu`, it asks for the job's own resources.
+        """
+        if self._asked(rulename, "gpu").is_evaluable():
+            return self.own_device
+        return self.promised_device if self.has_card(rulename) else self.any_device
+
+    def own_device(self, wildcards: Any, resources: Any) -> str:
+        return CARD if _card(resources.get("gpu"), resources.get("gres")) else ""
+
+    def promised_device(self, wildcards: Any, input: Any) -> str:
+        return CARD
+
+    def any_device(self, wildcards: Any, input: Any) -> str:
+        return ""
 
     def has_card(self, rulename: str) -> bool:
         """Whether profile or options ask for a card for each job of a rule."""
         if rulename == "search":
             return bool(self.plan.config.search.gpus)
-        resources = self.workflow.get_rule(rulename).resources
-        return _card(*(_value(resources, name) for name in ("gpu", "gres")))
+        return _card(*(self._asked(rulename, name).raw for name in ("gpu", "gres")))
+
+    def _asked(self, rulename: str, name: str) -> Any:
+        """A resource as profile or options have it; `raw` is its text where it is an expression,
+        as everything is that is no number."""
+        from snakemake.resources import Resources
+
+        settings = self.workflow.resource_settings
+        given = [settings.overwrite_resources.get(rulename)]
+        if rulename not in FIXED:  # which run without a card unless they are named
+            given.append(settings.default_resources)
+        found = [Resources.from_mapping(resources or {}).get(name) for resources in given]
+        return next((one for one in found if one.raw is not None), found[-1])
 
     # A search may have several nodes: `set-resources: {search: {nodes: 4}}`.
 

@@ -44,7 +44,7 @@ class Forecast:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._rates: dict[tuple[str, str], float] = {}
+        self._rates: dict[tuple[object, ...], float] = {}
         self.stale = plan.stale_data()
         keys = [d.key for d in plan.config.datasets]
         self.abouts = {
@@ -225,22 +225,27 @@ class Forecast:
 
     def _rate(self, key: str, name: str) -> float:
         """Seconds of one image's gradient, in float32 whatever the benchmark's precision: the
-        median of five measurements with a small batch."""
-        if (key, name) not in self._rates:
-            network = self._network(key, name)
-            generator = generator_for("plan")
-            params = network.init(generator)
-            shape = (BATCH, network.channels, network.resolution, network.resolution)
-            images = torch.randn(shape, generator=generator)
-            targets = torch.full((BATCH, network.classes), 1 / network.classes)
-            engine = choose_backend(network, torch.device("cpu"))
-            times = []
-            for _ in range(6):
-                began = time.perf_counter()
-                engine.gradient(params, images, targets)
-                times.append(time.perf_counter() - began)
-            self._rates[key, name] = float(sorted(times[1:])[2]) / BATCH
-        return self._rates[key, name]
+        median of five measurements with a small batch. Data of one shape have one rate."""
+        about = self.abouts[key]
+        kind = name, about.channels, about.resolution, len(about.class_names)
+        if kind not in self._rates:
+            self._rates[kind] = _measured_rate(self._network(key, name))
+        return self._rates[kind]
+
+
+def _measured_rate(network: Network) -> float:
+    generator = generator_for("plan")
+    params = network.init(generator)
+    shape = (BATCH, network.channels, network.resolution, network.resolution)
+    images = torch.randn(shape, generator=generator)
+    targets = torch.full((BATCH, network.classes), 1 / network.classes)
+    engine = choose_backend(network, torch.device("cpu"))
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        engine.gradient(params, images, targets)
+        times.append(time.perf_counter() - began)
+    return float(sorted(times[1:])[2]) / BATCH
 
 
 def _share(scheduler: str, rungs: int, reduction: int) -> float:

@@ -32,27 +32,63 @@ class Run:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a run's files lie. The checkpoint is no output of the workflow, which deletes those
-    of a killed job."""
+    """Where a run's files lie: each is put together when it is asked for, as runs are many."""
 
-    distilled: Path
-    trace: Path
-    picture: Path
-    evaluation: Path
-    privacy: Path
-    pairs: Path
-    checkpoint: Path
+    root: Path
+    place: str
+
+    @property
+    def distilled(self) -> Path:
+        return self.root / f"distilled/{self.place}.safetensors"
+
+    @property
+    def trace(self) -> Path:
+        return self.root / f"distilled/{self.place}.trace.parquet"
+
+    @property
+    def picture(self) -> Path:
+        return self.root / f"distilled/{self.place}.png"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / f"evaluations/{self.place}.parquet"
+
+    @property
+    def privacy(self) -> Path:
+        return self.root / f"privacy/{self.place}.parquet"
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / f"privacy/{self.place}.png"
+
+    @property
+    def checkpoint(self) -> Path:
+        """No output of the workflow, which deletes those of a killed job."""
+        return self.root / f"checkpoints/{self.place}.safetensors"
 
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where a data set's prepared tensors lie; `made` says from what, and is no output."""
+    """Where a data set's prepared tensors lie."""
 
     folder: Path
-    about: Path
-    train: Path
-    test: Path
-    made: Path
+
+    @property
+    def about(self) -> Path:
+        return self.folder / "about.json"
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "train.safetensors"
+
+    @property
+    def test(self) -> Path:
+        return self.folder / "test.safetensors"
+
+    @property
+    def made(self) -> Path:
+        """Says from what they were made, and is no output of the workflow."""
+        return self.folder / "made.json"
 
 
 PATIENCE = 3.0
@@ -72,22 +108,11 @@ class Layout:
 
     def data(self, dataset: str) -> DataPaths:
         """Where a data set's prepared tensors lie."""
-        folder = self.root / "data" / dataset
-        names = ("about.json", "train.safetensors", "test.safetensors", "made.json")
-        return DataPaths(folder, *(folder / name for name in names))
+        return DataPaths(self.root / "data" / dataset)
 
     def paths(self, run: Run) -> RunPaths:
         """Where a run's files lie."""
-        name = run.place
-        return RunPaths(
-            distilled=self.root / f"distilled/{name}.safetensors",
-            trace=self.root / f"distilled/{name}.trace.parquet",
-            picture=self.root / f"distilled/{name}.png",
-            evaluation=self.root / f"evaluations/{name}.parquet",
-            privacy=self.root / f"privacy/{name}.parquet",
-            pairs=self.root / f"privacy/{name}.png",
-            checkpoint=self.root / f"checkpoints/{name}.safetensors",
-        )
+        return RunPaths(self.root, run.place)
 
     def log(self, rule: str, place: str) -> Path:
         """What a job of a rule says; `place` tells which one."""

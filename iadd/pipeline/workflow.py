@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ TABLES = (
     *("privacy", "submissions", "leaderboard"),
 )
 """What `collect` writes, the leaderboard last."""
+GARBAGE = 100_000, 50, 50
+"""Python's thresholds in Snakemake's process: a graph of thousands of jobs is millions of objects
+that all stay, and to look for garbage among them as often as usual takes a sixth of the time."""
 
 
 @inspected
@@ -29,12 +33,16 @@ class Jobs:
     Args:
         files: the workflow's configuration files. There must be one: it is what jobs read.
         changes: what `--config` would change over it, which jobs would not see.
+        elsewhere: whether files lie in a storage, and the folder here says nothing of them.
 
     Ends Snakemake by one line for more than one file, for changes, or for what the file says.
     """
 
-    def __init__(self, files: Sequence[str | Path], changes: Mapping[str, Any]) -> None:
-        self.path = str(files[0])
+    def __init__(
+        self, files: Sequence[str | Path], changes: Mapping[str, Any], elsewhere: bool = False
+    ) -> None:
+        gc.set_threshold(*GARBAGE)
+        self.path, self.elsewhere = str(files[0]), elsewhere
         try:
             if changes or len(files) != 1:
                 given = f"--config {' '.join(changes)}" if changes else f"{len(files)} configfiles"
@@ -63,19 +71,18 @@ class Jobs:
     def config(self) -> Config:
         return self.plan.config
 
-    def shards(self, wildcards: Any) -> list[Path]:
-        """Expert shards that a distillation reads."""
-        return self.plan.needs(wildcards.dataset, wildcards.method)
+    def distilled_from(self, wildcards: Any) -> list[str | Path]:
+        """Beside the images: facts, expert shards, and a tuned run's winner of its search."""
+        found: list[str | Path] = [self.about(wildcards)]
+        found += self.plan.needs(wildcards.dataset, wildcards.method)
+        if getattr(wildcards, "tuned", None):  # a search has none
+            place = wildcards.dataset, wildcards.method, int(wildcards.ipc)
+            found.append(self.plan.winner(*place))
+        return found
 
-    def teachers(self, wildcards: Any) -> list[Path]:
-        """Expert shards that an evaluation reads, where a protocol has a teacher."""
-        return self.plan.teachers(wildcards.dataset)
-
-    def winner(self, wildcards: Any) -> list[Path]:
-        """What a tuned distillation takes its parameters from."""
-        if not wildcards.tuned:
-            return []
-        return [self.plan.winner(wildcards.dataset, wildcards.method, int(wildcards.ipc))]
+    def judged_by(self, wildcards: Any) -> list[str | Path]:
+        """Beside set and images: facts, and expert shards where a protocol has a teacher."""
+        return [self.about(wildcards), *self.plan.teachers(wildcards.dataset)]
 
     def tuned(self, wildcards: Any) -> str:
         """The option of a tuned run."""
@@ -91,50 +98,58 @@ class Jobs:
     def evaluations(self, wildcards: Any) -> list[Path]:
         return [self.plan.paths(run).evaluation for run in self.plan.runs()]
 
-    def traces(self, wildcards: Any) -> list[Path]:
-        return [self.plan.paths(run).trace for run in self.plan.runs()]
-
     def privacy(self, wildcards: Any) -> list[Path]:
         """What sets give away, a table each, where that is asked."""
         return [self.plan.paths(run).privacy for run in privacy_plan.exposed(self.plan)]
 
-    def pairs(self, wildcards: Any) -> list[Path]:
-        """The pictures of distilled images beside real ones."""
-        return [self.plan.paths(run).pairs for run in privacy_plan.exposed(self.plan)]
-
     def yardstick(self, wildcards: Any) -> Path:
         return self.plan.yardstick(wildcards.dataset, int(wildcards.ipc))
 
-    def pictures(self, wildcards: Any) -> list[Path]:
-        return [self.plan.paths(run).picture for run in self.plan.runs()]
-
     def everything(self, wildcards: Any) -> list[Path]:
-        """Every output that a user looks at."""
+        """Every output that a user looks at; of runs, what is missing of them.
+
+        Where there is nothing of a run and no table yet, the tables ask for all that it makes. In
+        a graph of thousands, each file that is named besides counts.
+        """
         tables = [self.plan.table(name) for name in TABLES]
-        page = self.plan.root / "site" / "index.html"
-        pages = [tables[-1].with_suffix(".csv"), page]
-        runs = (self.evaluations(None), self.traces(None), self.pictures(None))
-        searches = (self.trials(None), self.searches(None), self.privacy(None), self.pairs(None))
-        return [*tables, *pages, *(path for paths in (*runs, *searches) for path in paths)]
+        pages = [tables[-1].with_suffix(".csv"), self.plan.root / "site" / "index.html"]
+        return [*tables, *pages, *self.trials(None), *self.searches(None), *self._missing()]
+
+    def _missing(self) -> Iterator[Path]:
+        """Files of runs of which something is there, or that stand in the tables."""
+        walked = () if self.elsewhere else os.walk(self.plan.root)
+        there = {f"{folder}/{name}" for folder, _, names in walked for name in names}
+        tables = self.elsewhere or str(self.plan.table("leaderboard")) in there
+        exposed = {*privacy_plan.exposed(self.plan)}
+        for run in self.plan.runs():
+            paths = self.plan.paths(run)
+            made = [paths.trace, paths.picture, paths.evaluation]
+            if run in exposed:
+                made += [paths.privacy, paths.pairs]
+            missing = [path for path in made if str(path) not in there]
+            if tables or len(missing) < len(made) or str(paths.distilled) in there:
+                yield from missing
 
     # The data: small facts by their content, tensors only as files that must be there.
 
-    def about(self, wildcards: Any) -> Path:
+    def about(self, wildcards: Any) -> str:
         """The facts of a run's data: what comes of them is made again when these are others."""
-        return self.plan.data(self._dataset(wildcards)).about
+        return self._data(wildcards, "about")
 
     def abouts(self, wildcards: Any) -> list[Path]:
         """The facts of all data sets, which tables and page read."""
         return [self.plan.data(dataset.key).about for dataset in self.config.datasets]
 
-    def train(self, wildcards: Any) -> Path:
-        return self.plan.data(self._dataset(wildcards)).train
+    def train(self, wildcards: Any) -> str:
+        return self._data(wildcards, "train")
 
-    def test(self, wildcards: Any) -> Path:
-        return self.plan.data(self._dataset(wildcards)).test
+    def train_and_test(self, wildcards: Any) -> list[str]:
+        return [self._data(wildcards, "train"), self._data(wildcards, "test")]
 
-    def _dataset(self, wildcards: Any) -> str:
-        return str(getattr(wildcards, "dataset", None) or self.dataset(wildcards))
+    def _data(self, wildcards: Any, part: str) -> str:
+        """A file of a run's data, or of those whose experts lie in a folder."""
+        dataset = str(getattr(wildcards, "dataset", None) or self.dataset(wildcards))
+        return str(getattr(self.plan.data(dataset), part))
 
     def dataset(self, wildcards: Any) -> str:
         """The data set whose experts lie in a folder."""

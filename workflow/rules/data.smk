@@ -1,10 +1,10 @@
 rule data:
     output:
-        "results/{benchmark}/data/{dataset}/about.json",
-        "results/{benchmark}/data/{dataset}/train.safetensors",
-        "results/{benchmark}/data/{dataset}/test.safetensors",
+        "<root>/data/{dataset}/about.json",
+        "<root>/data/{dataset}/train.safetensors",
+        "<root>/data/{dataset}/test.safetensors",
     log:
-        "results/{benchmark}/logs/data/{dataset}.log",
+        "<root>/logs/data/{dataset}.log",
     resources:
         config=jobs.path,
         mem_mb=asks.memory,

@@ -1,24 +1,22 @@
 rule distill:
     input:
-        jobs.about,
+        jobs.distilled_from,
         ancient(jobs.train),
-        jobs.shards,
-        jobs.winner,
     output:
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.trace.parquet",
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
+        "<root>/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
+        "<root>/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.trace.parquet",
+        "<root>/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
     log:
-        "results/{benchmark}/logs/distill/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+        "<root>/logs/distill/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     group:
         asks.run_group
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
         runtime=asks.minutes,
-        slots=asks.slots,
+        slots=asks.slots("distill"),
     params:
-        device=asks.device,
+        device=asks.device("distill"),
         tuned=jobs.tuned,
         spec=jobs.distill_spec,
     shell:

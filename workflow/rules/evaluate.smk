@@ -1,24 +1,22 @@
 rule evaluate:
     input:
-        jobs.about,
-        ancient(jobs.train),
+        jobs.judged_by,
         # The only rule that reads the test images.
-        ancient(jobs.test),
-        jobs.teachers,
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
+        ancient(jobs.train_and_test),
+        "<root>/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
     output:
-        "results/{benchmark}/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
+        "<root>/evaluations/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
     log:
-        "results/{benchmark}/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+        "<root>/logs/evaluate/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     group:
         asks.run_group
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
         runtime=asks.minutes,
-        slots=asks.slots,
+        slots=asks.slots("evaluate"),
     params:
-        device=asks.device,
+        device=asks.device("evaluate"),
         tuned=jobs.tuned,
         spec=jobs.evaluation_spec,
     shell:

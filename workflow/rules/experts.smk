@@ -3,9 +3,9 @@ rule experts:
         jobs.about,
         ancient(jobs.train),
     output:
-        "results/{benchmark}/experts/{folder}/shard{shard}.safetensors",
+        "<root>/experts/{folder}/shard{shard}.safetensors",
     log:
-        "results/{benchmark}/logs/experts/{folder}/shard{shard}.log",
+        "<root>/logs/experts/{folder}/shard{shard}.log",
     # What others wait for comes first.
     priority: 1
     group:
@@ -14,9 +14,9 @@ rule experts:
         config=jobs.path,
         mem_mb=asks.memory,
         runtime=asks.minutes,
-        slots=asks.slots,
+        slots=asks.slots("experts"),
     params:
-        device=asks.device,
+        device=asks.device("experts"),
         dataset=jobs.dataset,
         recipe=jobs.recipe,
         spec=jobs.experts_spec,

@@ -3,18 +3,18 @@ rule yardstick:
         jobs.about,
         ancient(jobs.train),
     output:
-        "results/{benchmark}/privacy/{dataset}/ipc{ipc}.safetensors",
+        "<root>/privacy/{dataset}/ipc{ipc}.safetensors",
     log:
-        "results/{benchmark}/logs/privacy/{dataset}/ipc{ipc}.log",
+        "<root>/logs/privacy/{dataset}/ipc{ipc}.log",
     group:
         asks.yardstick_group
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
         runtime=asks.minutes,
-        slots=asks.slots,
+        slots=asks.slots("yardstick"),
     params:
-        device=asks.device,
+        device=asks.device("yardstick"),
         spec=jobs.yardstick_spec,
     shell:
         "iadd privacy {resources.config:q} --dataset {wildcards.dataset:q}"
@@ -26,21 +26,21 @@ rule privacy:
         jobs.about,
         ancient(jobs.train),
         jobs.yardstick,
-        "results/{benchmark}/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
+        "<root>/distilled/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.safetensors",
     output:
-        "results/{benchmark}/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
-        "results/{benchmark}/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
+        "<root>/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.parquet",
+        "<root>/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.png",
     log:
-        "results/{benchmark}/logs/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
+        "<root>/logs/privacy/{dataset}/{method}/ipc{ipc}{tuned}/seed{seed}.log",
     group:
         asks.run_group
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
         runtime=asks.minutes,
-        slots=asks.slots,
+        slots=asks.slots("privacy"),
     params:
-        device=asks.device,
+        device=asks.device("privacy"),
         tuned=jobs.tuned,
         spec=jobs.privacy_spec,
     shell:

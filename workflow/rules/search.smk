@@ -1,14 +1,13 @@
 rule search:
     input:
-        jobs.about,
+        jobs.distilled_from,
         ancient(jobs.train),
-        jobs.shards,
     output:
-        "results/{benchmark}/search/{dataset}-{method}-ipc{ipc}.json",
-        "results/{benchmark}/search/{dataset}-{method}-ipc{ipc}.trials.parquet",
-        "results/{benchmark}/search/{dataset}-{method}-ipc{ipc}.png",
+        "<root>/search/{dataset}-{method}-ipc{ipc}.json",
+        "<root>/search/{dataset}-{method}-ipc{ipc}.trials.parquet",
+        "<root>/search/{dataset}-{method}-ipc{ipc}.png",
     log:
-        "results/{benchmark}/logs/search/{dataset}-{method}-ipc{ipc}.log",
+        "<root>/logs/search/{dataset}-{method}-ipc{ipc}.log",
     # What others wait for comes first.
     priority: 1
     threads: jobs.config.search.workers

@@ -2,18 +2,18 @@ rule site:
     input:
         jobs.abouts,
         jobs.searches,
-        "results/{benchmark}/evaluations.parquet",
-        "results/{benchmark}/traces.parquet",
-        "results/{benchmark}/weights.parquet",
-        "results/{benchmark}/trials.parquet",
-        "results/{benchmark}/comparisons.parquet",
-        "results/{benchmark}/privacy.parquet",
-        "results/{benchmark}/submissions.parquet",
-        "results/{benchmark}/leaderboard.parquet",
+        "<root>/evaluations.parquet",
+        "<root>/traces.parquet",
+        "<root>/weights.parquet",
+        "<root>/trials.parquet",
+        "<root>/comparisons.parquet",
+        "<root>/privacy.parquet",
+        "<root>/submissions.parquet",
+        "<root>/leaderboard.parquet",
     output:
-        "results/{benchmark}/site/index.html",
+        "<root>/site/index.html",
     log:
-        "results/{benchmark}/logs/site.log",
+        "<root>/logs/site.log",
     resources:
         config=jobs.path,
         mem_mb=asks.memory,
