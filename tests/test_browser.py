@@ -7,28 +7,20 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from made_up_site import picture, site, write_tables
-from made_up_tables import runs, spread, trial
-from test_exposure import row as exposed
-from test_site import evaluations, pictures, traces
-from test_site_exposure import SUBMISSION
-from test_site_weights import look
+from every_page import every_page
+from made_up_site import site
+from made_up_tables import runs, spread
 
-from iadd.leaderboard.exposure import PRIVACY
-from iadd.leaderboard.provenance import SUBMISSIONS
-from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.site import RunKey, Search, build_site
+from iadd.leaderboard.site import build_site
 from iadd.leaderboard.site.content import About, Content
 from iadd.leaderboard.site.page import write, write_assets
 from iadd.leaderboard.site.pages import results
-from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -66,25 +58,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with every kind of page."""
     folder = tmp_path_factory.mktemp("browser")
-    trials = [trial(0, 0.5), trial(1, 0.6), trial(0, 0.5, 1, "confirmed")]
-    about = {"title": "digits", "classes": {"digits": ["even", "odd"]}}
-    about |= {"controls": [("iadd", "mtt"), ("iadd", "random")]}
-    tables = write_tables(folder, evaluations(), traces(), trials, **about)
-    looks = [look(k, seed, 0.5, effective_share=0.05) for seed in (0, 1) for k in (0, 30)]
-    more: dict[str, tuple[Any, Any]] = {
-        "weights": (weights_of(table_of(looks, TRACE_FILE)), WEIGHTS),
-        "privacy": ([exposed(dataset="digits", method="iadd")], PRIVACY),
-        "submissions": ([replace(SUBMISSION, dataset="digits", method="dc")], SUBMISSIONS),
-    }
-    for name, (rows, schema) in more.items():
-        tables[name] = folder / f"{name}.parquet"
-        write_table(rows, tables[name], schema, {})
-    shot = picture(folder / "shot.png")
-    pairs = {RunKey("digits", 1, "iadd", False, 0): shot}
-    searched = {Search("digits", "mtt", 1): shot}
-    build_site(tables, pictures(folder), searched, folder / "site", pairs)
+    build_site(**every_page(folder), out=folder / "site")
     return folder / "site"
 
 

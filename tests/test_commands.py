@@ -74,7 +74,8 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert not [name for name in files() if "checkpoint" in name or name.endswith(".tmp")]
     plan = iadd("plan", config)[1]
     assert plan.count("evaluate") == 3 and "of which 0 are left" in plan
-    assert re.search(r"experts blobs mlp-w8 standard: \d+\.\d % on validation after 2 epochs", plan)
+    told = r"experts of blobs \(mlp-w8, recipe standard\) reach \d+\.\d % on validation after 2 e"
+    assert re.search(told, plan)
     told = iadd("show", config, "--compare", "mtt")[1]
     assert "mtt against the others, accuracy: blobs, 1 image a class" in told and "random" in told
     status, _, error = iadd("show", config, "--compare", "dm")

@@ -20,8 +20,8 @@ def reaching(epochs: int) -> Plan:
 def test_experts_near_the_published_value_and_far_from_it() -> None:
     said = expert_line(reaching(50), "cifar10", "standard", [0.84, 0.85])
     assert said == (
-        "experts cifar10 convnet-d3-w128 standard: 84.5 % on validation after 50 epochs "
-        "(84.0 to 85.0 over 2); near the published 84.8 %"
+        "experts of cifar10 (convnet-d3-w128, recipe standard) reach 84.5 % on validation after "
+        "50 epochs (84.0 to 85.0; 2 of them); near the published 84.8 %"
     )
     assert "near" in expert_line(reaching(50), "cifar10", "standard", [0.819])
     far = expert_line(reaching(50), "cifar10", "standard", [0.817])
@@ -32,7 +32,7 @@ def test_experts_near_the_published_value_and_far_from_it() -> None:
 
 
 def test_without_a_published_value_there_is_nothing_to_warn_of() -> None:
-    assert expert_line(plan(), "blobs", "standard", [0.2]).endswith("(20.0 to 20.0 over 1)")
+    assert expert_line(plan(), "blobs", "standard", [0.2]).endswith("(20.0 to 20.0; 1 of them)")
 
 
 def test_what_is_recorded_so_far_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +49,4 @@ def test_what_is_recorded_so_far_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert "60.0 % on validation" in expert_lines(p, "blobs")[0]
     save_tensors(second, {"x": torch.zeros(1)}, own, {"validation_accuracy": [None, 0.9]})
     (line,) = expert_lines(p, "blobs")
-    assert "70.0 % on validation" in line and "(50.0 to 90.0 over 3)" in line
+    assert "70.0 % on validation" in line and "(50.0 to 90.0; 3 of them)" in line

@@ -40,8 +40,8 @@ def expert_line(plan: Plan, dataset: str, recipe: str, accuracies: Sequence[floa
     network, epochs = plan.config.network, plan.expert_epochs(recipe)
     mean, low, high = sum(accuracies) / len(accuracies), min(accuracies), max(accuracies)
     line = (
-        f"experts {dataset} {network} {recipe}: {100 * mean:.1f} % on validation after {epochs} "
-        f"epochs ({100 * low:.1f} to {100 * high:.1f} over {len(accuracies)})"
+        f"experts of {dataset} ({network}, recipe {recipe}) reach {100 * mean:.1f} % on validation "
+        f"after {epochs} epochs ({100 * low:.1f} to {100 * high:.1f}; {len(accuracies)} of them)"
     )
     published = whole_accuracy(plan.config.dataset(dataset).published_name, network)
     if published is None:

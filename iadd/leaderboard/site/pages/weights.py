@@ -23,6 +23,7 @@ SHOWN = 9
 """Looks side by side in a table."""
 BINS = (0.0, 0.1, 0.5, 0.9, 0.99, 1.01, 1.1, 2.0, 10.0)
 """Lower ends of the rows of the histogram, each one of `EDGES`."""
+COLOURS = "the stronger the colour, the more weight"
 
 
 def pages(content: Content) -> Iterator[Page]:
@@ -103,7 +104,7 @@ def _some(looks: pd.Index[Any]) -> list[int]:
 
 
 def _layers(one: Importance) -> Table:
-    """Mean weight of each tensor over iterations; the darker, the more weight."""
+    """Mean weight of each tensor over iterations; the stronger the colour, the more weight."""
     means = one.tensors["mean"].unstack("iteration").drop(WHOLE_NETWORK)
     looks = _some(means.columns)
     values = means[looks].to_numpy(dtype=float)
@@ -114,7 +115,7 @@ def _layers(one: Importance) -> Table:
         for k, tensor in enumerate(means.index)
     ]
     columns = [Column("Tensor", "head"), *(Column(str(look)) for look in looks)]
-    return Table(f"{_name(one)}: mean weight by iteration", columns, lines, "dark: much weight")
+    return Table(f"{_name(one)}: mean weight by iteration", columns, lines, COLOURS)
 
 
 def _histogram(one: Importance) -> Table:
