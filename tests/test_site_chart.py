@@ -70,7 +70,8 @@ def test_names_meet_neither_points_nor_each_other() -> None:
     marks = [Box(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in points]
     found = place(points, marks, FRAME)
     assert all(found)
-    boxes = [Box(one.x, one.y - 8, one.x + 30, one.y + 1) for one in found if one]
+    lefts = [(one.x - 30 * one.before, one.y) for one in found if one]
+    boxes = [Box(x, y - 8, x + 30, y + 1) for x, y in lefts]
     for k, one in enumerate(boxes):
         assert min(one) >= 0 and one.right <= 200 and one.bottom <= 100
         for other in [*boxes[:k], *marks]:

@@ -153,18 +153,19 @@ def scatter(alt: str, x: Axis, y: Axis, dots: Sequence[Dot], series: Sequence[st
     points = [Point(_across(x, d.x), _up(y, d.y), LETTER * len(d.label)) for d in ordered]
     taken += [Box(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in points]
     labels = place(points, taken, Box(LEFT, 0, WIDTH, FLOOR))
-    for dot, (a, b, width), label in zip(ordered, points, labels, strict=True):
+    for dot, (a, b, _), label in zip(ordered, points, labels, strict=True):
         colour = _colour(dot.series)
         if dot.low is not None and dot.high is not None:
             ends = _up(y, dot.low), _up(y, dot.high)
             parts.append(_path("M{:.1f} {:.1f}V{:.1f}".format(a, *ends), colour, 0.6))
         if label is not None and label.led:
-            end = label.x - 2 if label.x > a else label.x + width
+            end = label.x + 2 if label.before else label.x - 2
             leader = f"M{a:.1f} {b:.1f}L{end:.1f} {label.y - 4:.1f}"
             parts.append(_path(leader, "var(--muted)", 0.6))
         parts.append(_mark(a, b, dot.series, colour, hollow=not dot.front))
         if label is not None:
-            parts.append(_text(label.x, label.y, dot.label, quiet=False))
+            anchor = "end" if label.before else "start"
+            parts.append(_text(label.x, label.y, dot.label, anchor, quiet=False))
     return _svg(alt, parts, HEIGHT, series)
 
 

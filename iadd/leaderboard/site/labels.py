@@ -33,10 +33,14 @@ class Point(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Where a name begins and its base line; led: whether a line has to lead to its point."""
+    """Where a name begins, or `before` its point ends, and its base line.
+
+    led: whether a line has to lead to its point.
+    """
 
     x: float
     y: float
+    before: bool
     led: bool
 
 
@@ -50,7 +54,8 @@ def place(points: Sequence[Point], taken: Sequence[Box], frame: Box) -> list[Lab
     for point in points:
         known = np.array(boxes).reshape(-1, 4)
         for label in _tried(point):
-            box = Box(label.x - 1, label.y - HEIGHT + 1, label.x + point.width, label.y + 2)
+            left = label.x - label.before * point.width
+            box = Box(left - 1, label.y - HEIGHT + 1, left + point.width, label.y + 2)
             if _inside(box, frame) and not _met(known, box):
                 boxes.append(box)
                 found.append(label)
@@ -71,8 +76,8 @@ def _tried(point: Point) -> Iterator[Label]:
         for down in (1, -1) if far else (1,):
             y = point.y + 4 + down * far * HEIGHT
             gap = 7.0 + 2 * (far > 1)
-            for x in (point.x + gap, point.x - gap - point.width):
-                yield Label(x, y, far * HEIGHT > NEAR)
+            yield Label(point.x + gap, y, False, far * HEIGHT > NEAR)
+            yield Label(point.x - gap, y, True, far * HEIGHT > NEAR)
 
 
 def _met(boxes: np.ndarray, one: Box) -> bool:

@@ -92,14 +92,15 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow], scale: Scale) ->
         yield Column("Specificity, %", hint=f"of {positive}"), _with_half(row, "specificity")
         hint = f"area under the ROC curve of {positive}"
         yield Column("AUROC", hint=hint), _auroc(row)
-    yield Column("Status", "word"), STATUS[row.source]
+    source = f"in {row.citation}" if row.source == "published" else ""
+    yield Column("Status", "text"), html.Cell(STATUS[row.source], note=source)
     yield Column("Seeds × networks", "word"), seeds_words(row)
     yield Column("LRS", hint="label-robust score"), html.number(row.lrs, ".3f")
     yield Column("ARS", hint="augmentation-robust score"), html.number(row.ars, ".3f")
     seconds, count = row.distill_seconds, stored_bytes(row)
     yield Column("Distilling"), html.Cell(html.duration(seconds), order=seconds)
     yield Column("Size"), html.Cell(html.size(count), order=count)
-    remarks = [f"source: {row.citation}"] if row.source == "published" else troubles(row)
+    remarks = [] if row.source == "published" else troubles(row)
     yield Column("Remarks", "text"), ", ".join(remarks)
 
 

@@ -83,12 +83,17 @@
     const [head, body] = holder.textContent.split("<tbody>");
     const box = holder.parentElement;
     box.innerHTML = `${head}<tbody></tbody></table>`;
-    const rows = body.split("<tr").slice(1).map((row) => row.split(/<t[dh]/).slice(1).map((cell) => {
-      const end = cell.indexOf(">");
-      const order = /data-order="([^"]*)"/.exec(cell.slice(0, end));
-      const shown = cell.slice(end + 1).replace(/<\/(?:tbody|table)>|\n/g, "");
-      return order ? { shown, order: order[1] } : shown;
-    }));
+    const rows = body.split("<tr").slice(1).map((row) => {
+      const [start, ...cells] = row.split(/<t[dh]/);
+      const values = cells.map((cell) => {
+        const end = cell.indexOf(">");
+        const order = /data-order="([^"]*)"/.exec(cell.slice(0, end));
+        const shown = cell.slice(end + 1).replace(/<\/(?:tbody|table)>|\n/g, "");
+        return order ? { shown, order: order[1] } : shown;
+      });
+      values.kind = (/class="(\w+)"/.exec(start) || [])[1];
+      return values;
+    });
     return [box.querySelector("table"), rows];
   }
   const shown = (cell) => (typeof cell === "object" ? cell.shown : cell);
@@ -152,6 +157,7 @@
     const column = (place) => place + (picture && place > heads.indexOf(picture.after) ? 1 : 0);
     const api = new DataTable(table, {
       data: rows, columns, order: [], pageLength: 50, autoWidth: false,
+      createdRow: (row, values) => { if (values.kind) row.classList.add(values.kind); },
       layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: "paging" },
     });
     const panel = make("form", { className: "panel" });

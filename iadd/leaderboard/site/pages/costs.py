@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
 COSTS = (
     Cost("Distilling", "seconds of distilling a set", 1, html.duration),
-    Cost("On cards", "seconds on cards, judging included", 1, html.duration),
+    Cost("Time on cards", "seconds on cards, judging included", 1, html.duration),
     Cost("Peak memory", "peak memory of a job, MB", 1e6, html.size),
     Cost("Peak device memory", "peak memory of a card, MB", 1e6, html.size),
     Cost("Size", "size of a set, kB", 1e3, html.size),
