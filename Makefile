@@ -1,13 +1,17 @@
 # Two commands do all the set-up: `make leaderboard` and `make test`.
 # Settings: CONFIG=config/x.yaml  CORES=4 (0: what may be used)  PYTHON=python3.12  VENV=.venv
 #           CONSTRAINTS=constraints.txt (the very versions that were tested)
+#           CUDA=1 (CUDA's compiler by pip; the default where there is a card and no nvcc)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= config/digits.yaml
 CORES ?= 0
 CONSTRAINTS ?=
+CUDA ?= $(shell command -v nvidia-smi > /dev/null && ! PATH="$$PATH:/usr/local/cuda/bin" command -v nvcc > /dev/null && echo 1)
 BIN := $(VENV)/bin
+COMMA := ,
+PACKAGES := $(VENV)/.packages$(if $(CUDA),-cuda)
 PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 export PATH := $(if $(filter /%,$(BIN)),$(BIN),$(CURDIR)/$(BIN)):$(PATH)
 # Some clusters have pip install into the home folder: here it installs into the environment.
@@ -61,19 +65,19 @@ bench: setup
 	  python benchmarks/$$script.py || exit 1; done
 
 # The environment, made once and again when what it depends on has changed.
-setup: $(VENV)/.packages $(VENV)/.extension
+setup: $(PACKAGES) $(VENV)/.extension
 
-$(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
+$(PACKAGES): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)"; exit 2; }
 	@test -x $(BIN)/python || { echo "Creating the environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing PyTorch (several GB with its CUDA libraries; a few minutes, once)"
 	@python -m pip install -q $(PINNED) "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
 	@echo "Installing the other packages"
-	@IADD_EXTENSION=0 python -m pip install -q $(PINNED) --no-build-isolation -e ".[workflow,search,watch,dev]"
+	@IADD_EXTENSION=0 python -m pip install -q $(PINNED) --no-build-isolation -e ".[workflow,search,watch,dev$(if $(CUDA),$(COMMA)cuda)]"
 	@touch $@
 
-$(VENV)/.extension: setup.py $(wildcard csrc/*) $(VENV)/.packages
+$(VENV)/.extension: setup.py $(wildcard csrc/*) $(PACKAGES)
 	@echo "Building the kernels (a minute or two, once)"
 	@mkdir -p build && python setup.py -q build_ext --inplace > build/extension.log 2>&1 || \
 	  { cat build/extension.log; exit 1; }

@@ -7,7 +7,8 @@ package works without it, on plain PyTorch. Variables:
                     1: they must be built, or the build fails. 0: leave them out.
     IADD_EXTENSION  unset: a failed build is reported and done without.
                     1: it fails. 0: build nothing.
-    TORCH_CUDA_ARCH_LIST   default 8.0;9.0+PTX        CUDA_HOME   default: where nvcc lies
+    TORCH_CUDA_ARCH_LIST   default 8.0;9.0+PTX        CUDA_HOME   default: where nvcc lies, on the
+                    path, under /usr/local/cuda, or installed by pip (the extra `cuda`)
 
 The C++ is compiled for any x86-64 (or other) processor; functions with loops that profit carry
 AVX2 and AVX-512 versions, chosen at run time, so one build serves every node of a cluster.
@@ -17,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -44,12 +46,31 @@ def cuda_home():
         return home if (home / "bin" / "nvcc").exists() else None
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is None:
-        return None
+        return pip_toolkit()
     dry = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
     for line in dry.stderr.splitlines():
         if line.startswith("#$ TOP="):
             return Path(line.removeprefix("#$ TOP=")).resolve()
     return Path(nvcc).resolve().parent.parent
+
+
+def pip_toolkit():
+    """The toolkit's folder among Python's packages, or None."""
+    found = Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvcc")
+    return max((nvcc.parent.parent for nvcc in found), default=None)
+
+
+def runtime_folder(home):
+    """A folder with `libcudart.so`, which pip's packages have under its version's name alone."""
+    libraries = sorted((home / "lib").glob("libcudart.so.*"))
+    if (home / "lib64").exists() or not libraries:
+        return []
+    folder = ROOT / "build" / "cudart"
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "libcudart.so"
+    link.unlink(missing_ok=True)
+    link.symlink_to(libraries[-1])
+    return [str(folder)]
 
 
 def wanted_cuda():
@@ -86,6 +107,7 @@ def extension(cuda):
         "iadd._C",
         sorted(map(str, sources)),
         include_dirs=[str(ROOT.resolve() / "csrc")],
+        library_dirs=runtime_folder(Path(os.environ["CUDA_HOME"])) if cuda else [],
         define_macros=[("IADD_WITH_CUDA", None)] if cuda else [],
         extra_compile_args={"cxx": [*flags, "-g0", "-fno-math-errno", *openmp], "nvcc": flags},
         py_limited_api=True,  # it has no Python in it: any version loads it

@@ -42,7 +42,7 @@ def _without(reason: str) -> dict[str, str]:
 
 @cache
 def _without_cuda() -> None:
-    _without("the extension was built without CUDA")
+    _without("the extension was built without CUDA (make setup CUDA=1)")
 
 
 def has_kernels(device: torch.device) -> bool:
@@ -76,7 +76,7 @@ def status() -> dict[str, str]:
     info = _extension()
     if "reason" in info:
         return {"kernels": f"reference: {info['reason']}"}
-    devices = "cpu and cuda" if info["cuda"] == "1" else "cpu, built without cuda"
+    devices = "cpu and cuda" if info["cuda"] == "1" else "cpu, built without cuda (make setup CUDA=1)"
     return {
         "kernels": f"fused for {devices}",
         "extension": f"{info['file']}, torch {info['torch']}",

@@ -6,6 +6,7 @@ the end where nvcc is there.
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,26 @@ def test_variables_take_0_1_or_nothing(tree):
     done = build(tree, IADD_CUDA="yes")
     assert done.returncode != 0
     assert "IADD_CUDA=yes: allowed are 0, 1 or unset" in done.stderr
+
+
+def test_the_toolkit_that_pip_installed_is_found_and_linked(tree, monkeypatch):
+    """pip has it under `nvidia/cu13`, and the runtime library under its version's name alone."""
+    monkeypatch.setenv("IADD_EXTENSION", "0")
+    monkeypatch.setattr("setuptools.setup", lambda: None)
+    script = runpy.run_path(str(tree / "setup.py"))
+    packages = tree / "packages"
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(packages))
+    assert script["pip_toolkit"]() is None
+    home = packages / "nvidia" / "cu13"
+    for name in ("bin/nvcc", "lib/libcudart.so.13"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).touch()
+    assert script["pip_toolkit"]() == home
+    for _ in range(2):  # a second build finds the link of the first
+        (folder,) = script["runtime_folder"](home)
+        assert (Path(folder) / "libcudart.so").samefile(home / "lib" / "libcudart.so.13")
+    (home / "lib64").mkdir()  # a system's toolkit: PyTorch knows where its libraries are
+    assert script["runtime_folder"](home) == []
 
 
 @CUDA_TORCH
