@@ -76,7 +76,8 @@ def status() -> dict[str, str]:
     info = _extension()
     if "reason" in info:
         return {"kernels": f"reference: {info['reason']}"}
-    devices = "cpu and cuda" if info["cuda"] == "1" else "cpu, built without cuda (make setup CUDA=1)"
+    without = "cpu, built without cuda (make setup CUDA=1)"
+    devices = "cpu and cuda" if info["cuda"] == "1" else without
     return {
         "kernels": f"fused for {devices}",
         "extension": f"{info['file']}, torch {info['torch']}",
