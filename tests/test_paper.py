@@ -1,5 +1,6 @@
 """A paper's tables, references and figures: what is bold, what is apart, that LaTeX can read it."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -165,8 +166,10 @@ def test_a_real_tex_sets_it_with_booktabs_alone(tmp_path: Path) -> None:
         "\\end{document}\n"
     )
 
+    fonts = os.environ | {"TEXMFVAR": str(tmp_path / "var")}  # what TeX makes stays here
+
     def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, env=fonts)
         said = done.stdout.decode("latin-1")
         assert not done.returncode, said
         return said

@@ -66,7 +66,7 @@ def rows_of(page: Parsed, name: str) -> list[list[str]]:
 def test_weights_layer_by_layer_and_over_time(built: Path) -> None:
     page = Parsed(built / "site/weights/digits/ipc1.html")
     layer, last = rows_of(page, "1 conv.weight")
-    assert layer == ["1 conv.weight", "0.55", "0.55", "0.25"]
+    assert layer == ["1 conv.weight", "0.550", "0.550", "0.250"]
     assert last[:3] == ["1 conv.weight", "4", "0.25"]
     assert rows_of(page, "2 <b>&")[1][-2:] == ["–", "–"]  # a correlation that is not known
     assert rows_of(page, "0.5 to 0.9") == [["0.5 to 0.9", "75.0", "75.0", "75.0"]]

@@ -153,7 +153,7 @@ def _shades(values: np.ndarray) -> np.ndarray:
 
 
 def _shaded(value: float, shade: float) -> Cell:
-    return Cell(html.number(value), order=value, shade=shade)
+    return Cell(html.number(value, ".3f"), order=value, shade=shade)
 
 
 def _plot(one: Importance) -> Any:
