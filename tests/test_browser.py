@@ -198,6 +198,10 @@ def test_rows_draw_their_intervals_and_lead_to_method_board_and_run(made: Path, 
     assert at / width == pytest.approx((mean - first) / (last - first), abs=0.03)
     ends = page.eval_on_selector("td .track i", "b => [b.offsetLeft, b.offsetWidth]")
     assert ends[1] / width == pytest.approx((high - low) / (last - first), abs=0.03)
+    board = seen.open(made / "data/digits/ipc10.html")
+    board.get_by_role("link", name="all results of digits, 10 images a class").click()
+    assert {row[2] for row in body(board)} == {"10"}
+    page = seen.open(made / "results.html", "#Method=mtt&Network=convnet&Images+a+class=1")
     for name, heading in (("mtt", "mtt"), ("3", "mtt on digits, 1 image a class, seed 0")):
         page.get_by_role("link", name=name, exact=True).click()
         assert page.inner_text("h1") == heading

@@ -14,11 +14,11 @@ from iadd.leaderboard.exposure import Exposure, Interval, PrivacyRow, summaries
 from iadd.leaderboard.text import MARK, per_class
 
 EXPLAINED = (
-    "copies: images that are training images. near: images that lie nearer to a training image "
+    "Copies: images that are training images. Near: images that lie nearer to a training image "
     "than 95 % of held-out images do; fewer than 5 % are to be expected of a set that gives "
     "nothing away.",
-    "data: the attack asks which images were in the data that were distilled; an AUC of 0.5 and "
-    "1 % true positives (at 1 % false ones) mean that it finds nothing. chosen: which images stand "
+    "Data: the attack asks which images were in the data that were distilled; an AUC of 0.5 and "
+    "1 % true positives (at 1 % false ones) mean that it finds nothing. Chosen: which images stand "
     "in the set as they are.",
     "An attack that finds nothing proves nothing: a stronger one may (SPEC, section 10).",
 )

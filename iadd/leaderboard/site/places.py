@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from iadd.leaderboard.cells import Cell
 from iadd.leaderboard.site.content import RunKey, Search
@@ -17,6 +18,11 @@ def method(name: str) -> str:
 def board(dataset: str, ipc: int) -> str:
     """The page of a data set's ranked tables."""
     return f"data/{slug(dataset)}/ipc{ipc}.html"
+
+
+def results(dataset: str, ipc: int) -> str:
+    """The table of all results, showing those of a data set and ipc where scripts run."""
+    return "results.html#" + urlencode({"Data set": dataset, "Images a class": ipc})
 
 
 def differences(dataset: str, ipc: int) -> str:

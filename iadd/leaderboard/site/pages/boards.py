@@ -14,7 +14,7 @@ from iadd.leaderboard.site.confusions import confusions
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.html import Table
 from iadd.leaderboard.site.page import Page
-from iadd.leaderboard.site.pages import overview
+from iadd.leaderboard.site.pages import overview, results
 from iadd.leaderboard.site.ranked import ranked_table
 from iadd.leaderboard.site.saved import saved_table
 from iadd.leaderboard.text import MARK, per_class, place_words
@@ -29,7 +29,9 @@ def pages(content: Content) -> Iterator[Page]:
     for dataset in content.datasets:
         beside = [(per_class(ipc), places.board(dataset, ipc)) for ipc in content.ipcs(dataset)]
         for ipc in content.ipcs(dataset):
+            few = len(content.board) <= results.MOST_LINKED
             context = {
+                "results": places.results(dataset, ipc) if few else None,
                 **_ranked(content, dataset, ipc),
                 "plots": list(_plots(content, dataset, ipc)),
                 "pictures": list(_pictures(content, dataset, ipc)),
