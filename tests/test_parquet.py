@@ -160,6 +160,16 @@ def test_rows_that_take_no_room_are_not_unfolded(tmp_path: Path) -> None:
         load_dataset("arrays", root=tmp_path)
 
 
+def test_a_column_that_ends_too_early_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: pyarrow may read nothing of a damaged page, and say nothing."""
+    shard(tmp_path / "train.parquet", encoded(4), [0, 1, 0, 1])
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *_, **__: iter(()))
+    with pytest.raises(ValueError, match=r"train\.parquet: has 0 images in 4 rows"):
+        load_dataset("arrays", root=tmp_path)
+
+
 def test_missing_shards_and_damaged_files_are_one_line(tmp_path: Path) -> None:
     hub(tmp_path)
     gone = tmp_path / "data" / "train-00001-of-00002.parquet"

@@ -180,3 +180,9 @@ def test_a_snakemake_that_does_not_end_after_a_signal_is_ended(
     assert child.follow() == 128 + signal.SIGTERM
     assert "interrupted; the same command goes on from here" in capsys.readouterr().err
     assert child.process.returncode == -signal.SIGKILL
+
+
+def test_of_a_traceback_of_snakemake_the_last_line_is_told() -> None:
+    text = "Traceback (most recent call last):\n  File x\nPermissionError: [Errno 13] denied: 'a'\n"
+    assert runs.last_of_trace(text) == "PermissionError: [Errno 13] denied: 'a'"
+    assert runs.last_of_trace("two\nlines") == "two\nlines"

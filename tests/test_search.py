@@ -204,14 +204,20 @@ def test_a_trial_that_failed_for_good_is_recorded_counts_and_is_not_tried_again(
     proposals = _Proposals(task, state, space, [])
     first, second = proposals.suggest("a"), proposals.suggest("b")
     error = RuntimeError("Traceback ...\nCUDA out of memory")
-    trial = SimpleNamespace(config=first, get_error=lambda: error)
-    _Recorder(state, 6, Progress("x")).on_trial_error(1, [], trial)
+    again = [True, False]  # Ray gives it up although it should try again; then for good
+    trial = SimpleNamespace(
+        config=first, get_error=lambda: error, should_recover=lambda: again.pop(0)
+    )
+    recorder = _Recorder(state, 6, Progress("x"))
+    recorder.on_trial_error(1, [], trial)
+    assert recorder.given_up == [0] and state.trials()[0].status == "running"
+    recorder.on_trial_error(1, [], trial)
     assert "trial 0 failed: CUDA out of memory" in capsys.readouterr().err
     assert [t.status for t in state.trials()] == ["failed", "running"]
     # Resumed: what was cut off first, then new ones.
-    again = _Proposals(task, task.state, space, [])
-    assert again.suggest("c") == second
-    assert again.suggest("d")["number"] == 2
+    resumed = _Proposals(task, task.state, space, [])
+    assert resumed.suggest("c") == second
+    assert resumed.suggest("d")["number"] == 2
 
 
 # Who stops trials early: Ray's schedulers as they are.

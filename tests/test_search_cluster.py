@@ -74,6 +74,24 @@ def test_our_own_runtime_is_small_and_joins_nobody(
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+def test_a_ray_that_does_not_start_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Rays):
+        def init(self, **options: Any) -> None:
+            raise RuntimeError("Timed out waiting for file\nsession/gcs_server_port")
+
+    (tmp_path / "t").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "t"))
+    monkeypatch.setitem(sys.modules, "ray", Full())
+    message = (
+        r"Ray does not start; is its disk full\? \(RuntimeError: Timed out waiting for file ses"
+    )
+    with pytest.raises(ValueError, match=message), cluster(tmp_path, 1, 0, None):
+        pass
+    assert not list((tmp_path / "t").iterdir())
+
+
 def test_our_own_runtime_asks_no_cloud_who_runs_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

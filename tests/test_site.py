@@ -235,6 +235,13 @@ def test_a_new_site_replaces_the_old_one(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["site", "tables"]
 
 
+def test_where_nothing_can_be_written_it_is_told_in_one_line(made, tmp_path):
+    tables = {path.stem: path for path in (made.parent / "tables").glob("*.parquet")}
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/site: cannot be written \(Not a directory\)"):
+        build_site(tables, {}, {}, tmp_path / "file" / "site")
+
+
 def test_sparse_tables_still_make_a_site(tmp_path):
     """No traces, no pictures, one seed of one method: nothing to rank, and it says so."""
     folder = site(tmp_path, [evaluation("random", 1, 0, 0, 0.5)])

@@ -70,10 +70,13 @@ class _Images(Collection[Item]):
                 columns = [f"{self.column}.bytes"]
                 batches = file.iter_batches(TOGETHER, columns=columns, use_threads=False)
                 contents = (c for batch in batches for c in batch.column(0).field("bytes"))
-                for row, content in enumerate(contents):
+                row, rows = 0, file.metadata.num_rows
+                for row, content in enumerate(contents, 1):
                     if not content.is_valid:
-                        raise ValueError(f"{shard}: row {row}: has no bytes of an image")
-                    yield Encoded(f"{shard}: row {row}", content.as_py())
+                        raise ValueError(f"{shard}: row {row - 1}: has no bytes of an image")
+                    yield Encoded(f"{shard}: row {row - 1}", content.as_py())
+                if row != rows:  # a damaged page may end a column without a word
+                    raise ValueError(f"{shard}: has {row} images in {rows} rows")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from iadd.artifacts import one_line
 from iadd.pipeline import jobserver, slurm
 from iadd.pipeline.config import load_config, refuse_shell
 from iadd.pipeline.monitor import Monitor, duration
@@ -211,7 +212,7 @@ class Child:
         if monitor.failed:
             lines = self.reasons = monitor.reasons()
         elif status:
-            told = [" ".join(text.split()) for text in monitor.errors] or [self._told()]
+            told = [one_line(last_of_trace(text)) for text in monitor.errors] or [self._told()]
             lines = [text if text.startswith("iadd: ") else f"iadd: {text}" for text in told]
         else:
             if monitor.total:
@@ -227,6 +228,11 @@ class Child:
         lines = self.stderr.read().decode(errors="replace").split("\n")
         said = [line for line in lines if line.strip()]
         return said[-1] if said else f"snakemake ended with status {self.process.returncode}"
+
+
+def last_of_trace(text: str) -> str:
+    """The last line of a traceback, which says what happened; any other text as it is."""
+    return text.rstrip().rpartition("\n")[2] if text.lstrip().startswith("Traceback (") else text
 
 
 def refuse_overrides(options: Sequence[str]) -> None:

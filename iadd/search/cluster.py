@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from iadd.artifacts import complaint
+
 SOCKET_ROOT = 39
 """Ray makes sockets under its folder; longer roots run over the 107 bytes of a socket's path."""
 QUIET = {
@@ -26,17 +28,20 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Optuna's storage is the record
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # we tell what failed in one line
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would go on to name a winner
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_health_check_failure_threshold": "100",
     "http_proxy": "http://127.0.0.1:9",
     "no_proxy": "localhost,127.0.0.1",
 }
 """Of a runtime of our own. By default on Windows and macOS, a node that is alone listens on the
 loopback address only. And even with usage statistics off, Ray asks the metadata addresses of three
-clouds who runs this machine: a proxy at a port where nothing listens answers that at once."""
+clouds who runs this machine: a proxy at a port where nothing listens answers that at once. On a
+busy machine a node answers late: that it died, we see ourselves (`end_with`)."""
 ANSWER_SECONDS = 120
 SERVERS = ("raylet", "gcs_server")
 LOOK_SECONDS = 0.5
@@ -69,11 +74,7 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     over = threading.Event()
     try:
         if address is None:
-            # Ray counts the machine's cores, not the job's share; without "local" it would join
-            # whatever cluster it finds, and without the loopback address listen on the network.
-            own = {"num_cpus": cpus, "num_gpus": cards, "object_store_memory": OBJECT_STORE}
-            where = {"_temp_dir": str(temporary / "r"), "_node_ip_address": "127.0.0.1"}
-            ray.init(address="local", include_dashboard=False, **where, **own, **quiet)
+            _start(ray, temporary / "r", num_cpus=cpus, num_gpus=cards, **quiet)
             node = ray._private.worker._global_node
             threading.Thread(target=end_with, args=(node, temporary, over), daemon=True).start()
         else:
@@ -95,6 +96,18 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
             os.environ.pop(name, None)
             os.environ |= {} if value is None else {name: value}
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _start(ray: Any, folder: Path, **options: Any) -> None:
+    """A runtime of our own; ValueError in one line where it does not start."""
+    # Ray counts the machine's cores, not the job's share; without "local" it would join whatever
+    # cluster it finds, and without the loopback address listen on the network.
+    alone = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    try:
+        ray.init(**alone, _temp_dir=str(folder), _node_ip_address="127.0.0.1", **options)
+    except Exception as error:  # Ray's own kinds, and whatever its parts raise
+        reason = complaint(error)
+        raise ValueError(f"Ray does not start; is its disk full? ({reason})") from error
 
 
 def end_with(node: Any, temporary: Path, over: threading.Event) -> None:

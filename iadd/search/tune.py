@@ -28,8 +28,12 @@ def run_trials(
     points: list[dict[str, Any]],
     resources: dict[str, float],
     workers: int,
+    rounds: int | None = None,
 ) -> None:
-    """Run all trials of a search that have not ended; those that were cut off go on first."""
+    """Run all trials of a search that have not ended; those that were cut off go on first.
+
+    `rounds`: how often Ray's mistakes are made good; default: as often as a trial is tried again.
+    """
     search, known = task.plan.config.search, state.trials()
     ended = [trial for trial in known if trial.status != RUNNING]
     spent = sum(trial.seconds for trial in known) / workers
@@ -37,7 +41,9 @@ def run_trials(
         return
     storage = state.folder / "ray"  # never read again: what counts is in Optuna's storage
     shutil.rmtree(storage, ignore_errors=True)  # a killed search left it
+    rounds = search.retries if rounds is None else rounds
     with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}", task.word) as progress:
+        recorder = _Recorder(state, search.trials, progress)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, task=task), resources),
             tune_config=tune.TuneConfig(
@@ -53,12 +59,14 @@ def run_trials(
                 storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=search.retries),
                 stop=_CardHours(search.gpu_hours, resources.get("gpu", 0.0), known),
-                callbacks=[_Recorder(state, search.trials, progress)],
+                callbacks=[recorder],
                 verbose=0,
             ),
         )
         tuner.fit()
     shutil.rmtree(storage, ignore_errors=True)
+    if recorder.given_up and rounds:
+        run_trials(task, state, space, points, resources, workers, rounds - 1)
 
 
 class _Proposals(Searcher):
@@ -96,6 +104,8 @@ class _Recorder(tune.Callback):
 
     def __init__(self, state: State, count: int, progress: Progress) -> None:
         self.state, self.count, self.progress = state, count, progress
+        self.given_up: list[int] = []
+        """Trials that Ray did not try again though it should have: they are cut off, not failed."""
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
@@ -107,6 +117,9 @@ class _Recorder(tune.Callback):
         self.end(trial, "stopped" if status == RUNNING else status)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        if trial.should_recover():  # the death of a worker reached Ray twice
+            self.given_up.append(trial.config["number"])
+            return
         reason = (str(trial.get_error() or "").strip().splitlines() or ["lost"])[-1]
         print(f"trial {trial.config['number']} failed: {reason}", file=sys.stderr)
         self.end(trial, "failed")

@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -20,76 +19,17 @@ from functools import partial
 from pathlib import Path
 
 from chaos.bench import SEARCH, Place, Watch
-from chaos.kills import Tally, check, conclude
+from chaos.disks import full_disks, search_on_a_small_disk, small_disk
+from chaos.kills import Tally, check, conclude, refuses
 
 WRITERS = 200
 NOBODY = 65534
 PR_CAPBSET_DROP, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 24, 1, 2, 3
-SIZES = [int(16 * 1.5**step) for step in range(16)]
-"""KiB of a disk: from too small for a lock to more than the benchmark needs."""
-PRIVACY = {"networks": 1, "shadows": 2, "feature_epochs": 1}
+RAYS = ["raylet", "gcs_server", "ray", "client", "ray", "raylet", "gcs_server"]
+"""What is killed in a search, one a run; where a worker is killed (`ray`), the run goes on."""
 NO_FLOCK = (
     "import fcntl\ndef flock(*_): raise OSError(37, 'No locks available')\nfcntl.flock = flock\n"
 )
-
-
-def full_disks(folder: Path, expected: object, tally: Tally) -> None:
-    """Every stage by hand where no file may have more than a few bytes, then `iadd run`."""
-    place = Place(folder / "disk", privacy=PRIVACY, **SEARCH)
-    one, what = ("--method", "mtt", "--ipc", "1"), "b.yaml"
-    for stage in (
-        *(["data", what], ["experts", what], ["search", what, *one], ["distill", what, *one]),
-        *(["evaluate", what, *one], ["privacy", what, "--ipc", "1"], ["privacy", what, *one]),
-    ):
-        full = place.start(*stage, preexec_fn=lambda: _files_up_to(1500))
-        _refuses(place, full, f"full disk in {stage[0]}", tally)
-        if place.wait(place.start(*stage)):
-            raise AssertionError(place.end())
-    place.finish()
-    for stage in ("collect", "site"):
-        full = place.start(stage, what, preexec_fn=lambda: _files_up_to(4000))
-        _refuses(place, full, f"full disk in {stage}", tally)
-    whole = place.tables()
-    full = place.run("--forcerun", "data", preexec_fn=lambda: _files_up_to(9000))
-    _refuses(place, full, "full disk under iadd run", tally)
-    conclude(place, whole, tally)
-
-
-def small_disk(folder: Path, expected: object, tally: Tally) -> None:
-    """A disk of its own that really fills up, and grows a little after each run: root alone can."""
-    place = Place(folder / "small-disk")
-    disk = place.folder / "results"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o"]
-    if subprocess.run(
-        [*mount, "size=16k", "tmpfs", str(disk)], stderr=subprocess.DEVNULL
-    ).returncode:
-        print("disk: nothing can be mounted here", flush=True)
-        return
-    try:
-        for size in SIZES:
-            subprocess.run([*mount, f"remount,size={size}k", str(disk)], check=True)
-            running = place.run()
-            if not place.wait(running):
-                break
-            tally.done["full disk, of all sizes"] += 1
-            check(place, tally)
-        subprocess.run([*mount, "remount,size=64m", str(disk)], check=True)
-        conclude(place, expected, tally, keep=True)
-    finally:
-        subprocess.run(["umount", str(disk)], check=False)
-
-
-def _files_up_to(most: int) -> None:
-    """What a full disk does, without one: a larger file cannot be written."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-
-def _refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: Tally) -> None:
-    tally.done[what] += 1
-    if not place.wait(running):
-        tally.false.append(f"{what}: ended with 0")
-    check(place, tally)
 
 
 def folders(folder: Path, expected: object, tally: Tally) -> None:
@@ -104,7 +44,7 @@ def folders(folder: Path, expected: object, tally: Tally) -> None:
         with suppress(OSError):
             (place.results / "leaderboard.csv").unlink()
         change()
-        _refuses(place, place.start("run", "b.yaml", preexec_fn=_powerless), what, tally)
+        refuses(place, place.start("run", "b.yaml", preexec_fn=_powerless), what, tally)
         back(place.folder)
         place.finish()
     if place.tables() != kept:
@@ -214,7 +154,7 @@ def no_flock(folder: Path, expected: object, tally: Tally) -> None:
     while running.poll() is None and not list(place.results.rglob("shard*.safetensors")):
         time.sleep(0.05)
     second = place.start("run", "b.yaml")
-    _refuses(place_of(place), second, "second run without locks", tally)
+    refuses(place_of(place), second, "second run without locks", tally)
     running.kill()
     running.wait()
     tally.done["kill without locks"] += 1
@@ -258,7 +198,7 @@ def hasty_clients(folder: Path, expected: object, tally: Tally) -> None:
     conclude(place, expected, tally)
 
 
-def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> None:
+def searches(folder: Path, expected: object, tally: Tally, kills: int = len(RAYS)) -> None:
     """Ray's servers and workers of a search are killed; the winner is the undisturbed one's."""
     winners = []
     for name, number in (("peace", 0), ("war", kills)):
@@ -266,7 +206,7 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
         for stage in ("data", "experts"):
             assert place.wait(place.start(stage, "b.yaml")) == 0, place.end()
         words = ("search", "b.yaml", "--method", "mtt", "--ipc", "1")
-        for kind in ["raylet", "gcs_server", "ray", "client", "raylet", "gcs_server"][:number]:
+        for kind in RAYS[:number]:
             running = place.start(*words)
             trials = place.results / "checkpoints" / "search" / "blobs-mtt-ipc1" / "trials.log"
             before = trials.stat().st_size if trials.exists() else 0
@@ -280,7 +220,9 @@ def searches(folder: Path, expected: object, tally: Tally, kills: int = 6) -> No
                     with suppress(ProcessLookupError):
                         os.kill(process, signal.SIGKILL)
                     tally.done[f"search: {kind}"] += 1
-            place.wait(running)
+            status, text = place.wait(running), place.said.read_text(errors="replace")
+            if kind in ("raylet", "gcs_server") and status and "iadd: Ray's " not in text:
+                tally.untidy.append(f"{kind} killed: ended with {status}: {place.end()}")
             check(place, tally)
         last = place.start(*words)
         if place.wait(last):
@@ -301,6 +243,6 @@ FAULTS: dict[str, Callable[[Path, object, Tally], None]] = {
     "clocks": clocks,
     "folders": folders,
     "disks": full_disks,
-    "disk": small_disk,
+    **({"disk": small_disk, "search-disk": search_on_a_small_disk} if os.getuid() == 0 else {}),
     "search": searches,
 }

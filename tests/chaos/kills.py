@@ -119,6 +119,14 @@ def check(place: Place, tally: Tally) -> None:
         tally.untidy.append(f"left behind: {', '.join(found.values())}")
 
 
+def refuses(place: Place, running: subprocess.Popen[bytes], what: str, tally: Tally) -> None:
+    """A disturbed command must not end well."""
+    tally.done[what] += 1
+    if not place.wait(running):
+        tally.false.append(f"{what}: ended with 0")
+    check(place, tally)
+
+
 def conclude(place: Place, expected: object, tally: Tally, keep: bool = False) -> None:
     """The same command in peace, and its tables beside those of an undisturbed one."""
     place.finish()

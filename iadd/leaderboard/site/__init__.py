@@ -56,7 +56,7 @@ def build_site(
         pairs: PNG files of distilled images beside the nearest real ones.
 
     Same tables and pictures, same bytes. Raises ValueError naming the file that is missing or of
-    the wrong kind.
+    the wrong kind, or `out` where it cannot be written.
     """
     content = Content.read(tables, pictures, searches, pairs or {})
     draft = out.with_name(f"{out.name}.partial")
@@ -64,6 +64,8 @@ def build_site(
     try:
         _write(content, draft)
         _replace(out, draft)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
