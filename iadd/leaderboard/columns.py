@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iadd.leaderboard.rows import EVALUATIONS
+
 
 class Network(NamedTuple):
     """One evaluation network; fields as of `rows.EvaluationRow`, entries a class as arrays (K,)."""
@@ -44,6 +46,10 @@ class Network(NamedTuple):
     device_peak_bytes: int | None
     image_bytes: int | None
     label_bytes: int | None
+
+
+UNRANKED = tuple(n for n in EVALUATIONS.names if n not in (*Network._fields, "confusion"))
+"""Columns that ranking does not look at."""
 
 
 def places(evaluations: pa.Table, whole: str) -> Iterator[list[Network]]:

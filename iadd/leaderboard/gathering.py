@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -15,7 +16,7 @@ from iadd.leaderboard.results import check_kind, footer_of, footer_text, open_ta
 
 BATCH = 256
 """Files that are joined at once: thousands of small tables take several times their content."""
-PART_ROWS = 1 << 16
+PART_ROWS = 1 << 14
 """Of a collected table: about as many are held at once, and make one row group."""
 
 
@@ -66,19 +67,25 @@ def _parts(
     small: list[pa.Table] = []
     rows = 0
     for block in blocks:
-        for path in sorted(block):
-            table = _expected(path, schema, block[path])
-            number = pa.array([len(files)] * len(table), type=pa.int32())
-            small.append(table.append_column("file", number))
+        for path in sorted(block, key=str):
+            small.append(_expected(path, schema, block[path]))
             files.append(path)
-            rows += len(table)
+            rows += len(small[-1])
             if len(small) == BATCH:
-                joined, small = [*joined, pa.concat_tables(small).combine_chunks()], []
+                joined, small = [*joined, *_joined(small, len(files))], []
         if rows >= PART_ROWS:
-            yield _sorted([*joined, *small], files, schema)
+            yield _sorted([*joined, *_joined(small, len(files))], files, schema)
             files, joined, small, rows = [], [], [], 0
     if rows:
-        yield _sorted([*joined, *small], files, schema)
+        yield _sorted([*joined, *_joined(small, len(files))], files, schema)
+
+
+def _joined(tables: Sequence[pa.Table], until: int) -> Iterator[pa.Table]:
+    """Tables, if any, as one with their files' numbers, of which the last is before `until`."""
+    if tables:
+        numbers = np.arange(until - len(tables), until, dtype=np.int32)
+        files = np.repeat(numbers, [len(table) for table in tables])
+        yield pa.concat_tables(tables).combine_chunks().append_column("file", pa.array(files))
 
 
 def _sorted(tables: Sequence[pa.Table], files: Sequence[Path], schema: pa.Schema) -> pa.Table:

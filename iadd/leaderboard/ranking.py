@@ -236,10 +236,10 @@ def _unit_means(networks: Iterable[Network], score: str) -> dict[Any, Any]:
 
 
 def _average(values: Sequence[Any]) -> Any:
-    """Mean of numbers, or of equally long lists of them; numpy is slow for a few numbers."""
+    """Mean of numbers, or of equally long arrays; `numpy.mean` is slow for a few of them."""
     if isinstance(values[0], float | int):
         return math.fsum(values) / len(values)
-    return np.mean(values, axis=0)
+    return sum(values[1:], values[0]) / len(values)
 
 
 def _can_be_ranked(row: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from iadd.artifacts import spec_hash
 from iadd.leaderboard import gathering, results
 from iadd.leaderboard.beside import beside
+from iadd.leaderboard.columns import UNRANKED
 from iadd.leaderboard.controls import controls_text, panels
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
@@ -49,7 +50,7 @@ def collect(plan: Plan) -> None:
     )
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
-    evaluations = results.read_arrow(plan.table("evaluations"), EVALUATIONS)
+    evaluations = results.read_arrow(plan.table("evaluations"), EVALUATIONS, UNRANKED)
     measured, comparisons = rank(evaluations, positive)
     measured = with_savings(with_collapses(measured, collapses), *_trained(plan))
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
