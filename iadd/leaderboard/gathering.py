@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,19 @@ BATCH = 256
 PART_ROWS = 1 << 14
 """Of a collected table: about as many are held at once, and make one row group."""
 
+Expected = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What a file's metadata must hold, or what tells it: of many files only when each is read."""
+Block = Mapping[Path, Expected]
 
-def collect(
-    blocks: Sequence[Mapping[Path, Mapping[str, Any]]], out: Path, schema: pa.Schema
-) -> None:
+
+def collect(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> None:
     """Join one small file a job into one table (`gather`) and write it to `out`."""
     with writing_table(out, schema, {"files": sum(map(len, blocks))}) as append:
         for part in gather(blocks, out, schema):
             append(part)
 
 
-def gather(
-    blocks: Sequence[Mapping[Path, Mapping[str, Any]]], out: Path, schema: pa.Schema
-) -> Iterator[pa.Table]:
+def gather(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Join one small file a job: yields the parts of a table that is sorted by the schema's key.
 
     The order of the files in a block does not show in the result; rows of one key keep their file's
@@ -58,9 +58,7 @@ def gather(
         yield part
 
 
-def _parts(
-    blocks: Iterable[Mapping[Path, Mapping[str, Any]]], schema: pa.Schema
-) -> Iterator[pa.Table]:
+def _parts(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.Table]:
     """Blocks joined until they have rows enough, sorted."""
     files: list[Path] = []
     joined: list[pa.Table] = []
@@ -98,8 +96,9 @@ def _key(row: pa.Table, schema: pa.Schema) -> tuple[Any, ...]:
     return tuple(row[name][0].as_py() for name in json.loads(schema.metadata[b"key"]))
 
 
-def _expected(path: Path, schema: pa.Schema, expected: Mapping[str, Any]) -> pa.Table:
+def _expected(path: Path, schema: pa.Schema, told: Expected) -> pa.Table:
     """A job's table; ValueError if it was made under another spec."""
+    expected = told() if callable(told) else told
     table, text = open_table(path)
     as_expected = text == footer_text(schema, expected)  # most are, to the letter
     if not as_expected or not table.schema.equals(schema):

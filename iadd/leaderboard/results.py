@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,7 +50,7 @@ def write_csv(rows: Sequence[LeaderboardRow], path: Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, schema_of(LeaderboardRow).names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(map(vars, rows))
     atomic_write(path, text.getvalue().encode())
 
 

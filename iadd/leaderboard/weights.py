@@ -8,7 +8,7 @@ the flat table `weights.parquet`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iadd.leaderboard.gathering import gather
+from iadd.leaderboard.gathering import Block, gather
 from iadd.leaderboard.results import writing_table
 from iadd.leaderboard.rows import TRACES, Fraction, LeaderboardRow, Row, schema_of
 
@@ -77,9 +77,7 @@ def weights_of(traces: pa.Table) -> pa.Table:
     return pa.table([columns[name] for name in WEIGHTS.names], schema=WEIGHTS)
 
 
-def collect_traces(
-    blocks: Sequence[Mapping[Path, Mapping[str, Any]]], traces: Path, weights: Path
-) -> pa.Table:
+def collect_traces(blocks: Sequence[Block], traces: Path, weights: Path) -> pa.Table:
     """Join the trace files of all runs (`results.gather`) into the table of traces and that of
     weights; returns the rows about whole networks, for `with_collapses`."""
     files, whole = {"files": sum(map(len, blocks))}, [WEIGHTS.empty_table()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from iadd.leaderboard.weights import collect_traces, with_collapses
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.few_tested import few_tested
-from iadd.pipeline.plan import Plan
+from iadd.pipeline.plan import Plan, Run
 from iadd.pipeline.submissions import provenance
 
 TOLD = ("privacy", "submissions")
@@ -83,12 +84,14 @@ def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
 def _join(plan: Plan) -> Any:
     """The tables of evaluations, traces, weights, trials and privacy, from the files of all jobs;
     returns the rows that tell of the whole networks' weights."""
-    evaluations, traces = [], []
+    evaluations: list[gathering.Block] = []
+    traces: list[gathering.Block] = []
     runs = sorted(plan.runs(), key=lambda r: (r.dataset, r.ipc, r.method, r.tuned, r.seed))
-    for _, same in groupby(runs, key=lambda run: (run.dataset, run.ipc, run.method)):
-        judged = {run: plan.judged_spec(run) for run in same}
-        evaluations.append({plan.paths(run).evaluation: judged[run] for run in judged})
-        traces += [{plan.paths(run).trace: {"spec": judged[run]["spec"]}} for run in judged]
+    for _, group in groupby(runs, key=lambda run: (run.dataset, run.ipc, run.method)):
+        same = list(group)
+        judged = {plan.paths(run).evaluation: partial(plan.judged_spec, run) for run in same}
+        evaluations.append(judged)
+        traces += [{plan.paths(run).trace: partial(_traced, plan, run)} for run in same]
     gathering.collect(evaluations, plan.table("evaluations"), EVALUATIONS)
     collapses = collect_traces(traces, plan.table("traces"), plan.table("weights"))
     trials = [{plan.trials(*s): {"spec": plan.search_spec(*s)}} for s in sorted(plan.searches())]
@@ -102,6 +105,11 @@ def _join(plan: Plan) -> Any:
         else:  # the workflow declares the table, searched or asked for or not
             results.write_table([], plan.table(name), schema, {"files": 0})
     return collapses
+
+
+def _traced(plan: Plan, run: Run) -> dict[str, Any]:
+    """What made a run's trace."""
+    return {"spec": plan.spec(run)}
 
 
 def positive_classes(plan: Plan, *datasets: str) -> dict[str, Positive]:
