@@ -177,6 +177,28 @@ def test_anchors_may_live_under_dotted_keys() -> None:
     assert config.params("mtt", 1).model_dump()["max_start"] == 4
 
 
+def test_the_reference_page_tells_values_and_its_example_is_a_benchmark() -> None:
+    from iadd.pipeline.config.docs import render
+
+    page = render()
+    config = parse_config(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]), "example")
+    assert config.given("mtt", 10) == {
+        "lr_img": 30, "clip": 1.0, "iterations": 120, "max_start": 20
+    }  # fmt: skip
+    assert len(config.points("mtt", 1)) == 3 and "lr_lr" not in config.space("mtt", 1)
+    assert "None |" not in page, "a key has no description"
+    for row in (
+        "| `init` | `real`, `noise` | `real` |",
+        "| `searcher` | `tpe`, `random` | `tpe` |",
+        "| `validation_fraction` | number above 0, up to 0.5 | `null` |",
+        "| `momentum` | number from 0, below 1 | `0.5` |",
+        "| `ema` | number from 0, below 1, or `null` | `0.9999` |",
+        "| `download` | `true` or `false` | `false` |",
+        "| `ipc` | list: whole number | **required** |",
+    ):
+        assert row in page
+
+
 def test_the_reference_page_is_in_step_with_the_code() -> None:
     from iadd.pipeline.config.docs import render
 

@@ -32,22 +32,32 @@ from iadd.pipeline.config.submission import SubmissionConfig
 class Config(Section):
     """A benchmark: data sets x methods x ipc x seeds, and how they are judged."""
 
-    benchmark: str = Field(pattern=NAME, description="Name; results/<name>/.")
+    benchmark: str = Field(pattern=NAME, description="Its results lie in `results/<name>/`.")
     seed: int = Field(0, description="Base of every seed.")
     seeds: int = Field(3, ge=1, description="Distillation seeds a method: 0..seeds-1.")
     ipc: tuple[int, ...] = Field(min_length=1, description="Images per class.")
-    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1, description="Data it runs on.")
     network: str = Field("convnet-d3-w128", description="Network distilled on, and of the experts.")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
         description="Products of that network on a GPU: `tf32` and `bf16` are faster and coarser. "
         "Networks that judge always use float32.",
     )
-    experts: ExpertsConfig = ExpertsConfig()
-    validation: ValidationConfig = ValidationConfig()
-    evaluations: tuple[EvaluationConfig, ...] = Field(min_length=1)
-    methods: dict[str, MethodConfig] = Field(min_length=1)
-    search: SearchConfig = SearchConfig()
+    experts: ExpertsConfig = Field(
+        ExpertsConfig(), description="Networks trained on the real data, whose paths are matched."
+    )
+    validation: ValidationConfig = Field(
+        ValidationConfig(), description="How the best images of a run are chosen."
+    )
+    evaluations: tuple[EvaluationConfig, ...] = Field(
+        min_length=1, description="How distilled sets are judged."
+    )
+    methods: dict[str, MethodConfig] = Field(
+        min_length=1, description="Name -> its settings, or nothing; each is a row of the tables."
+    )
+    search: SearchConfig = Field(
+        SearchConfig(), description="Which methods' parameters are searched for, and how."
+    )
     privacy: PrivacyConfig | None = Field(
         None, description="A report on privacy: what sets give away; `{}` for the defaults."
     )
@@ -56,7 +66,7 @@ class Config(Section):
     )
     controls: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="Control -> the entries that a figure holds against it, paired seed by seed. "
+        description="Control -> list of the entries that a figure compares with it, seed by seed. "
         "Only these comparisons are corrected for, so declare them before the run.",
     )
 

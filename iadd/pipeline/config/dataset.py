@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from iadd.augment import FAMILIES
 from iadd.data import DATASETS
+from iadd.data.raw import RESOLUTIONS
 from iadd.pipeline.config.file import Section
 
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
@@ -17,7 +18,7 @@ LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
 class DatasetConfig(Section):
     """One data set and how it is read."""
 
-    name: str = Field(description="A known data set; `folder` or `arrays` for your own images.")
+    name: str = Field(description="One of the data sets above; `folder` or `arrays`: your images.")
     label: str | None = Field(
         None,
         pattern=LABEL,
@@ -29,8 +30,8 @@ class DatasetConfig(Section):
     )
     resolution: int | None = Field(
         None,
-        description="Side in pixels that images are resized to; default: as they are, 128 for "
-        "ImageNet's subsets, 112 for `covid19`.",
+        description=f"Side in pixels that images are resized to, {RESOLUTIONS[0]} to "
+        f"{RESOLUTIONS[1]}; default: as they are, 128 for ImageNet's subsets, 112 for `covid19`.",
     )
     channels: Literal[1, 3] | None = Field(
         None,
@@ -46,7 +47,13 @@ class DatasetConfig(Section):
     augmentation: tuple[str, ...] | None = Field(
         None, description=f"Families of {', '.join(FAMILIES)}; default: the data set's own."
     )
-    validation_fraction: float | None = Field(None, gt=0, le=0.5, description="Cut from train.")
+    validation_fraction: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Share of the training images cut off for validation; default: 0.1, about "
+        "0.15 for `digits`.",
+    )
     download: bool = Field(False, description="Let torchvision download the files into `root`.")
     ipc: tuple[int, ...] | None = Field(
         None, min_length=1, description="Which of the benchmark's ipc run on it; default: all."

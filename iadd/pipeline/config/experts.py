@@ -20,7 +20,7 @@ class ExpertsConfig(Section):
     )
     recipes: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description=f"Settings of one named recipe over those, of {', '.join(RECIPES)}.",
+        description=f"Recipe, of {', '.join(RECIPES)} -> settings put over `recipe`.",
     )
 
     @model_validator(mode="after")

@@ -15,15 +15,23 @@ from iadd.pipeline.config.file import Section
 class EvaluationConfig(Section):
     """One protocol with its networks; what is left out is as the protocol says."""
 
-    protocol: str = Field("mtt-v1", description="A protocol of SPEC.md.")
+    protocol: str = Field("mtt-v1", description="One of the protocols above.")
     networks: dict[str, int] = Field(
         min_length=1, description="Network name -> how many are trained a set."
     )
     epochs: int = Field(
-        default=None, validate_default=True, ge=1, description="Epochs on a distilled set."
+        default=None,
+        validate_default=True,
+        ge=1,
+        description="Epochs on a distilled set; default: the protocol's.",
     )
     whole_epochs: int = Field(100, ge=1, description="Epochs on the whole data (method `whole`).")
-    batch: int = Field(default=None, validate_default=True, ge=1, description="Batch size.")
+    batch: int = Field(
+        default=None,
+        validate_default=True,
+        ge=1,
+        description="Batch size; default: the protocol's.",
+    )
     step_size: float = Field(
         0.01, gt=0, description="For sets that bring no step size of their own."
     )
@@ -63,7 +71,9 @@ class EvaluationConfig(Section):
 class ValidationConfig(Section):
     """The probe by which checkpoints are chosen: few networks, few epochs, validation data."""
 
-    protocol: str = Field("mtt-v1", description="How the networks are trained.")
+    protocol: str = Field(
+        "mtt-v1", description="How its networks are trained; one without a teacher."
+    )
     networks: int = Field(2, ge=1, description="Networks a measurement.")
     epochs: int = Field(300, ge=2, description="Epochs of each.")
     step_size: float = Field(0.01, gt=0, description="For methods that learn no step size.")

@@ -20,8 +20,10 @@ class MethodConfig(Section):
         description="The method, for an entry under a name of its own: one method with several "
         "settings is several rows in tables. Default: the entry's name.",
     )
-    params: dict[str, Any] = Field(default_factory=dict, description="For every ipc.")
-    ipc: dict[int, dict[str, Any]] = Field(default_factory=dict, description="For one ipc.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The method's parameters.")
+    ipc: dict[int, dict[str, Any]] = Field(
+        default_factory=dict, description="ipc -> parameters that differ there."
+    )
     experts: str | None = Field(
         None, description=f"Recipe of its experts, of {', '.join(RECIPES)}; default: its own."
     )

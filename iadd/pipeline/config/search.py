@@ -46,12 +46,13 @@ class SearchConfig(BaseModel):
     confirm_seeds: int = Field(3, ge=1, description="Fresh distillations of each finalist.")
     confirm_networks: int = Field(5, ge=1, description="Validation networks of each of them.")
     points: dict[str, list[dict[str, Any]]] = Field(
-        default_factory=dict, description="Further recipes tried right after the default."
+        default_factory=dict,
+        description="Method -> list of parameters tried first, after the default.",
     )
     space: dict[str, Ranges] = Field(
         default_factory=dict,
-        description="A method's ranges that differ from its own: {log|uniform|int: [low, high]}, "
-        "a list of choices, or null to leave a parameter alone.",
+        description="Method -> parameter -> its range, a list of choices, or `null` to leave it "
+        "alone; the example shows each. Others keep the method's own ranges.",
     )
 
     @property
