@@ -88,14 +88,32 @@ def test_a_killed_job_is_not_running_and_another_machines_may_be(plan: Plan) -> 
         os.utime(plan.log("distill", run.place), (1, 1))
     leave_word(plan, "distill", one, pid=gone)
     leave_word(plan, "distill", two, pid=gone, host="node7")
-    leave_log(plan, "distill", three, "")  # a moment ago: it is starting
-    found = status.status(plan)
+    leave_log(plan, "distill", three, "")  # a moment ago: it is starting, if anything runs
+    assert vars(status.status(plan).stages["distill"]) == vars(
+        status.Counts(failed=1, running=1, waiting=1)
+    )
+    with plan.lock():
+        found = status.status(plan)
     assert [job.job[-5:] for job in found.failed] == ["seed0"]
     assert "killed" in found.failed[0].reason
     assert [(job.job[-5:], job.host) for job in found.running] == [
         ("seed1", "node7"),
         ("seed2", ""),
     ]
+
+
+def test_what_was_made_and_taken_away_waits(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    run = next(plan.runs())
+    for rule, stage, path in (
+        ("distill", stages.distill, plan.paths(run).distilled),
+        ("evaluate", stages.evaluate, plan.paths(run).evaluation),
+    ):
+        capsys.readouterr()
+        stage(plan, run)
+        leave_log(plan, rule, run, capsys.readouterr().out)
+        path.rename(path.with_suffix(".kept"))
+        assert vars(status.status(plan).stages[rule]) == vars(status.Counts(waiting=3))
+        path.with_suffix(".kept").rename(path)
 
 
 def test_what_was_made_under_other_settings_waits(plan: Plan) -> None:

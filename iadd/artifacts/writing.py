@@ -92,7 +92,7 @@ def locked(path: Path, refused: str = "", patience: float = -1) -> Iterator[None
                 raise
             held = SoftFileLock(path.with_suffix(".pid")).acquire(timeout=patience)
     except Timeout:
-        raise ValueError(refused + _holder(path)) from None
+        raise ValueError(refused + holder(path)) from None
     except OSError as error:
         where = path.parent.absolute()
         raise ValueError(f"{where}: cannot be written ({error.strerror})") from None
@@ -100,8 +100,8 @@ def locked(path: Path, refused: str = "", patience: float = -1) -> Iterator[None
         yield
 
 
-def _holder(path: Path) -> str:
-    """Which process of this machine holds a lock, where the kernel says so (Linux)."""
+def holder(path: Path) -> str:
+    """Which process of this machine holds a lock, in words, where the kernel says so (Linux)."""
     with suppress(OSError, IndexError):
         inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ START = 1.0
 TRUST = 0.1
 """Of a rule's work: how much of it must be done until this machine's speed counts as much as the
 forecast's."""
+FULL = 1 << 20
+"""Bytes that are free on a full disk."""
 ENDED = "slurmstepd: error:"
 """Begins the line by which SLURM says that it ended a job, and why."""
 ELSEWHERE = 8
@@ -231,7 +235,12 @@ def reason(logs: list[str]) -> str:
     ended = [line for path in logs[1:] for line in lines_of(path) if line.startswith(ENDED)]
     if ended and not own.startswith("iadd: "):
         return ended[-1]
-    return own or "ended without a word: killed, perhaps for want of memory"
+    if own:
+        return own
+    with suppress(IndexError, OSError):
+        if shutil.disk_usage(Path(logs[0]).parent).free < FULL:
+            return "ended without a word: the disk is full"
+    return "ended without a word: killed, perhaps for want of memory"
 
 
 def lines_of(path: str) -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from iadd.artifacts import locked
+from iadd.artifacts import holder, locked
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,17 @@ class Layout:
 
     def __init__(self, benchmark: str) -> None:
         self.root = Path("results") / benchmark
+        self._lock = self.root.with_name(f".{self.root.name}.lock")
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the benchmark: one Snakemake works on it at a time, whoever started it."""
         refused = f"benchmark {self.root.name!r} is being run by another process"
-        return locked(self.root.with_name(f".{self.root.name}.lock"), refused, PATIENCE)
+        return locked(self._lock, refused, PATIENCE)
+
+    @property
+    def is_run_here(self) -> bool:
+        """Whether a process of this machine holds the benchmark."""
+        return bool(holder(self._lock))
 
     def data(self, dataset: str) -> DataPaths:
         """Where a data set's prepared tensors lie."""

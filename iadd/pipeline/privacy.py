@@ -63,7 +63,7 @@ def report(plan: Plan, run: Run, device: torch.device = CPU) -> None:
         row, pairs = _measure(plan, run, distilled, dataset, ruler, asked)
     atomic_write(paths.pairs, pairs)
     write_table([row], paths.privacy, PRIVACY, spec)
-    print(f"{run}: {row.copies} copies, AUC {row.data_auc:.3f}")
+    print(f"{paths.privacy}: {run}, {row.copies} copies, AUC {row.data_auc:.3f}")
 
 
 def _measure(

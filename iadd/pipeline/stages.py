@@ -87,6 +87,7 @@ def record(
             source=plan.experts_source(),
             progress=progress,
         )
+    print(f"{shards[shard]}: {len(plan.shard_experts(shard))} experts")
 
 
 def check_recipe(plan: Plan, recipe: str) -> None:
@@ -185,7 +186,7 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     rows = evaluation_rows(plan, run, synthetic, dataset, spec, config.evaluations)
     write_table(rows, paths.evaluation, EVALUATIONS, judged)
     first = [row.accuracy or 0.0 for row in rows if row.protocol == rows[0].protocol]
-    print(f"{run}: mean accuracy {sum(first) / len(first):.4f}")
+    print(f"{paths.evaluation}: {run}, mean accuracy {sum(first) / len(first):.4f}")
 
 
 def evaluation_rows(

@@ -30,7 +30,8 @@ from iadd.pipeline.remaining import Job, jobs, tables_done
 WINDOW = 3600.0
 """The pace is that of so many last seconds."""
 FRESH = 120.0
-"""A log in which nothing stands yet is of a job that is starting up, if it is no older."""
+"""A log in which nothing stands yet is of a job that is starting up, if it is no older and somebody
+runs the benchmark."""
 SHOWN = 20
 
 
@@ -190,10 +191,14 @@ def _state(
         return None
     if job.path.exists():  # made under other settings: it will be made again
         return None
-    if not seen.st_size and now - seen.st_mtime < FRESH:
-        age = now - seen.st_mtime
-        return Running(name, "", 0, age, age, note="starting")
-    return Failed(name, str(log), reason([str(log)]))
+    age = now - seen.st_mtime
+    if not seen.st_size and age < FRESH:
+        starting = Running(name, "", 0, age, age, note="starting")
+        return starting if plan.is_run_here else None
+    said = reason([str(log)])
+    if said.startswith(f"{job.path}: "):  # it was made, and taken away since
+        return None
+    return Failed(name, str(log), said)
 
 
 def _seconds_left(

@@ -123,11 +123,11 @@ class Jobs:
         exposed = {*privacy_plan.exposed(self.plan)}
         for run in self.plan.runs():
             paths = self.plan.paths(run)
-            made = [paths.trace, paths.picture, paths.evaluation]
+            made = [paths.distilled, paths.trace, paths.picture, paths.evaluation]
             if run in exposed:
                 made += [paths.privacy, paths.pairs]
             missing = [path for path in made if str(path) not in there]
-            if tables or len(missing) < len(made) or str(paths.distilled) in there:
+            if tables or len(missing) < len(made):
                 yield from missing
 
     # The data: small facts by their content, tensors only as files that must be there.
