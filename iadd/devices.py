@@ -18,6 +18,12 @@ VARIABLE = "IADD_DEVICE"
 ALLOWED = "cpu, cuda, cuda:<number> or auto"
 
 
+def check_name(name: str) -> None:
+    """ValueError for what names no device, whether it is there or not."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device {name!r}: allowed are {ALLOWED}")
+
+
 def choose(name: str = "auto", need: int | None = 0) -> torch.device:
     """The device of that name, ready for work: `auto` is a card if there is one, else the CPU.
 
@@ -30,8 +36,7 @@ def choose(name: str = "auto", need: int | None = 0) -> torch.device:
     Raises:
         ValueError: an unknown name, or a card that is not there.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"device {name!r}: allowed are {ALLOWED}")
+    check_name(name)
     numbered = name.partition(":")[2]
     if name != "cpu" and not numbered and _before_cuda() and (seen := cards.listed()):
         os.environ[cards.VISIBLE] = cards.lease(seen, need).name

@@ -56,6 +56,9 @@ def files() -> set[str]:
 
 def test_every_stage_by_hand(iadd: Iadd) -> None:
     config = write(TINY | {"methods": TINY["methods"] | {"whole": None}})
+    for early in ("show", "table", "site", "collect"):
+        error = iadd(early, config)[2]
+        assert f"; run: iadd run {config}" in error and error.count("\n") == 1, error
     assert iadd("experts", config)[0] == 0
     for method, ipc in (("random", 1), ("mtt", 1), ("whole", 0)):
         for seed in range(3):
@@ -85,7 +88,9 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert "of which 3 are left" in iadd("plan", config)[1]  # it, the tables, the page
     write(TINY | {"methods": TINY["methods"] | {"whole": None}, "validation": {"epochs": 6}})
     # Three distillations of mtt, whose probe is another, the evaluations, the tables, the page.
-    assert "of which 8 are left" in iadd("plan", config)[1]
+    told = iadd("plan", config)[1]
+    assert "of which 8 are left" in told
+    assert "\n5 of them replace results of other settings, data or code; under another" in told
     write(TINY | {"methods": TINY["methods"] | {"whole": None}})
     one = "results/tiny/distilled/blobs/mtt/ipc1/seed0.safetensors"
     assert iadd("export", one, "folder")[0] == 0
@@ -123,7 +128,7 @@ def test_collect_refuses_rows_made_under_another_configuration(iadd: Iadd) -> No
         (["distill", "{c}", "--method", "mtt", "--ipc", "1", "--dataset", "x"], "it has blobs"),
         (["evaluate", "{c}", "--method", "random", "--ipc", "1"], "seed0.safetensors"),
         (["experts", "{c}", "--shard", "4"], "shard 4: allowed are 0..0"),
-        (["collect", "{c}"], "about.json: no such file; run: iadd data"),
+        (["collect", "{c}"], "about.json: no such file; run: iadd run"),
         (["plan", "none.yaml"], "none.yaml: cannot be read"),
         (["export", "none.safetensors", "folder"], "none.safetensors"),
     ],
@@ -251,6 +256,15 @@ def test_a_results_folder_that_is_a_file(iadd: Iadd) -> None:
     assert status == 2 and "cannot be written" in error and error.count("\n") == 1, error
     status, _, error = iadd("run", config)
     assert status == 2 and error.count("\n") == 1, error
+
+
+def test_a_device_that_is_none_is_refused_before_anything_begins(
+    iadd: Iadd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IADD_DEVICE", "banana")
+    for command in (["doctor"], ["run", write(TINY)]):
+        status, _, error = iadd(*command)
+        assert (status, error.count("\n")) == (2, 1) and "device 'banana': allowed are" in error
 
 
 def test_doctor(iadd: Iadd) -> None:

@@ -174,7 +174,7 @@ def test_specs_hold_what_the_data_are(tmp_path: Path, monkeypatch: pytest.Monkey
     p, run = prepared(tmp_path), Run("pics", "mtt", 1, 0)
     assert p.spec(run) == p.job_spec(run) | {"data": "f" * 64, "augmentation": ["crop"]}
     assert p.evaluation_spec("pics")["data"] == "f" * 64
-    with pytest.raises(ValueError, match=r"about\.json: no such file; run: iadd data CONFIG"):
+    with pytest.raises(ValueError, match=r"about\.json: no such file; run: iadd run CONFIG"):
         plan().spec(Run("blobs", "mtt", 1, 0))
 
 

@@ -208,7 +208,7 @@ def test_another_table_another_spec_other_columns_are_refused(tmp_path, monkeypa
 
 def test_what_is_no_table_of_ours_is_refused(tmp_path):
     path = tmp_path / "t.parquet"
-    with pytest.raises(ValueError, match=r"t.parquet: no such table here; iadd run makes it"):
+    with pytest.raises(ValueError, match=r"t.parquet: no such table here; run: iadd run CONFIG"):
         read_table(path, TRACES)
     write_table([trace(0)], path, TRACES, {})
     path.write_bytes(path.read_bytes()[:-40])

@@ -153,6 +153,7 @@ def test_wrong_entries_are_refused(iadd: Iadd, changes: dict[str, Any], message:
     assert status == 2 and message in error and error.count("\n") == 1, error
     shared = {"methods": {"random": None, "theirs": {"method": "mtt", "params": {"momentum": 0}}}}
     assert "theirs is a name in methods" in iadd("plan", write(submissions=[ENTRY], **shared))[2]
+    assert "x.safetensors" in iadd("plan", write(submissions=[ENTRY]))[2]  # which is not there
     twice = write(submissions=[ENTRY, ENTRY])
     assert "are not distinct" in iadd("plan", twice)[2]
 

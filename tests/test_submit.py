@@ -174,6 +174,9 @@ def test_nothing_in_a_hostile_file_is_executed_or_believed(iadd: Iadd) -> None:
     assert status == 2 and not error
     lines = [line for line in out.splitlines() if line.startswith("refused: ")]
     assert len(lines) == 12 and "0 accepted, 12 refused" in out, out
+    for missing in ("nothing", "inbox/nothing"):
+        _, _, error = iadd("submit", "check", missing, "--config", config)
+        assert error == f"iadd: {missing}: no such file or folder\n"
     assert not Path("touched").exists() and out.replace("\n", "").isprintable()
 
 

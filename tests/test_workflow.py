@@ -159,13 +159,10 @@ def test_files_of_runs_are_named_where_some_are_missing(
     monkeypatch.chdir(place(tmp_path))
     jobs = Jobs(["config.yaml"], {})
     runs = [jobs.plan.paths(run) for run in jobs.plan.runs()]
-    first, *others = [(p.trace, p.picture, p.evaluation) for p in runs]
+    first, *others = [(p.distilled, p.trace, p.picture, p.evaluation) for p in runs]
     tables = set(jobs.everything(None))
     assert jobs.plan.table("leaderboard") in tables and not tables.intersection(*others, first)
     runs[0].distilled.parent.mkdir(parents=True)
-    runs[0].distilled.touch()
-    assert set(jobs.everything(None)) - tables == set(first)
-    runs[0].distilled.unlink()
     first[0].touch()
     assert set(jobs.everything(None)) - tables == set(first[1:])
     jobs.plan.table("leaderboard").touch()
@@ -364,7 +361,9 @@ def test_damaged_results_are_made_anew_by_the_same_command(finished: Path) -> No
         path.write_bytes(content[: len(content) - 30 * (path.suffix == ".parquet")])
     (results / "evaluations/blobs/mtt/ipc1/seed1.parquet").unlink()
     (results / "leaderboard.csv").unlink()
+    (lost := results / "distilled/blobs/random/ipc1/seed0.safetensors").unlink()
     said = run(finished)
+    assert lost.exists()
     for path in damaged:
         assert f"{path.relative_to(finished)}.set-aside and made anew" in said
         path.with_name(f"{path.name}.set-aside").unlink()

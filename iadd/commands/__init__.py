@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from iadd.artifacts import one_line
 from iadd.commands import exchange, paper, submit, watch
+from iadd.commands.message import message
 
 app = typer.Typer(
     name="iadd",
@@ -296,5 +296,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ValueError as error:
-        print("iadd:", one_line(str(error)), file=sys.stderr)
+        print("iadd:", message(error), file=sys.stderr)
         sys.exit(2)

@@ -53,4 +53,5 @@ def run_all(
 
     plan, _ = stages.open_plan(config)
     board = submissions.board([folder], config, plan)
+    print(f"{board}: this benchmark and the submissions; tables and site become those of it")
     sys.exit(run(board, cores, context.args, main))

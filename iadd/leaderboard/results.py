@@ -205,7 +205,7 @@ def batches(
 def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, str]:
     """A table, or some of its columns, and its footer's text; ValueError for another's file."""
     if not path.exists():
-        raise ValueError(f"{path}: no such table here; iadd run makes it")
+        raise ValueError(f"{path}: no such table here; run: iadd run CONFIG")
     # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
     size = regular(path).stat().st_size
     with (

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from iadd import extension
+from iadd import devices, extension
 from iadd.engine import cuda_block
 
 PACKAGES = [
@@ -32,6 +32,7 @@ PACKAGES = [
 
 def print_report() -> None:
     """Print versions, kernels, devices and threads."""
+    devices.check_name(os.environ.get(devices.VARIABLE, "auto"))
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:

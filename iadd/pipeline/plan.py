@@ -74,7 +74,9 @@ class Plan(ExpertPlan):
         try:
             state = path.stat()
         except OSError:
-            raise ValueError(f"{path}: no such file; run: iadd data CONFIG") from None
+            raise ValueError(
+                f"{path}: no such file; run: iadd run CONFIG (or by hand: iadd data CONFIG)"
+            ) from None
         key = ("about", dataset, state.st_mtime_ns, state.st_size)
         about: About = self._once(key, lambda: read_about(path.parent))
         return about
@@ -95,6 +97,12 @@ class Plan(ExpertPlan):
             if not there or paths.made.read_bytes() != made:
                 stale.append(dataset.key)
         return stale
+
+    def check_submissions(self) -> None:
+        """ValueError for a submitted file that is not there or cannot be read."""
+        for submission in self.config.submissions:
+            for run in submission.runs():
+                self.job_spec(run)  # of the file's content
 
     def left_out(self) -> list[str]:
         """Why some runs are not run: a line for each data set and ipc that is too large for it."""

@@ -19,12 +19,13 @@ def print_plan(plan: Plan) -> None:
     """Print jobs, disk and estimated hours of a benchmark, once its data are checked.
 
     Raises:
-        ValueError: the data cannot be read, or have too few images for an ipc.
+        ValueError: the data or a submission cannot be read, or have too few images for an ipc.
     """
+    plan.check_submissions()
     forecast = Forecast(plan)
     for line in forecast.too_large():
         raise ValueError(line)
-    rows, left = forecast.rows, remaining(plan)
+    rows, (left, replaced) = forecast.rows, remaining(plan)
     table = Table(
         "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False
     )
@@ -46,6 +47,11 @@ def print_plan(plan: Plan) -> None:
         f"{bytes_text(disk)} on disk ({bytes_text(free)} free); about {hours:.1f} core "
         f"hours left on {where}, without start-up and waiting"
     )
+    if replaced:
+        print(
+            f"{replaced} of them replace results of other settings, data or code; under another "
+            f"name than `benchmark: {plan.root.name}` those would stay"
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -38,14 +38,17 @@ class Job:
         return self.path.exists() and _passes(self.check)
 
 
-def remaining(plan: Plan) -> Counter[Stage]:
-    """How many jobs of each kind are left."""
+def remaining(plan: Plan) -> tuple[Counter[Stage], int]:
+    """How many jobs of each kind are left, and how many will replace what other settings made."""
     left: Counter[Stage] = Counter((key, "data") for key in plan.stale_data())
+    replaced = 0
     for job in jobs(plan):
-        left[job.stage] += not job.done
+        if not job.done:
+            left[job.stage] += 1
+            replaced += job.path.exists()
     if left.total() or not tables_done(plan):
         left["all", "collect and site"] = 2
-    return left
+    return left, replaced
 
 
 def tables_done(plan: Plan) -> bool:

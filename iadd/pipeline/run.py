@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from iadd import devices
 from iadd.artifacts import one_line
 from iadd.pipeline import jobserver, slurm
 from iadd.pipeline.config import load_config, refuse_shell
@@ -53,6 +54,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
         raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
     refuse_overrides(options)
+    devices.check_name(os.environ.get(devices.VARIABLE, "auto"))
     refuse_shell(config)
     plan = Plan(load_config(config))
     options = _with_profile(options)

@@ -181,9 +181,8 @@ def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     check_run(config, run)
     dataset = open_data(plan, run.dataset, device)
     judged, paths = plan.judged_spec(run), plan.paths(run)
-    spec = judged["spec"]
-    synthetic = SyntheticSet.load(paths.distilled, spec)
-    rows = evaluation_rows(plan, run, synthetic, dataset, spec, config.evaluations)
+    synthetic = SyntheticSet.load(paths.distilled, judged["spec"])
+    rows = evaluation_rows(plan, run, synthetic, dataset, judged["spec"], config.evaluations)
     write_table(rows, paths.evaluation, EVALUATIONS, judged)
     first = [row.accuracy or 0.0 for row in rows if row.protocol == rows[0].protocol]
     print(f"{paths.evaluation}: {run}, mean accuracy {sum(first) / len(first):.4f}")

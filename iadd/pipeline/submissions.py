@@ -47,9 +47,12 @@ MOST_PARTS = 16
 def found_in(paths: Sequence[Path]) -> Iterator[Path]:
     """The metadata file of each submission: of a file, a folder, or a folder of folders.
 
-    Of a folder that holds neither metadata nor folders with some, the file that is missing.
+    Of a folder that holds neither metadata nor folders with some, the file that is missing. A
+    path that is not there is a ValueError.
     """
     for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
         if not path.is_dir():
             yield path if path.name == METADATA else path.parent / METADATA
         elif (path / METADATA).exists():

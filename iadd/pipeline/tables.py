@@ -131,6 +131,7 @@ def show(plan: Plan, compare: str | None = None, privacy: bool = False) -> None:
     tables are up to date, that is said.
     """
     table = plan.table("leaderboard")
+    results.read_metadata(table)
     try:
         identity = configuration(plan)
     except ValueError as error:

@@ -49,9 +49,7 @@ class Jobs:
                 raise ValueError(f"{given}: jobs read one file and no changes over it; edit that")
             refuse_shell(self.path)
             self.plan = Plan(load_config(self.path))
-            for submission in self.config.submissions:
-                for run in submission.runs():
-                    self.plan.job_spec(run)  # of the file's content: it must be there
+            self.plan.check_submissions()
         except ValueError as error:
             print(f"iadd: {error}", file=sys.stderr)
             sys.exit(2)
