@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from iadd.pipeline import stages, status
+from iadd.pipeline import remaining, stages, status
 from iadd.pipeline.plan import Plan, Run
 from iadd.progress import Progress
 
@@ -114,6 +114,22 @@ def test_what_was_made_and_taken_away_waits(plan: Plan, capsys: pytest.CaptureFi
         path.rename(path.with_suffix(".kept"))
         assert vars(status.status(plan).stages[rule]) == vars(status.Counts(waiting=3))
         path.with_suffix(".kept").rename(path)
+
+
+def test_experts_that_nobody_reads_any_more_are_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan, key = stages.open_plan(SMOKE)
+    stages.prepare(plan, key)
+    for shard in range(2):
+        stages.record(plan, key, shard)
+    plan.shards(key, "standard")[1].unlink()
+    assert vars(status.status(plan).stages["experts"]) == vars(status.Counts(done=1, waiting=1))
+    monkeypatch.setattr(
+        remaining.Job, "done", property(lambda job: job.path.exists() or job.rule != "experts")
+    )
+    assert vars(status.status(plan).stages["experts"]) == vars(status.Counts(done=2))
 
 
 def test_what_was_made_under_other_settings_waits(plan: Plan) -> None:

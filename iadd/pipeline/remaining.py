@@ -42,8 +42,8 @@ def remaining(plan: Plan) -> tuple[Counter[Stage], int]:
     """How many jobs of each kind are left, and how many will replace what other settings made."""
     left: Counter[Stage] = Counter((key, "data") for key in plan.stale_data())
     replaced = 0
-    for job in jobs(plan):
-        if not job.done:
+    for job, done in looked_at(plan):
+        if not done:
             left[job.stage] += 1
             replaced += job.path.exists()
     if left.total() or not tables_done(plan):
@@ -54,6 +54,22 @@ def remaining(plan: Plan) -> tuple[Counter[Stage], int]:
 def tables_done(plan: Plan) -> bool:
     """Whether the tables are those of the present settings and data."""
     return _passes(lambda: current(plan))
+
+
+def looked_at(plan: Plan) -> list[tuple[Job, bool]]:
+    """Every job between the data and the tables, and whether it is done.
+
+    Experts whose file was deleted are not left where nothing is left that would read it.
+    """
+    found = [(job, job.done) for job in jobs(plan)]
+    reading = {job.stage[0] for job, done in found if not done and job.rule != "experts"}
+    return [
+        (
+            job,
+            done or (job.rule == "experts" and not (job.stage[0] in reading or job.path.exists())),
+        )
+        for job, done in found
+    ]
 
 
 def jobs(plan: Plan) -> Iterator[Job]:

@@ -25,7 +25,7 @@ from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.monitor import START, duration, job_name, reason
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.plan_text import bytes_text, existing
-from iadd.pipeline.remaining import Job, jobs, tables_done
+from iadd.pipeline.remaining import Job, looked_at, tables_done
 
 WINDOW = 3600.0
 """The pace is that of so many last seconds."""
@@ -109,11 +109,12 @@ def status(plan: Plan) -> Status:
     words = _words(plan)
     finished: list[Job] = []
     left: list[Job] = []
-    for job in _all_jobs(plan, stale):
+    for job, done in _all_jobs(plan, stale):
         counts = found.stages.setdefault(job.rule, Counts())
-        if job.done:
+        if done:
             counts.done += 1
-            finished.append(job)
+            if job.path.exists():
+                finished.append(job)
             continue
         left.append(job)
         state = _state(plan, job, words, now)
@@ -137,8 +138,8 @@ def status(plan: Plan) -> Status:
     return found
 
 
-def _all_jobs(plan: Plan, stale: Sequence[str]) -> Iterator[Job]:
-    """The jobs of the data stage, then those that follow."""
+def _all_jobs(plan: Plan, stale: Sequence[str]) -> Iterator[tuple[Job, bool]]:
+    """The jobs of the data stage, then those that follow, and whether each is done."""
 
     def check(key: str) -> None:
         if key in stale:
@@ -146,8 +147,9 @@ def _all_jobs(plan: Plan, stale: Sequence[str]) -> Iterator[Job]:
 
     for dataset in plan.config.datasets:
         key, about = dataset.key, plan.data(dataset.key).about
-        yield Job("data", key, (key, "data"), about, partial(check, key), {"dataset": key})
-    yield from jobs(plan)
+        job = Job("data", key, (key, "data"), about, partial(check, key), {"dataset": key})
+        yield job, job.done
+    yield from looked_at(plan)
 
 
 def _words(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -258,6 +260,9 @@ def print_status(found: Status) -> None:
             print(f"  and {len(lines) - SHOWN} more (--json tells all)")
     forecast = "" if found.disk_forecast is None else f" of about {bytes_text(found.disk_forecast)}"
     print(f"Disk: {bytes_text(found.disk)}{forecast}, {bytes_text(found.disk_free)} free")
+    if not counts.done:
+        where = Path("results").absolute() / found.benchmark
+        print(f"Looked for in {where}: benchmarks lie below the folder that they are run in")
 
 
 def _running_line(job: Running) -> str:
