@@ -63,13 +63,11 @@ def looked_at(plan: Plan) -> list[tuple[Job, bool]]:
     """
     found = [(job, job.done) for job in jobs(plan)]
     reading = {job.stage[0] for job, done in found if not done and job.rule != "experts"}
-    return [
-        (
-            job,
-            done or (job.rule == "experts" and not (job.stage[0] in reading or job.path.exists())),
-        )
-        for job, done in found
-    ]
+
+    def unread(job: Job) -> bool:
+        return job.rule == "experts" and job.stage[0] not in reading and not job.path.exists()
+
+    return [(job, done or unread(job)) for job, done in found]
 
 
 def jobs(plan: Plan) -> Iterator[Job]:
