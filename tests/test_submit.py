@@ -94,6 +94,10 @@ def test_what_fits_is_accepted_in_one_line(iadd: Iadd) -> None:
         ({"files": ["a.pt"]}, "allowed is a .safetensors file in the same folder"),
         ({"files": ["x\x00.safetensors"]}, "submission.yaml: "),
         ({"files": ["none.safetensors"]}, "none.safetensors: cannot be read (no such file)"),
+        (
+            {"files": ["x" * 300 + ".safetensors"]},
+            "x.safetensors: cannot be read (File name too lo",
+        ),
         ({"files": ["a.safetensors", "a.safetensors"]}, "a file stands there twice"),
         ({"step_size": float("nan")}, "step_size"),
         ({"weights": "x"}, "unknown key 'weights'; allowed: name, files"),

@@ -112,10 +112,10 @@ def _beside(file: Path, name: str) -> Path:
     if not plain:
         allowed = "a .safetensors file in the same folder, by its bare name"
         raise ValueError(f"{file}: files: {name!r}: allowed is {allowed}")
-    found = file.parent / name
+    found = regular(file.parent / name)
     if found.is_symlink():
         raise ValueError(f"{found}: is a link; a submission holds its files itself")
-    return regular(found)
+    return found
 
 
 def check(file: Path, plan: Plan) -> tuple[SubmissionConfig, str]:
