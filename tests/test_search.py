@@ -220,6 +220,25 @@ def test_a_trial_that_failed_for_good_is_recorded_counts_and_is_not_tried_again(
     assert resumed.suggest("d")["number"] == 2
 
 
+def test_a_full_disk_ends_a_search_in_one_line_and_fails_no_trial(tmp_path: Path) -> None:
+    task = task_of(plan_of(searcher="random"), tmp_path)
+    state = task.state
+    state.claim({})
+    first = _Proposals(task, state, task.plan.config.space("mtt", 1), []).suggest("a")
+    error = (
+        "Traceback ...\nValueError: a/0.safetensors: cannot be written (No space left on device)"
+    )
+    trial = SimpleNamespace(config=first, get_error=lambda: error, should_recover=lambda: False)
+    with pytest.raises(ValueError, match=r"^a/0\.safetensors: cannot be written \(No space left"):
+        _Recorder(state, 6, Progress("x")).on_trial_error(1, [], trial)
+    assert [t.status for t in state.trials()] == ["running"]
+    where = rf"{state.folder}: cannot be written \(No space left on device\)"
+    with pytest.raises(ValueError, match=where), state.writing():
+        raise OSError(28, "Error writing bytes to file. Detail: [errno 28]")
+    with pytest.raises(ConnectionError), state.writing():
+        raise ConnectionError("gone")
+
+
 # Who stops trials early: Ray's schedulers as they are.
 
 

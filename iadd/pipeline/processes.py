@@ -34,8 +34,13 @@ def die_with_snakemake() -> None:
     node, _, process = os.environ.get(SNAKEMAKE, "").rpartition(" ")
     if node != platform.node() or str(os.getpgid(0)) != process or sys.platform != "linux":
         return  # a job of a cluster, or one by hand
+    die_after(int(process))
+
+
+def die_after(process: int) -> None:
+    """Have a thread kill this process when another one, be it no parent, has ended (Linux)."""
     try:
-        descriptor = os.pidfd_open(int(process))
+        descriptor = os.pidfd_open(process)
     except OSError:  # it has ended already
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=_die_after, args=(descriptor,), daemon=True).start()

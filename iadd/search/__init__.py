@@ -70,7 +70,7 @@ def search(
         spec = plan.search_spec(dataset, method, ipc)
         state.claim({key: value for key, value in spec.items() if key != "budget"})
         share = workers * wanted.cpus, torch.cuda.device_count()
-        with cluster(state.folder, *share, address) as there:
+        with cluster(state.folder, *share, address) as there, state.writing():
             from iadd.search.tune import run_trials
 
             _check_room(resources, there)

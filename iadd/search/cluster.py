@@ -68,9 +68,8 @@ def cluster(state: Path, cpus: float, cards: int, address: str | None) -> Iterat
     if told:
         os.environ["RAY_AUTH_MODE"] = "token"
     ray: Any = importlib.import_module("ray")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # we tell what failed and why
     temporary = temporary_root(state)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}  # we tell what failed
     over = threading.Event()
     try:
         if address is None:

@@ -6,9 +6,12 @@ may lack, and holds all that a killed search goes on from; Ray's own state is th
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 RUNNING = "running"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of a disk that takes no more."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,17 @@ class State:
         return locked(
             self.folder / ".lock", f"{self.folder}: another process is searching there", 0
         )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A full disk is one line, whoever wrote: Optuna its trials, or Ray its own records."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            reason = os.strerror(error.errno)
+            raise ValueError(f"{self.folder}: cannot be written ({reason})") from error
 
     def claim(self, spec: dict[str, Any]) -> None:
         """Take the folder for a search; trials that another spec left there are removed."""

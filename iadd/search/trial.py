@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from iadd.api import probe, run_distillation
 from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.plan import Plan
+from iadd.pipeline.processes import die_after
 from iadd.search.storage import RUNNING, State, Trial
 from iadd.seeds import Seeds
 
@@ -68,10 +70,18 @@ def _problem(task: Task) -> methods.Problem:
     return stages.problem(task.plan, task.dataset, task.method, task.ipc, device)
 
 
+@functools.cache
+def _end_with_raylet() -> None:
+    """Once a worker process: it ends with Ray's server on its node, which is its parent."""
+    if sys.platform == "linux":  # elsewhere it notices itself, some ten seconds later
+        die_after(os.getppid())
+
+
 def trainable(proposal: dict[str, Any], task: Task) -> None:
     """What Ray Tune runs: one trial; a module-level function of plain data."""
     from ray.tune import report
 
+    _end_with_raylet()
     os.chdir(task.folder)
     here = place()
     measure(task, proposal, lambda result: report(result | here))
@@ -115,6 +125,7 @@ def measure(task: Task, proposal: dict[str, Any], report: Callable[[dict[str, An
 
 def confirm(task: Task, trial: Trial) -> Trial:
     """Distill a finalist's settings anew, judge the result by many validation networks."""
+    _end_with_raylet()
     config, began, stage = task.plan.config, time.perf_counter(), f"confirm{trial.seed}"
     params = task.params(trial.settings)
     result = _distill(task, params, stage, task.state.checkpoint(trial.key), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from ray.tune.search import Searcher
 from iadd.methods import Space
 from iadd.progress import Progress
 from iadd.search.proposals import propose
-from iadd.search.storage import RUNNING, State, Trial, trial_of
+from iadd.search.storage import FULL, RUNNING, State, Trial, trial_of
 from iadd.search.trial import Task, confirm, trainable
 
 METRIC = "accuracy"
@@ -121,6 +122,8 @@ class _Recorder(tune.Callback):
             self.given_up.append(trial.config["number"])
             return
         reason = (str(trial.get_error() or "").strip().splitlines() or ["lost"])[-1]
+        if any(os.strerror(full) in reason for full in FULL):  # no fault of the trial's
+            raise ValueError(reason.removeprefix("ValueError: "))
         print(f"trial {trial.config['number']} failed: {reason}", file=sys.stderr)
         self.end(trial, "failed")
 

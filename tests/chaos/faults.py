@@ -25,7 +25,7 @@ from chaos.kills import Tally, check, conclude, refuses
 WRITERS = 200
 NOBODY = 65534
 PR_CAPBSET_DROP, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 24, 1, 2, 3
-RAYS = ["raylet", "gcs_server", "ray", "client", "ray", "raylet", "gcs_server"]
+RAYS = ["raylet", "gcs_server", "client", "raylet", "gcs_server", "ray"]
 """What is killed in a search, one a run; where a worker is killed (`ray`), the run goes on."""
 NO_FLOCK = (
     "import fcntl\ndef flock(*_): raise OSError(37, 'No locks available')\nfcntl.flock = flock\n"
