@@ -60,6 +60,18 @@ def test_a_job_ends_with_its_snakemake_though_a_shell_is_between_them(tmp_path: 
 
 
 @linux
+def test_a_job_ends_with_its_shell_though_its_snakemake_goes_on(tmp_path: Path) -> None:
+    """Rule: Snakemake takes such a job for failed, and may begin it a second time."""
+    leader = subprocess.Popen([sys.executable, "-c", LEADER, JOB], cwd=tmp_path, process_group=0)
+    job = written(tmp_path / "pid")
+    shell = int(Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[1])
+    assert shell != leader.pid
+    os.kill(shell, signal.SIGKILL)
+    until(lambda: gone(job), 10)
+    assert leader.wait(10) == 0
+
+
+@linux
 def test_a_job_that_begins_after_its_snakemake_s_end_does_not_begin(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -28,12 +28,17 @@ def die_with_parent(parent: int, sign: int = signal.SIGKILL) -> None:
 def die_with_snakemake() -> None:
     """Have this job end with the Snakemake that `iadd run` started it by, which names itself.
 
-    Its shell in between would go on, and the same job would be begun a second time. Where the
-    kernel cannot tell of another process's end, `iadd run` ends the group that both are in.
+    Its shell in between would go on, and the same job would be begun a second time; so it would
+    where the shell alone was killed. Where the kernel cannot tell of another process's end,
+    `iadd run` ends the group that all are in.
     """
     node, _, process = os.environ.get(SNAKEMAKE, "").rpartition(" ")
     if node != platform.node() or str(os.getpgid(0)) != process or sys.platform != "linux":
         return  # a job of a cluster, or one by hand
+    parent = os.getppid()
+    if os.getpgid(parent) != int(process):  # the shell has ended already
+        os.kill(os.getpid(), signal.SIGKILL)
+    die_with_parent(parent)
     die_after(int(process))
 
 
