@@ -6,11 +6,12 @@ differently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iadd import methods
 from iadd.artifacts import source_hash
@@ -20,8 +21,22 @@ from iadd.evaluation import evaluate as judge
 from iadd.experts import Experts, expert_spec, named_recipe, record_shard
 from iadd.methods import Distilled, Hooks, MethodParams, Problem
 from iadd.networks import Network, build_network
+from iadd.progress import Progress
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
+
+Hearer = Callable[[int, int, str], None]
+"""Hears (done, in all, a note) as work goes on."""
+
+
+@contextmanager
+def _heard(title: str, given: Hearer | Literal[False] | None) -> Iterator[Hearer | None]:
+    """Who hears of progress: the given one; nobody (False); or the terminal (None)."""
+    if given is None:
+        with Progress(title) as shown:
+            yield shown
+    else:
+        yield given or None
 
 
 def probe(
@@ -46,7 +61,7 @@ def run_distillation(
     *,
     spec: Mapping[str, Any],
     checkpoint: Path | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Hearer | None = None,
     report: Callable[[int, float], None] | None = None,
     observe: Callable[[Mapping[str, Any]], None] | None = None,
     keep_states: bool = False,
@@ -92,6 +107,7 @@ def record_experts(
     epochs: int = 20,
     seed: int = 0,
     recipe: str = "standard",
+    progress: Hearer | Literal[False] | None = None,
     **settings: Any,
 ) -> Experts:
     """Train `count` expert trajectories into one file, or open the file if it is these already.
@@ -102,6 +118,7 @@ def record_experts(
         path: the safetensors file.
         count, epochs, seed: trajectories, epochs kept of each, base seed.
         recipe: one of `experts.RECIPES`; a method's `experts` says which one it wants.
+        progress: hears (experts trained, in all, ""); None: it is shown on stderr, False: nowhere.
         settings: fields of `experts.Recipe` that differ (step_size, momentum, batch, ...).
 
     Raises:
@@ -110,15 +127,17 @@ def record_experts(
     architecture, chosen = network_for(dataset, network), named_recipe(recipe, settings)
     path = Path(path)
     if not path.exists():
-        record_shard(
-            dataset,
-            architecture,
-            chosen,
-            epochs=epochs,
-            experts=range(count),
-            seed=seed,
-            path=path,
-        )
+        with _heard(f"experts {dataset.title}", progress) as heard:
+            record_shard(
+                dataset,
+                architecture,
+                chosen,
+                epochs=epochs,
+                experts=range(count),
+                seed=seed,
+                path=path,
+                progress=heard,
+            )
     return Experts([path], expert_spec(dataset, architecture, chosen, epochs, seed))
 
 
@@ -132,13 +151,14 @@ def distill(
     seed: int = 0,
     validation: Validation | None = Validation(epochs=150),  # noqa: B008 (immutable)
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Hearer | Literal[False] | None = None,
     **params: Any,
 ) -> SyntheticSet:
     """Distill a data set by a named method; `params` are the method's own (see its `Params`).
 
     The images kept are those best on validation data. `experts` are needed by the methods that say
-    so (`experts`). With a `checkpoint` file, a run that was killed goes on where it was.
+    so (`experts`). With a `checkpoint` file, a run that was killed goes on where it was. `progress`
+    hears (updates done, in all, a note); None: it is shown on stderr, False: nowhere.
     """
     problem = Problem(dataset, network_for(dataset, network), ipc, experts)
     settings = methods.find(method).Params(**params)
@@ -154,16 +174,17 @@ def distill(
         "experts": experts.identity if experts else None,
         "validation": vars(validation) if validation else None,
     }
-    result = run_distillation(
-        problem,
-        method,
-        settings,
-        Seeds((0, dataset.name, ipc, seed)),
-        validation,
-        spec=spec,
-        checkpoint=Path(checkpoint) if checkpoint else None,
-        progress=progress,
-    )
+    with _heard(f"distill {method} {dataset.title} ipc {ipc}", progress) as heard:
+        result = run_distillation(
+            problem,
+            method,
+            settings,
+            Seeds((0, dataset.name, ipc, seed)),
+            validation,
+            spec=spec,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            progress=heard,
+        )
     return synthetic_set(problem, result, spec)
 
 
@@ -210,11 +231,14 @@ def evaluate(
     epochs: int = 300,
     seed: int = 0,
     teacher: Teacher | None = None,
+    progress: Hearer | Literal[False] | None = None,
 ) -> list[dict[str, Any]]:
     """Train and test fresh networks (name -> how many) on a distilled set; one dict a network.
 
     teacher: for a protocol that has one; `iadd.evaluation.teacher_of` makes one of an expert.
+    progress: hears (networks judged, in all, a note); None: it is shown on stderr, False: nowhere.
     """
     seeds = Seeds((dataset.name, seed))
     how: Any = {"epochs": epochs, "seeds": seeds, "teacher": teacher}
-    return list(judge(synthetic, dataset, protocol, networks, **how))
+    with _heard(f"evaluate {dataset.title}", progress) as heard:
+        return list(judge(synthetic, dataset, protocol, networks, progress=heard, **how))

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from iadd import __version__
 from iadd.artifacts import load_tensors
 from iadd.leaderboard.results import read_table
 from iadd.leaderboard.rows import EVALUATIONS, LEADERBOARD
@@ -148,7 +149,7 @@ def test_bad_requests(iadd: Iadd, argv: list[str], message: str) -> None:
         ({"network": "convmet"}, "unknown network 'convmet'"),
         ({"datasets": [{"name": "blobs", "resolution": 4}]}, "resolution 4"),
         ({"datasets": [{"name": "blobs", "resolution": 200}]}, "resolution 200"),
-        ({"ipc": [5000]}, "ipc 5000 is larger than class"),
+        ({"ipc": [5000]}, "c.yaml: data set blobs: ipc 5000 is larger than class"),
     ],
 )
 def test_bad_configurations(iadd: Iadd, changes: dict[str, Any], message: str) -> None:
@@ -267,6 +268,15 @@ def test_a_device_that_is_none_is_refused_before_anything_begins(
         assert (status, error.count("\n")) == (2, 1) and "device 'banana': allowed are" in error
 
 
+def test_help_tells_whole_sentences_and_what_snakemake_takes(iadd: Iadd) -> None:
+    for command in ((), ("submit",)):
+        status, out, _ = iadd(*command, "--help")
+        assert status == 0 and "..." not in out.split("Commands:")[1]
+    told = " ".join(iadd("run", "--help")[1].split())
+    assert all(word in told for word in ("-n ", "--profile workflow", "IADD_DEVICE", "--cores"))
+    assert iadd("--version")[:2] == (0, f"iadd {__version__}\n")
+
+
 def test_doctor(iadd: Iadd) -> None:
     status, out, _ = iadd("doctor")
     assert status == 0 and "torch" in out and "kernels" in out and "extension" in out
@@ -284,7 +294,9 @@ def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
     assert "#   cat" in text and "imbalanced" in text and "# the images are 24x20" in text
     assert f"# groups: '{Path('my pics').absolute()}/patients.csv'" in text
     config = load_config("pets/benchmark.yaml")
-    assert config.datasets[0].resolution == 16 and config.ipc == (1,)
+    assert config.datasets[0].resolution == 16 and config.ipc == (1,) and config.seeds == 5
+    assert config.given("iadd", 1)["clip"] == 1.0 and "#   pets: 16x16 grey" in text
+    assert "python -m iadd.pipeline.config.docs" in text and "config/README" not in text
     assert iadd("plan", "pets/benchmark.yaml")[0] == 0
     for name in ("cat/3.png", "dog/7.png"):
         whole = Path("my pics", name).read_bytes()

@@ -232,6 +232,23 @@ def test_a_bad_argument_is_one_line(name: str, options: dict[str, object], messa
     assert "\n" not in str(error.value)
 
 
+def test_messages_call_data_by_their_label(tmp_path: Path) -> None:
+    """Rule: two folders of images in one benchmark are told apart; what they are has no label."""
+    root = tree(tmp_path / "images", {"ill": 12, "well": 12})
+    with pytest.raises(ValueError, match="xrays: positive 'sick' is no class"):
+        inspect(Source("folder", root, positive="sick", label="xrays"))
+    with pytest.raises(ValueError, match="xrays: resolution 4 does not fit"):
+        Source("folder", root, resolution=4, label="xrays")
+    plain = prepare(Source("folder", root), tmp_path / "1")
+    named = prepare(Source("folder", root, label="xrays"), tmp_path / "2")
+    assert named.lines()[0].startswith("xrays: ") and plain.lines()[0].startswith("folder: ")
+    assert (tmp_path / "1/about.json").read_bytes() == (tmp_path / "2/about.json").read_bytes()
+    opened = open_dataset(tmp_path / "2")
+    assert (opened.title, opened.name, read_about(tmp_path / "2").title) == (
+        "xrays", "folder", "xrays"
+    )  # fmt: skip
+
+
 def test_a_positive_class_is_one_of_the_classes_and_no_part_of_the_data(tmp_path: Path) -> None:
     root = tree(tmp_path / "images", {"ill": 12, "well": 12})
     with pytest.raises(ValueError, match="folder: positive 'sick' is no class; known: ill, well"):
@@ -351,7 +368,7 @@ def test_equal_data_give_equal_bytes_of_about(tmp_path: Path) -> None:
     first, second = (tmp_path / k / "about.json" for k in "12")
     assert first.read_bytes() == second.read_bytes()
     assert str(tmp_path) not in first.read_text()
-    assert read_about(tmp_path / "2").left_out == ("train: 1 files .txt",)
+    assert read_about(tmp_path / "2").left_out == ("train: 1 .txt file",)
     save(root / "a" / "new.png", random_bytes(10, 10, seed=77))
     prepare(Source("folder", root), tmp_path / "1")
     assert first.read_bytes() != second.read_bytes()

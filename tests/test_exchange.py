@@ -104,6 +104,21 @@ def test_what_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_damaged_set_of_somebody_else_is_not_to_be_deleted(tmp_path: Path) -> None:
+    """Rule: what a run makes again may be deleted, a stranger's file is his."""
+    path = tmp_path / "theirs.safetensors"
+    SyntheticSet(IMAGES, LABELS, STANDARD, NAMES).save(path)
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"theirs.safetensors: .* is damaged \(checksum\)$"):
+        read_set(path, data())
+    path.write_bytes(whole[:-40])
+    with pytest.raises(ValueError, match=r"theirs\.safetensors: ") as error:
+        read_set(path, data())
+    assert "delete" not in str(error.value)
+
+
 NAN = IMAGES.clone().index_fill_(0, torch.tensor([3]), torch.nan)
 Pair = tuple[Tensor, Tensor]
 

@@ -34,7 +34,7 @@ def test_files_beside_a_folder_images_are_read_and_masks_are_listed(tmp_path: Pa
     tree(tmp_path, {"cat": 12, "cat/images": 4, "dog/images": 10, "dog/lung masks": 10})
     about = inspect(Source("folder", tmp_path))
     assert sum(map(sum, about.counts.values())) == 26
-    assert about.left_out == ("train: 1 folders lung masks/ beside images/",)
+    assert about.left_out == ("train: 1 folder lung masks/ beside images/",)
 
 
 def test_a_class_may_begin_with_an_underscore(tmp_path: Path) -> None:
@@ -104,12 +104,12 @@ def test_what_is_passed_over_is_listed(tmp_path: Path) -> None:
         (tmp_path / "a" / name).write_text("")
     save(tmp_path / "cover.png", random_bytes(4, 4))
     assert inspect(Source("folder", tmp_path)).left_out == (
-        "1 images outside the class folders",
-        "train: 2 files .dcm",
-        "train: 1 files .txt",
-        "train: 1 files without a suffix",
-        "train: 1 hidden files",
-        "train: 1 hidden folders",
+        "1 image outside the class folders",
+        "train: 2 .dcm files",
+        "train: 1 .txt file",
+        "train: 1 file without a suffix",
+        "train: 1 hidden file",
+        "train: 1 hidden folder",
     )
 
 

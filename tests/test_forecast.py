@@ -57,7 +57,8 @@ def test_a_plan_for_a_card_needs_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     print_plan(plan(precision=precision))
-    assert f"core hours left on this machine's CPU (not {precision})" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"core time left on this machine's CPU (not {precision})" in told and "0.0" not in told
 
 
 def test_data_are_checked_before_anything_runs(

@@ -75,7 +75,7 @@ def test_what_fits_is_accepted_in_one_line(iadd: Iadd) -> None:
     [
         ({"authors": None}, "authors: is missing; needed: authors, about, labels"),
         ({"paper": None, "url": None}, "paper: is missing; needed: paper or url"),
-        ({"labels": "firm"}, "labels: Input should be 'hard' or 'soft'"),
+        ({"labels": "firm"}, "labels: must be 'hard' or 'soft'"),
         ({"labels": "soft"}, "a.safetensors: its labels are hard, not soft as told"),
         ({"name": "../../x"}, "name: must be letters"),
         ({"name": "<b>x</b>"}, "name: must be letters"),
@@ -83,7 +83,7 @@ def test_what_fits_is_accepted_in_one_line(iadd: Iadd) -> None:
         ({"about": "two\nlines"}, "holds characters that cannot be printed"),
         ({"authors": ["\x1b[2J"]}, "holds characters that cannot be printed"),
         ({"authors": ["a\u202eb"]}, "holds characters that cannot be printed"),
-        ({"about": "x" * 301}, "about: String should have at most 300 characters"),
+        ({"about": "x" * 301}, "about: must have at most 300 characters"),
         ({"url": "javascript:alert(1)"}, "url: must be"),
         ({"url": 'https://a.b/"onclick='}, "url: must be"),
         ({"dataset": "digits"}, "data set 'digits' is not in this benchmark; it has blobs"),

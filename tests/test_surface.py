@@ -64,6 +64,33 @@ def test_a_checkpoint_of_other_code_is_ignored(
     assert beginning("new") == 1
 
 
+def test_long_work_shows_itself_on_a_terminal_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blobs = iadd.load_dataset("blobs")
+
+    def everything(**told: Any) -> None:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=1, **told)
+        probe = api.Validation(networks=1, epochs=1)
+        found = iadd.distill(
+            "dm", blobs, "mlp-w8", 1, validation=probe, iterations=2, batch_real=4, **told
+        )
+        iadd.evaluate(found, blobs, {"mlp-w8": 1}, epochs=1, **told)
+
+    everything()
+    assert capsys.readouterr().err == ""  # no terminal, and it was short
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    everything()
+    shown = capsys.readouterr().err
+    assert all(title in shown for title in ("experts blobs", "distill dm blobs", "evaluate blobs"))
+    everything(progress=False)
+    assert capsys.readouterr().err == ""
+    heard: list[tuple[int, int]] = []
+    everything(progress=lambda done, total, note: heard.append((done, total)))
+    assert heard[0] == (1, 1) and (2, 2) in heard and heard[-1] == (1, 1)
+
+
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         _ = iadd.distil

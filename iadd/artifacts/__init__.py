@@ -15,6 +15,7 @@ from iadd.artifacts.identity import (
 from iadd.artifacts.reading import (
     check_archive,
     complaint,
+    counted,
     one_line,
     open_npz,
     parsing,

@@ -81,6 +81,11 @@ def complaint(error: BaseException) -> str:
     return one_line(": ".join(part for part in (kind, str(error)) if part), SHOWN)
 
 
+def counted(count: int, what: str) -> str:
+    """A count with its noun, whose plural ending is written {s}."""
+    return f"{count} {what.replace('{s}', '' if count == 1 else 's')}"
+
+
 def one_line(text: str, most: int = LONGEST) -> str:
     """Text as one line of printable characters, its middle left out where it is longer."""
     plain = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iadd.commands import exchange, paper, submit, watch
+from iadd.commands import before, exchange, paper, submit, watch
 from iadd.commands.message import message
 
 app = typer.Typer(
@@ -33,16 +32,8 @@ Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="With the parameters that a search found.")]
 
 
-@app.command()
-def new(
-    folder: Annotated[Path, typer.Argument(help="Folder for the configuration.")],
-    data: Annotated[Path, typer.Option(help="Your images: one subfolder a class.")],
-) -> None:
-    """Write a benchmark's configuration for your own images, with what was found in them."""
-    from iadd.pipeline.new import new
-
-    file = new(folder, data)
-    print(f"{file}: written; next: iadd plan {shlex.quote(str(file))}")
+app.callback()(before.options)
+app.command()(before.new)
 
 
 @app.command()
@@ -70,7 +61,7 @@ def experts(
         Path | None, typer.Option("--export", help="Write them as replay_buffer_<k>.pt here.")
     ] = None,
 ) -> None:
-    """Train expert networks on the real data and store their trajectories.
+    """Train expert networks and store their trajectories.
 
     With --import, take those that MTT, FTD, TESLA or DATM trained; with --export, give ours in that
     form.
@@ -104,7 +95,10 @@ def search(
         typer.Option(envvar="RAY_ADDRESS", help="Ray cluster, host:port; default: one of its own."),
     ] = None,
 ) -> None:
-    """Find a method's parameters on validation data; killed, it goes on where it was."""
+    """Find a method's parameters on validation data.
+
+    Killed, it goes on where it was.
+    """
     from iadd import search
     from iadd.pipeline import stages
 
@@ -122,7 +116,10 @@ def distill(
     tuned: Tuned = False,
     device: Device = "auto",
 ) -> None:
-    """Distill one synthetic set: one method, ipc and seed; or take in a submitted one."""
+    """Distill one synthetic set: one method, ipc and seed.
+
+    Of a submission, take its file in.
+    """
     from iadd.pipeline import foreign, stages
     from iadd.pipeline.card_share import on_card
     from iadd.pipeline.plan import Run
@@ -195,7 +192,9 @@ def privacy(
     tuned: Tuned = False,
     device: Device = "auto",
 ) -> None:
-    """Say what a distilled set gives away of real images: nearest ones, membership inference.
+    """Say what a distilled set gives away of real images.
+
+    Which come nearest to its images, and membership inference.
 
     What sets are measured against comes first: iadd privacy CONFIG --ipc 1
     Then a set: iadd privacy CONFIG --ipc 1 --method mtt --seed 0
@@ -214,7 +213,7 @@ def privacy(
 
 @app.command()
 def collect(config: ConfigPath) -> None:
-    """Gather all jobs' tables, rank the methods, write and print the leaderboard."""
+    """Gather all results, rank the methods, write the leaderboard."""
     from iadd.pipeline import stages, tables
 
     tables.collect(stages.open_plan(config)[0])
@@ -238,7 +237,7 @@ def show(
         bool, typer.Option("--privacy", help="What the sets give away of real images, instead.")
     ] = False,
 ) -> None:
-    """Print the leaderboard that `collect` wrote, and where everything lies."""
+    """Print the leaderboard, and where everything lies."""
     from iadd.pipeline import stages, tables
 
     tables.show(stages.open_plan(config)[0], compare, privacy)
@@ -246,29 +245,18 @@ def show(
 
 @app.command()
 def reproduce(config: ConfigPath) -> None:
-    """Hold what was measured against what was published, and say what differs in the set-up."""
+    """Compare what was measured with what was published.
+
+    What differs in the set-up is named.
+    """
     from iadd.pipeline import stages
     from iadd.pipeline.reproduce import reproduce
 
     print(reproduce(stages.open_plan(config)[0]))
 
 
-@app.command()
-def plan(config: ConfigPath) -> None:
-    """Say what a benchmark will cost before anything runs: jobs, disk, estimated hours."""
-    from iadd.pipeline import plan_text, stages
-
-    plan_text.print_plan(stages.open_plan(config)[0])
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is installed, which kernels run, on which devices and threads."""
-    from iadd.pipeline import doctor
-
-    doctor.print_report()
-
-
+app.command()(before.plan)
+app.command()(before.doctor)
 app.command()(paper.table)
 app.command()(paper.paper)
 app.command("export")(exchange.export_set)
@@ -285,7 +273,15 @@ def run(
     config: ConfigPath,
     cores: Annotated[int, typer.Option(min=0, help="Jobs' cores in all; 0: what it may use.")] = 0,
 ) -> None:
-    """Run a whole benchmark with Snakemake; further options are handed to it."""
+    """Run a whole benchmark with Snakemake.
+
+    Options that are not listed below are Snakemake's. Most useful: -n lists the jobs and runs none;
+    --profile workflow/profiles/slurm submits them to a cluster, --default-resources gpu=1
+    slurm_partition=gpu says what each asks for there.
+
+    Jobs run where the environment's IADD_DEVICE says: cpu, cuda, cuda:<number>, or auto, the
+    default: a card if there is any.
+    """
     from iadd.pipeline.run import run
 
     sys.exit(run(config, cores, context.args, main))

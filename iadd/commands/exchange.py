@@ -58,7 +58,10 @@ def export_set(
     out: Annotated[Path, typer.Argument(help="New folder, or file for the forms dc and npz.")],
     form: Form = "folder",
 ) -> None:
-    """Write a distilled set in a form of the field, with the transform of its numbers."""
+    """Write a distilled set in another form of the field.
+
+    The transform of its numbers is written too.
+    """
     from iadd.exchange import write_set
     from iadd.synthetic import SyntheticSet
 
@@ -84,7 +87,10 @@ def import_set(
     experiment: Experiment = None,
     step_size: StepSize = None,
 ) -> None:
-    """Read a distilled set in a form of the field; nothing is guessed and nothing executed."""
+    """Read a distilled set of others, in any form of the field.
+
+    Nothing is guessed and nothing executed.
+    """
     from iadd.pipeline import foreign
 
     words: dict[str, Any] = {"pixels": pixels, "mean": mean, "std": std, "zca": zca}

@@ -15,7 +15,10 @@ def table(
     latex: Annotated[bool, typer.Option("--latex", help="In LaTeX.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="In Markdown, the default.")] = False,
 ) -> None:
-    """Print the leaderboard as a paper's tables: methods down, data sets and ipc across."""
+    """Print the leaderboard as a paper's tables.
+
+    Methods go down, data sets and ipc across.
+    """
     from iadd.pipeline import paper, stages
 
     if latex and markdown:
@@ -29,7 +32,10 @@ def paper(
         Path | None, typer.Option(help="Folder; default: results/<benchmark>/paper.")
     ] = None,
 ) -> None:
-    """Write what a paper takes: tables in LaTeX and Markdown, figures as PDF, references.bib."""
+    """Write a paper's tables, figures (PDF) and references.bib.
+
+    Tables are in LaTeX and Markdown.
+    """
     from iadd.pipeline import paper, stages
 
     plan, _ = stages.open_plan(config)

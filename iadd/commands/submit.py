@@ -26,7 +26,9 @@ Benchmark = Annotated[Path, typer.Option("--config", help="The benchmark that ju
 
 @app.command()
 def check(paths: Paths, config: Benchmark) -> None:
-    """Check submissions against a benchmark: metadata, budget, shapes, transform. Trains nothing.
+    """Check submissions against a benchmark; trains nothing.
+
+    Metadata, budget of images and bytes, shapes, transform, a line each.
 
     Status 2 where one is refused.
     """
@@ -46,7 +48,7 @@ def run_all(
     config: Benchmark,
     cores: Annotated[int, typer.Option(min=0, help="Jobs' cores in all; 0: what it may use.")] = 0,
 ) -> None:
-    """Check a folder of submissions, and run the benchmark with those that are accepted."""
+    """Check submissions and run the benchmark with the accepted ones."""
     from iadd.commands import main
     from iadd.pipeline import stages, submissions
     from iadd.pipeline.run import run

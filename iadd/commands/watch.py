@@ -12,7 +12,10 @@ def status(
     config: Annotated[Path, typer.Argument(help="Benchmark YAML, e.g. config/digits.yaml.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say how far a benchmark is, from its files: it may be running anywhere that writes them."""
+    """Say how far a benchmark is, from its files.
+
+    It may be running on any machine that writes them.
+    """
     from iadd.pipeline import stages
     from iadd.pipeline import status as watching
 

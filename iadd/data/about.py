@@ -17,7 +17,7 @@ ABOUT, BESIDE = "about.json", "beside.json"
 DATA, AGAIN = "description of prepared data", "; delete it and run again"
 LISTED = 20  # classes that people are shown
 PARTS = ("train", "validation", "test")
-TOLD = ("left_out", "notes", "positive")  # in BESIDE: no part of the data
+TOLD = ("left_out", "notes", "positive", "label")  # in BESIDE: no part of the data
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class About:
     These are kept in `beside.json`, since they are no part of the data, and what was made from the
     data stays as it is when they change. `left_out`: what lies beside the images and was not read.
     `notes`: what whoever has the files may want to look at. `positive`: the class that sensitivity
-    and specificity speak of; None: none was named.
+    and specificity speak of; None: none was named. `label`: what a benchmark calls the
+    data; None: their name.
     """
 
     name: str
@@ -47,15 +48,23 @@ class About:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     positive: str | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if {*self.counts} != {*PARTS} or {*map(len, self.counts.values())} != {
             len(self.class_names)
         }:
-            raise ValueError(f"{self.name}: needs a count of each class in {', '.join(PARTS)}")
+            raise ValueError(f"{self.title}: needs a count of each class in {', '.join(PARTS)}")
         if self.positive is not None and self.positive not in self.class_names:
             known = ", ".join(self.class_names)
-            raise ValueError(f"{self.name}: positive {self.positive!r} is no class; known: {known}")
+            raise ValueError(
+                f"{self.title}: positive {self.positive!r} is no class; known: {known}"
+            )
+
+    @property
+    def title(self) -> str:
+        """What messages call the data."""
+        return self.label or self.name
 
     def lines(self) -> list[str]:
         """For people: form and values, images a class, remarks, what was left out."""
@@ -67,7 +76,7 @@ class About:
             rows = sorted(rows, key=lambda row: row[1])[:LISTED]
         left = len(self.class_names) - len(rows)
         return [
-            f"{self.name}: {side}x{side} {colour}, values {low:g} to {high:g}, {self.transform}",
+            f"{self.title}: {side}x{side} {colour}, values {low:g} to {high:g}, {self.transform}",
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
             *([f"and {left} classes with more training images"] if left else []),

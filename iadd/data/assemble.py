@@ -89,7 +89,7 @@ def assemble(source: Source, progress: Progress | None = None) -> tuple[About, d
     """Read and check both parts of a source, and cut them; nothing is normalised yet."""
     train = read(source, "train", progress=progress)
     if train is None:
-        raise ValueError(f"{source.name}: has no training images")
+        raise ValueError(f"{source.title}: has no training images")
     side = _resolution(source, train.images)
     test = read(source, "test", like=train, progress=progress)
     keys = train.digests
@@ -108,7 +108,7 @@ def assemble(source: Source, progress: Progress | None = None) -> tuple[About, d
         held = train.validation
     else:
         raise ValueError(
-            f"{source.name}: validation_fraction is {share}, but the set has validation images of "
+            f"{source.title}: validation_fraction is {share}, but the set has validation images of "
             "its own; leave it out"
         )
     parts = {
@@ -120,7 +120,7 @@ def assemble(source: Source, progress: Progress | None = None) -> tuple[About, d
     channels = parts["train"].shape[1]
     if source.mean is not None and len(source.mean) != channels:
         raise ValueError(
-            f"{source.name}: mean and std have {len(source.mean)} numbers, the images "
+            f"{source.title}: mean and std have {len(source.mean)} numbers, the images "
             f"{channels} channels"
         )
     return _about(source, parts), parts
@@ -133,7 +133,7 @@ def _check_groups(source: Source, parts: Mapping[str, Pixels]) -> None:
         for group in {*pixels.groups.tolist()} if pixels.groups is not None else ():
             if seen.setdefault(group, part) != part:
                 raise ValueError(
-                    f"{source.name}: groups: {group!r} is in the set's own {seen[group]} and "
+                    f"{source.title}: groups: {group!r} is in the set's own {seen[group]} and "
                     f"{part} part; leave groups out, or put the images into one part"
                 )
 
@@ -143,7 +143,7 @@ def _resolution(source: Source, images: NDArray[Any]) -> int:
     fits = height == width and RESOLUTIONS[0] <= width <= RESOLUTIONS[1]
     if source.resolution is None and not fits:
         raise ValueError(
-            f"{source.name}: images are {width}x{height}; give a resolution, {ALLOWED}"
+            f"{source.title}: images are {width}x{height}; give a resolution, {ALLOWED}"
         )
     return source.resolution or width
 
@@ -159,7 +159,7 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
             row = counts[part].index(0)
             there = sum(found[row] for found in counts.values())
             raise ValueError(
-                f"{source.name}: class {names[row]!r} has no {part} image: of {there} in "
+                f"{source.title}: class {names[row]!r} has no {part} image: of {there} in "
                 "all, too few or all of one content or group, none is left; add images, or leave "
                 "the class out"
             )
@@ -195,6 +195,7 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
         left_out=tuple(what for r in raws for what in r.left_out),
         notes=tuple(what for r in raws for what in r.notes),
         positive=source.positive,
+        label=source.label,
     )
 
 

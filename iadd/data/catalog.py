@@ -34,6 +34,8 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
 }
 """The augmentation families that leave a label true."""
 DATASETS = tuple(AUGMENTATIONS)
+BUILT_IN = ("digits", "blobs")
+"""Sets that come with the program, so that they have no `root`."""
 SIDES = {**dict.fromkeys(IMAGENET, 128), "covid19": 112}
 """Resolutions of sets whose images have several sizes, or too many pixels."""
 OPEN = ("folder", "arrays", "covid19")

@@ -40,7 +40,8 @@ class Dataset:
 
     `augmentation`: the families that leave a label true. `fingerprint`: SHA-256 (hex), the identity
     of the data in specs. `held_out`: gives the test split under a transform; only `open_test` calls
-    it. `positive`: the class that sensitivity and specificity speak of, if one was named.
+    it. `positive`: the class that sensitivity and specificity speak of, if one was named. `label`:
+    what a benchmark calls the data, if not by their name.
 
     Images may be memory-mapped: nobody writes into them. They may be bytes (`ImageRows`): what is
     needed of them is taken by rows.
@@ -55,6 +56,12 @@ class Dataset:
     fingerprint: str
     held_out: Callable[[Transform], Split] = field(repr=False)
     positive: str | None = None
+    label: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.label or self.name
 
     @property
     def classes(self) -> int:

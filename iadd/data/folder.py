@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iadd.artifacts import counted
 from iadd.data.groups import groups_of
 from iadd.data.image_file import SUFFIXES, Look
 from iadd.data.images import decode
@@ -83,7 +84,7 @@ def raw_of(
     groups = None if source.groups is None else groups_of(Path(source.groups), names)
     decoded = decode(tree.files, channels, source.resolution, like=look, progress=progress)
     if decoded.several:
-        tree.left_out["files' further frames or pages (the first is read)"] = decoded.several
+        tree.left_out["further frame{s} or page{s} of files (the first is read)"] = decoded.several
     return Raw(
         decoded.images,
         tree.labels,
@@ -93,7 +94,9 @@ def raw_of(
         like.high if like else decoded.high,
         decoded.look.background if decoded.transparent else None,
         groups,
-        left_out=tuple(f"{part}: {count} {what}" for what, count in sorted(tree.left_out.items())),
+        left_out=tuple(
+            f"{part}: {counted(count, what)}" for what, count in sorted(tree.left_out.items())
+        ),
         notes=decoded.notes,
     )
 
@@ -147,7 +150,7 @@ def layout(root: Path) -> Layout:
 
 
 def _outside(images: int) -> tuple[str, ...]:
-    return (f"{images} images outside the class folders",) if images else ()
+    return (counted(images, "image{s} outside the class folders"),) if images else ()
 
 
 def _images_in(folder: Path) -> int:
@@ -183,7 +186,7 @@ def files_of(root: Path, *more: Path) -> Tree:
         labels += [label] * len(found)
     for place in (root, *more):
         if more and (outside := _images_in(place)):
-            tree.left_out[f"images in {place.name}/ outside the class folders"] = outside
+            tree.left_out[f"image{{s}} in {place.name}/ outside the class folders"] = outside
     return Tree(tree.files, np.array(labels, dtype=np.int64), tree.class_names, tree.left_out)
 
 
@@ -198,11 +201,11 @@ def collect(folder: Path, found: list[Path], left_out: Counter[str]) -> None:
         visited.add(real)
         for name in [name for name in folders if _hidden(name)]:
             folders.remove(name)
-            left_out["hidden folders"] += 1
+            left_out["hidden folder{s}"] += 1
         if "images" in folders:
             for name in [n for n in folders if any(word in n.lower() for word in MASKS)]:
                 folders.remove(name)
-                left_out[f"folders {name}/ beside images/"] += 1
+                left_out[f"folder{{s}} {name}/ beside images/"] += 1
         folders.sort()
         _sort_out(Path(place), sorted(names), found, left_out)
 
@@ -211,11 +214,11 @@ def _sort_out(place: Path, names: Sequence[str], found: list[Path], left_out: Co
     for name in names:
         suffix = Path(name).suffix.lower()
         if _hidden(name):
-            left_out["hidden files"] += 1
+            left_out["hidden file{s}"] += 1
         elif suffix in SUFFIXES:
             found.append(place / name)
         else:
-            left_out[f"files {suffix or 'without a suffix'}"] += 1
+            left_out[f"{suffix} file{{s}}" if suffix else "file{s} without a suffix"] += 1
 
 
 def _hidden(name: str) -> bool:

@@ -107,7 +107,7 @@ def imagenet(
     missing = [place for place in folders if not place.is_dir()]
     if missing:
         raise ValueError(
-            f"{source.name}: {missing[0]} is no folder; root must hold ImageNet's "
+            f"{source.title}: {missing[0]} is no folder; root must hold ImageNet's "
             "train/<wnid>/ and val/<wnid>/ (https://image-net.org, or fast.ai's imagenette2 and "
             "imagewoof2), with the images of val/ sorted into their classes' folders"
         )

@@ -58,7 +58,7 @@ def load_dataset(name: str, **fields: Any) -> Dataset:
     Args:
         name: one of `DATASETS`.
         fields: those of `Source`: root, resolution, channels, zca, mean, std, validation_fraction,
-            test_fraction, seed, download, augmentation, positive, groups.
+            test_fraction, seed, download, augmentation, positive, groups, label.
 
     Raises:
         ValueError: one line naming the argument or file, its value and what is allowed.
@@ -153,5 +153,5 @@ def _dataset(
 ) -> Dataset:
     families, identity = Augmentation(about.augmentation), about.fingerprint
     named = about.name, about.class_names
-    positive = about.positive
-    return Dataset(*named, train, validation, transform, families, identity, held_out, positive)
+    told = about.positive, about.label
+    return Dataset(*named, train, validation, transform, families, identity, held_out, *told)

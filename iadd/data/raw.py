@@ -19,6 +19,7 @@ Progress = Callable[[int, int, str], None]
 Labels = NDArray[np.int64]
 
 RESOLUTIONS = (8, 256)  # pixels a side
+NEEDS_ROOT = "needs root, the folder that holds the data"
 ALLOWED = f"{RESOLUTIONS[0]} to {RESOLUTIONS[1]} pixels are allowed"
 
 
@@ -28,6 +29,7 @@ class Source:
 
     Args:
         name: one of `DATASETS`.
+        label: what messages call it; None: its name.
         root: folder of the data, `~` is expanded; digits and blobs need none.
         resolution: pixels a side, 8 to 256; None: that of `SIDES`, else as the images are.
         channels: 1 or 3, for `OPEN` sets; None: 1 where all training images are grey.
@@ -63,27 +65,28 @@ class Source:
     augmentation: tuple[str, ...] | None = None
     positive: str | None = None
     groups: str | Path | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
             raise ValueError(f"unknown dataset {self.name!r}; known: {', '.join(DATASETS)}")
         for key in ("channels", "groups"):
             if getattr(self, key) is not None and self.name not in OPEN:
-                raise ValueError(f"{self.name}: {key} can be set for {', '.join(OPEN)} only")
+                raise ValueError(f"{self.title}: {key} can be set for {', '.join(OPEN)} only")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: {self.channels} is not allowed, only 1 or 3")
         if self.resolution is None:
             object.__setattr__(self, "resolution", SIDES.get(self.name))
         least, most = RESOLUTIONS
         if self.resolution is not None and not least <= self.resolution <= most:
-            raise ValueError(f"{self.name}: resolution {self.resolution} does not fit, {ALLOWED}")
+            raise ValueError(f"{self.title}: resolution {self.resolution} does not fit, {ALLOWED}")
         self._check_normalisation()
         if not 0 <= self.validation_share <= 0.5:
             share = self.validation_fraction
-            raise ValueError(f"{self.name}: validation_fraction is {share}, must be in 0..0.5")
+            raise ValueError(f"{self.title}: validation_fraction is {share}, must be in 0..0.5")
         if not 0 < self.test_fraction <= 0.5:
             share = self.test_fraction
-            raise ValueError(f"{self.name}: test_fraction is {share}, must be above 0, up to 0.5")
+            raise ValueError(f"{self.title}: test_fraction is {share}, must be above 0, up to 0.5")
         if self.root is not None:
             object.__setattr__(self, "root", Path(self.root).expanduser())
         if self.augmentation is not None:
@@ -94,18 +97,23 @@ class Source:
         if self.mean is None and self.std is None:
             return
         if self.mean is None or self.std is None or self.zca:
-            raise ValueError(f"{self.name}: mean and std go together, and not with zca")
+            raise ValueError(f"{self.title}: mean and std go together, and not with zca")
         if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
             raise ValueError(
-                f"{self.name}: mean {self.mean}, std {self.std}: a number a channel each, and std "
+                f"{self.title}: mean {self.mean}, std {self.std}: a number a channel each, and std "
                 "above 0"
             )
+
+    @property
+    def title(self) -> str:
+        """What messages call it: two folders of images are told apart."""
+        return self.label or self.name
 
     @property
     def folder(self) -> Path:
         """The folder of the data, which this dataset cannot do without."""
         if self.root is None:
-            raise ValueError(f"{self.name}: needs root, the folder that holds the data")
+            raise ValueError(f"{self.title}: {NEEDS_ROOT}")
         return Path(self.root)
 
     @property

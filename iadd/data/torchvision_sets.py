@@ -48,7 +48,7 @@ class Reader:
         try:
             return getattr(datasets, kind)(str(root), download=source.download, **choice)
         except (RuntimeError, OSError, EOFError, ValueError) as error:
-            place = f"{source.name}: files under {root / self.where}"
+            place = f"{source.title}: files under {root / self.where}"
             if source.download:
                 reason = str(error).partition("\n")[0].rstrip(": ") or type(error).__name__
                 raise ValueError(

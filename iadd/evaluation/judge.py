@@ -82,9 +82,9 @@ def evaluate(
     rules = find_protocol(protocol)
     _check_classes(synthetic, dataset)
     if rules.teacher and teacher is None:
-        raise ValueError(f"protocol {protocol}: needs a teacher trained on {dataset.name}")
+        raise ValueError(f"protocol {protocol}: needs a teacher trained on {dataset.title}")
     if rules.rates and synthetic.step_size is None and not len(dataset.validation):
-        missing = f"validation images, of which {dataset.name} has none"
+        missing = f"validation images, of which {dataset.title} has none"
         raise ValueError(f"protocol {protocol}: chooses its step size on {missing}")
     test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
     judge = _Judge(protocol, rules, dataset, test, epochs, batch, step_size, seeds, teacher)
@@ -179,7 +179,7 @@ def _check_classes(synthetic: SyntheticSet, dataset: Dataset) -> None:
     own, names = tuple(synthetic.class_names), dataset.class_names
     if len(own) != len(names) or (own != names and {*own} == {*names}):
         raise ValueError(
-            f"synthetic set: its classes {', '.join(own)} are not those of {dataset.name} in "
+            f"synthetic set: its classes {', '.join(own)} are not those of {dataset.title} in "
             f"their order: {', '.join(names)}"
         )
 

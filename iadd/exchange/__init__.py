@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from iadd.artifacts.tensors import AGAIN
 from iadd.data import Dataset
 from iadd.exchange import arrays, pictures, torch_files
 from iadd.exchange.statement import Statement, fitted, settled, state
@@ -60,7 +61,10 @@ def read_set(
         for given in (said.transform, said.class_names, said.probabilities):
             if given is not None:
                 raise ValueError(f"{source}: says itself what its numbers are; leave that out")
-        found = SyntheticSet.load(exact)
+        try:
+            found = SyntheticSet.load(exact)
+        except ValueError as error:  # The file may be somebody else's, and no run makes it again.
+            raise ValueError(str(error).removesuffix(AGAIN)) from None
         rate = found.step_size if said.step_size is None else said.step_size
         return fitted(replace(found, step_size=rate), dataset, source)
     if torch_file:

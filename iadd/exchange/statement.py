@@ -79,7 +79,7 @@ def state(
     elif zca:
         transform = dataset.transform
         if transform.kind != "zca":
-            raise ValueError(f"--zca: {dataset.name} is not whitened here, its zca is off")
+            raise ValueError(f"--zca: {dataset.title} is not whitened here, its zca is off")
     return Statement(transform, _names(classes, dataset), probabilities, step_size)
 
 
@@ -205,7 +205,7 @@ def fitted(distilled: SyntheticSet, dataset: Dataset, where: str | Path) -> Synt
     """
     own, theirs = dataset.class_names, distilled.class_names
     if sorted(own) != sorted(theirs):
-        sides = f"{_told(theirs)} are not those of {dataset.name}: {_told(own)}"
+        sides = f"{_told(theirs)} are not those of {dataset.title}: {_told(own)}"
         raise ValueError(f"{where}: its classes {sides}")
     _same_size(distilled.images, dataset, where)
     distilled.images_of(dataset, where)  # raises where its rows are not of these data
@@ -239,7 +239,7 @@ def _same_size(images: Tensor, dataset: Dataset, where: str | Path) -> None:
     size = (dataset.channels, dataset.resolution, dataset.resolution)
     if tuple(images.shape[1:]) != size:
         sides = ["x".join(map(str, side)) for side in (images.shape[1:], size)]
-        raise ValueError(f"{where}: its images are {sides[0]}, those of {dataset.name} {sides[1]}")
+        raise ValueError(f"{where}: its images are {sides[0]}, those of {dataset.title} {sides[1]}")
 
 
 def _told(names: Sequence[str]) -> str:

@@ -130,7 +130,7 @@ class Problem:
         if self.ipc > counts[smallest]:
             raise ValueError(
                 f"ipc {self.ipc} is larger than class {self.dataset.class_names[smallest]!r} of "
-                f"{self.dataset.name}, which has {int(counts[smallest])} training images"
+                f"{self.dataset.title}, which has {int(counts[smallest])} training images"
             )
 
 

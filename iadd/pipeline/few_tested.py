@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iadd.artifacts import counted
 from iadd.data import About
 from iadd.leaderboard.statistics import half_width
 
@@ -30,8 +31,8 @@ def few_tested(about: About) -> list[str]:
 def _line(about: About, name: str, count: int) -> str:
     what = "sensitivity" if name == about.positive else "recall"
     points = 100 * half_width(RECALL, count)
-    images = f"{count} test image{'s' * (count != 1)}"
+    images = counted(count, "test image{s}")
     return (
-        f"WARNING: {about.name}: class {name!r} has {images}, so a {what} of {100 * RECALL:.0f} % "
+        f"WARNING: {about.title}: class {name!r} has {images}, so a {what} of {100 * RECALL:.0f} % "
         f"is known to +-{points:.0f} points at best (95 %)"
     )

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from iadd import data, exchange
+from iadd.artifacts import counted
 from iadd.exchange import buffers, torch_files
 from iadd.pipeline.config.file import first_problem
 from iadd.pipeline.config.submission import SubmissionConfig
@@ -180,4 +181,4 @@ def export_experts(plan: Plan, key: str, folder: Path, asked: str | None = None)
         )
     own = open_data(plan, key)
     buffers.write(plan.shards(key, recipe), open_network(plan.config, own), folder)
-    print(f"{folder}: written, {len(plan.shards(key, recipe))} files")
+    print(f"{folder}: written, {counted(len(plan.shards(key, recipe)), 'file{s}')}")

@@ -21,12 +21,14 @@ LOOKED_AT = 500
 """Images whose size is read."""
 
 TEXT = """# A benchmark of the images in {root}, written by `iadd new`.
-# All keys: config/README.md. What it will cost: iadd plan {file}
+# All keys: python -m iadd.pipeline.config.docs. What it will cost: iadd plan {file}
+# To make it cheaper: fewer `seeds` for a first try, fewer `iterations`, a smaller `experts.count`,
+# fewer `epochs`, a smaller `resolution` (and one block less in `convnet-d...` for each halving).
 #
 # What was found, as it will be read:
 {found}
 benchmark: {name}
-seeds: 3
+seeds: 5 # with 3, hardly a difference can be told from chance
 ipc: {ipcs} # images per class; at most {least}, the rarest class's training images
 datasets:
   - name: folder
@@ -40,7 +42,7 @@ datasets:
     # groups: {table} # columns file,group: no patient's images on two sides of a cut
 network: convnet-d{depth}-w32 # published results use -w128, which is for a card
 experts:
-  count: 20
+  count: 20 # networks trained on the real data
   per_shard: 5
   recipe: {{step_size: 0.01, batch: 128}}
 validation: {{networks: 2, epochs: 150}}
@@ -48,10 +50,11 @@ evaluations:
   - protocol: mtt-v1
     networks: {{convnet-d{depth}-w32: 5}}
     epochs: 300
-    whole_epochs: 50
-# Settings to begin with; a search finds better ones (key `search`).
+    whole_epochs: 50 # too few if `whole` stays below a method
+# Settings to begin with; a search finds better ones (key `search`). A much larger lr_img drives
+# most pixels out of the range that images have; clip bounds the gradient that it multiplies.
 .trajectory: &trajectory
-  {{iterations: 300, lr_img: 100, unrolled_steps: 20, expert_epochs: 2, max_start: 5}}
+  {{iterations: 300, lr_img: 10, clip: 1.0, unrolled_steps: 20, expert_epochs: 2, max_start: 5}}
 methods:
   whole: # the upper bound: all training images
   random: # the lower bound
@@ -75,14 +78,15 @@ def new(folder: Path, images: Path) -> Path:
         entry = f"{{name: arrays, root: {images}}}"
         raise ValueError(f"{images}: is no folder of images; write a file's entry by hand: {entry}")
     resolution, sizes = _sizes(root)
-    about = data.inspect(data.Source("folder", root=root, resolution=resolution))
+    label = _word(folder.absolute().name).replace("-", "_")
+    about = data.inspect(data.Source("folder", root=root, resolution=resolution, label=label))
     least = min(about.counts["train"])
     text = TEXT.format(
         root=_quoted(str(root)),
         file=file,
         found=indent("\n".join(about.lines()), "#   ", lambda _: True),
         name=_word(folder.absolute().name),
-        label=_word(folder.absolute().name).replace("-", "_"),
+        label=label,
         ipcs=[ipc for ipc in (1, 10) if ipc <= least],
         least=least,
         positive=_quoted(about.class_names[0]),

@@ -60,7 +60,7 @@ class Plan(ExpertPlan):
         fields = d.model_dump(exclude={"label", "ipc", "published"})
         if d.groups is not None and d.name != "arrays":  # so that errors say where it is looked for
             fields["groups"] = Path(d.groups).expanduser().absolute()
-        return Source(**fields, seed=self.config.seed)
+        return Source(**fields, seed=self.config.seed, label=d.key)
 
     def data_spec(self, dataset: str) -> dict[str, Any]:
         """What tells that data should be prepared anew: nothing downstream depends on it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from iadd.artifacts import counted
 from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.forecast import Forecast
@@ -24,15 +25,15 @@ def print_plan(plan: Plan) -> None:
     plan.check_submissions()
     forecast = Forecast(plan)
     for line in forecast.too_large():
-        raise ValueError(line)
+        raise ValueError(f"{plan.config.origin}: {line}")
     rows, (left, replaced) = forecast.rows, remaining(plan)
     table = Table(
         "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False
     )
-    hours = 0.0
+    seconds = 0.0
     for row in rows:
         waiting = min(left[row.dataset, row.stage], row.jobs)
-        hours += row.seconds * waiting / max(row.jobs, 1) / 3600
+        seconds += row.seconds * waiting / max(row.jobs, 1)
         cost = bytes_text(row.disk), _duration(row.seconds)
         table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
     Console().print(table)
@@ -43,9 +44,9 @@ def print_plan(plan: Plan) -> None:
     disk, precision = sum(row.disk for row in rows), plan.config.precision
     where = "this machine" if precision == "float32" else f"this machine's CPU (not {precision})"
     print(
-        f"{sum(row.jobs for row in rows)} jobs, of which {left.total()} are left; "
-        f"{bytes_text(disk)} on disk ({bytes_text(free)} free); about {hours:.1f} core "
-        f"hours left on {where}, without start-up and waiting"
+        f"{counted(sum(row.jobs for row in rows), 'job{s}')}, of which {left.total()} are left; "
+        f"{bytes_text(disk)} on disk ({bytes_text(free)} free); about {_duration(seconds)} of core "
+        f"time left on {where}, without start-up and waiting"
     )
     if replaced:
         print(

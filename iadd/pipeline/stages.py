@@ -104,7 +104,7 @@ def problem(
     config = plan.config
     dataset = open_data(plan, key, device)
     for line in too_large(key, plan.about(key), ipc):
-        raise ValueError(line)
+        raise ValueError(f"{config.origin}: {line}")
     network = open_network(config, dataset)
     recipe = config.recipe(method)
     experts = plan.experts(key, recipe, dataset, network) if recipe else None

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from iadd import exchange
-from iadd.artifacts import TensorFile, atomic_write, one_line, regular
+from iadd.artifacts import TensorFile, atomic_write, counted, one_line, regular
 from iadd.data import Dataset, Transform
 from iadd.leaderboard.provenance import SubmissionRow
 from iadd.pipeline.config.file import (
@@ -138,7 +138,8 @@ def check(file: Path, plan: Plan) -> tuple[SubmissionConfig, str]:
     own = open_data(plan, found.dataset)
     sets = [check_set(Path(name), found, own) for name in found.files]
     size = sum(each.image_bytes + each.label_bytes for each in sets)
-    words = f"{len(sets)} sets of {len(sets[0])} images, {found.labels} labels, {size:,} bytes"
+    words = f"{counted(len(sets), 'set{s}')} of {len(sets[0])} images, {found.labels} labels"
+    words += f", {size:,} bytes"
     return found, f"{found.name} on {found.dataset}, ipc {found.ipc}: {words}"
 
 

@@ -110,7 +110,7 @@ def _halves(labels: Tensor, dataset: Dataset, ipc: int, k: int, seeds: Seeds) ->
         rows = order[labels[order] == label]
         if len(rows) < 2:
             raise ValueError(
-                f"privacy: class {name!r} of {dataset.name} has {len(rows)} training and "
+                f"privacy: class {name!r} of {dataset.title} has {len(rows)} training and "
                 "validation images; at least 2 are needed"
             )
         found.append(rows[: min(ipc, len(rows) // 2)])

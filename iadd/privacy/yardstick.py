@@ -80,7 +80,7 @@ def make_yardstick(
     """
     held_out = dataset.validation
     if not len(held_out):
-        raise ValueError(f"privacy: needs validation images, of which {dataset.name} has none")
+        raise ValueError(f"privacy: needs validation images, of which {dataset.title} has none")
     features = _features(dataset, network, settings.feature_epochs, seeds)
     order = torch.randperm(len(held_out), generator=seeds.generator("held out"))
     some = held_out.images[order[:MOST_HELD_OUT].sort().values]

@@ -124,11 +124,11 @@ class SyntheticSet:
         if dataset.fingerprint != self.fingerprint:
             raise ValueError(
                 f"{where}: its rows are of data with fingerprint {self.fingerprint}, those of "
-                f"{dataset.name} have {dataset.fingerprint}"
+                f"{dataset.title} have {dataset.fingerprint}"
             )
         if int(self.rows.min()) < 0 or int(self.rows.max()) >= len(dataset.train):
             last = len(dataset.train) - 1
-            raise ValueError(f"{where}: its rows go beyond those of {dataset.name}, 0..{last}")
+            raise ValueError(f"{where}: its rows go beyond those of {dataset.title}, 0..{last}")
         return dataset.train.pick(self.rows)
 
     def decoded(self) -> SyntheticSet:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from iadd import methods
 from iadd.artifacts import one_line
@@ -69,6 +69,13 @@ class Config(Section):
         description="Control -> list of the entries that a figure compares with it, seed by seed. "
         "Only these comparisons are corrected for, so declare them before the run.",
     )
+
+    _origin: str = PrivateAttr("configuration")
+
+    @property
+    def origin(self) -> str:
+        """What messages call the file that it was read from."""
+        return self._origin
 
     @field_validator("experts", "validation", "search", mode="before")
     @classmethod
@@ -221,6 +228,7 @@ def parse_config(raw: Any, origin: str) -> Config:
         check_numbers(raw)
         config = Config(**raw)
         check_booleans(raw, config.model_dump())
+        config._origin = origin
     except ValidationError as error:
         problem = first_problem(error) + allowed_keys(error, Config)
         raise ValueError(f"{origin}: {one_line(problem)}") from None

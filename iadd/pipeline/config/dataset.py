@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from iadd.augment import FAMILIES
 from iadd.data import DATASETS
-from iadd.data.raw import RESOLUTIONS
+from iadd.data.catalog import BUILT_IN
+from iadd.data.raw import NEEDS_ROOT, RESOLUTIONS
 from iadd.pipeline.config.file import Section
 
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,63}$"
@@ -87,6 +88,12 @@ class DatasetConfig(Section):
             if family not in FAMILIES:
                 raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
         return families
+
+    @model_validator(mode="after")
+    def _placed(self) -> DatasetConfig:
+        if self.root is None and self.name not in BUILT_IN:
+            raise ValueError(f"{self.key}: {NEEDS_ROOT}")
+        return self
 
     @property
     def identity(self) -> dict[str, Any]:

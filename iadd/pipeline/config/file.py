@@ -170,12 +170,26 @@ PATTERN = (
 _TEXTS = {
     "tuple_type": "must be a list, like [1, 10]",
     "list_type": "must be a list",
-    "dict_type": "must be a mapping: keys with values",
-    "model_type": "must be a mapping: keys with values",
-    "model_attributes_type": "must be a mapping: keys with values",
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type"), "must be a mapping: keys with values"
+    ),
     "string_type": "must be text; quote it",
     "string_pattern_mismatch": PATTERN,
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "missing": "is missing",
 }
+"""What pydantic's kinds of problems are called here; braces hold its own figures."""
 _BARE = ("missing", "value_error", "extra_forbidden")
 
 
@@ -186,7 +200,9 @@ def first_problem(error: ValidationError) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if kind == "extra_forbidden":
         return f"unknown key {key!r}"
-    text = _TEXTS.get(kind) or problem["msg"].removeprefix("Value error, ")
+    text = problem["msg"].removeprefix("Value error, ")
+    if kind in _TEXTS:
+        text = _TEXTS[kind].format(**problem.get("ctx", {}))
     if kind not in _BARE:
         text += f" (given: {reprlib.repr(problem['input'])})"
     return f"{key}: {text}" if key else text
