@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from image_files import random_bytes, save, tree
 
 from iadd.data import Source, inspect, load_dataset, open_test, stamp
 from iadd.data.folder import files_of, layout
+from iadd.data.sources import READERS
 
 
 def seen(root: Path, **options: object) -> int:
@@ -200,3 +203,20 @@ def test_grey_test_images_of_a_coloured_set_keep_its_channels(tmp_path: Path) ->
                 save(tmp_path / part / name / f"{k}.png", pixels)
     dataset = load_dataset("folder", root=tmp_path)
     assert dataset.channels == open_test(dataset).images.shape[1] == 3
+
+
+def test_the_reader_of_the_contributing_page_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    code = page.split("## A new data set")[1].split("```python\n")[1].split("```")[0]
+    room: dict[str, Any] = {}
+    exec(dedent("   " + code.lstrip()), room)
+    monkeypatch.setitem(READERS, "folder", room["read"])
+    tree(tmp_path / "train", {"0_sick": 12, "1_well": 14})
+    with pytest.raises(ValueError, match="test: no folder <number>_<class>; see https"):
+        inspect(Source("folder", tmp_path))
+    tree(tmp_path / "test", {"0_sick": 3, "1_well": 2}, seed=900)
+    about = inspect(Source("folder", tmp_path))
+    assert about.class_names == ("sick", "well") and about.counts["test"] == (3, 2)
+    assert sum(about.counts["train"]) + sum(about.counts["validation"]) == 26

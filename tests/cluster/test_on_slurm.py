@@ -79,7 +79,7 @@ def place(folder: Path) -> Path:
 
 def commands() -> list[str]:
     """The lines of the section's blocks of code."""
-    section = (ROOT / "README.md").read_text().split("### On a cluster\n")[1].split("\n**")[0]
+    section = (ROOT / "README.md").read_text().split("### On a cluster\n")[1].split("\n### ")[0]
     return [
         line
         for block in re.findall(r"```\n(.*?)```", section, re.DOTALL)
