@@ -82,7 +82,7 @@ def test_published_rows_stand_after_the_measured_ones_and_are_not_ranked():
     assert all(row.rank_low is None and row.n_seeds is None and row.citation for row in told)
     (ddpp,) = (row for row in told if row.method == "ddpp")
     assert not ddpp.reconstruction  # the authors' own number
-    assert remark(ddpp) == "published: arXiv 2211.11004, table 1"
+    assert remark(ddpp, found) == "published: arXiv 2211.11004, table 1"
     text = leaderboard_text(found)
     assert text.index("random") < text.index("published: ")
     assert max(map(len, text.splitlines())) <= 100
@@ -94,11 +94,11 @@ def test_a_measured_row_says_how_it_stands():
     mtt, dm, random = (row for row in found if row.source == "measured")
     assert (mtt.published, mtt.agrees, mtt.more_seeds) == (0.463, "agrees", None)
     assert (dm.agrees, random.agrees) == ("higher", "lower")
-    assert "agrees with published 46.3" in remark(mtt)
-    assert "lower than published 15.4" in remark(random)
+    assert "agrees with published 46.3" in remark(mtt, found)
+    assert "lower than published 15.4" in remark(random, found)
     (wide,) = (r for r in board(runs("mtt", [[0.44], [0.46], [0.48]])) if r.source == "measured")
     assert wide.agrees == "undecided" and wide.more_seeds > 3
-    assert f"({wide.more_seeds} more seeds would settle it)" in remark(wide)
+    assert f"({wide.more_seeds} more seeds would settle it)" in remark(wide, found)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_the_leaderboard_names_runs_that_ended_collapsed() -> None:
     board = rank(table(runs("iadd", spread(0.9)) + runs("mtt", spread(0.8))))
     iadd, mtt = with_collapses(board, weights)
     assert (iadd.n_collapsed_runs, mtt.n_collapsed_runs) == (2, 0)
-    assert remark(iadd) == "weights collapsed in 2 of 3 runs" and not remark(mtt)
+    assert remark(iadd, [iadd]) == "weights collapsed in 2 of 3 runs" and not remark(mtt, [mtt])
 
 
 def test_statistics_survive_a_file(tmp_path: Path, task: methods.Problem) -> None:

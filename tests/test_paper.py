@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
-from made_up_tables import Row, compared, rank, runs, spread, table
+from made_up_tables import Row, by_class, compared, confusion, rank, runs, spread, table
 from test_importance import statistic, traced
 
 from iadd import methods
 from iadd.leaderboard.beside import beside
-from iadd.leaderboard.paper import Grid, grids, latex, markdown, papers, references
+from iadd.leaderboard.grids import Grid, grids
+from iadd.leaderboard.paper import latex, markdown, papers, references
 from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import COMPARISONS, LEADERBOARD, LeaderboardRow
+from iadd.leaderboard.training import Training, with_training
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of
 from iadd.pipeline import stages
 from iadd.pipeline.tables import configuration
@@ -46,7 +48,7 @@ def bold(grid: Grid) -> dict[tuple[str, int], bool]:
     return {
         (line.first.method, ipc): number.bold
         for line in grid.lines
-        for (_, ipc), number in zip(grid.columns, line.numbers, strict=True)
+        for (_, ipc, _), number in zip(grid.columns, line.numbers, strict=True)
         if number
     }
 
@@ -57,7 +59,7 @@ def bold(grid: Grid) -> dict[tuple[str, int], bool]:
 def test_bold_is_what_ranking_cannot_tell_from_the_best() -> None:
     rows = board()
     (grid,) = grids(rows)
-    assert grid.columns == (("digits", 1), ("digits", 10))
+    assert grid.columns == (("digits", 1, "accuracy"), ("digits", 10, "accuracy"))
     assert bold(grid) == {(r.method, r.ipc): r.rank_low == 1 for r in rows}
     assert {key for key, is_bold in bold(grid).items() if is_bold} == {
         ("mtt", 1),
@@ -79,6 +81,65 @@ def test_neither_published_nor_few_seeds_nor_the_ceiling_are_bold() -> None:
     text = latex([grid])
     assert f"mtt (published)~\\cite{{dd:mtt}} & {100 * mtt.accuracy_mean:.1f}" in text
     assert "Published values are not ranked" in text and str(mtt.citation) in text
+
+
+def unequal(**values: float) -> list[Row]:
+    """Method -> accuracy 0.9 and this balanced accuracy, on 900 and 100 test images."""
+    found: list[Row] = []
+    for (method, balanced), accuracy in zip(values.items(), (0.9, 0.7), strict=False):
+        matrix = confusion(accuracy, (900, 100))
+        score = {"confusion": matrix, **by_class(matrix)}
+        rows = runs(method, spread(accuracy))
+        found += [
+            row | score | {"balanced_accuracy": balanced + row["accuracy"] % 0.01} for row in rows
+        ]
+    return found
+
+
+def test_where_classes_are_unequal_balanced_accuracy_ranks_and_accuracy_stands_beside_it() -> None:
+    rows = table(unequal(dc=0.5, dm=0.8))
+    board = rank(rows)
+    (grid,) = grids(board)
+    assert grid.columns == (("digits", 1, "balanced_accuracy"), ("digits", 1, "accuracy"))
+    assert [line.first.method for line in grid.lines] == ["dm", "dc"]
+    marked = [[n.bold for n in line.numbers if n] for line in grid.lines]
+    assert marked == [[True, False], [False, False]]
+    assert "Test balanced accuracy (%)" in grid.caption and "It ranks the methods" in grid.caption
+    assert "digits, 1, balanced accuracy | digits, 1, accuracy" in markdown([grid])
+    assert r"Measure & balanced & accuracy \\" in latex([grid])
+    (plain,) = grids(board, compared(rows), "accuracy")
+    assert [line.first.method for line in plain.lines] == ["dc", "dm"]
+    marked = [[n.bold for n in line.numbers if n] for line in plain.lines]
+    assert marked == [[True, False], [False, False]]
+    assert "itself ranks these methods by balanced accuracy" in plain.caption
+
+
+def test_a_measure_without_paired_tests_has_nothing_bold() -> None:
+    rows = table(unequal(dc=0.5, dm=0.8))
+    (grid,) = grids(rank(rows), compared(rows), "auroc")
+    assert not any(bold(grid).values()) and "nothing is bold" in grid.caption
+    with pytest.raises(ValueError, match=r"--metric sensitivity: no row .* `positive`"):
+        grids(rank(rows), compared(rows), "sensitivity")
+
+
+def test_data_sets_ranked_by_different_measures_are_in_tables_of_their_own() -> None:
+    rows = unequal(dc=0.5, dm=0.8) + [r | {"dataset": "blobs"} for r in runs("dm", spread(0.8))]
+    found = grids(board(rows))
+    assert {g.measure: {c.dataset for c in g.columns} for g in found} == {
+        "accuracy": {"blobs"},
+        "balanced_accuracy": {"digits"},
+    }
+    labels = re.findall(r"\\label\{(.*)\}", latex(found))
+    assert len(set(labels)) == 2
+
+
+def test_the_caption_says_how_networks_were_trained() -> None:
+    (grid,) = grids(with_training(board(), {"mtt-v1": Training(1000, 20, 64, 0.02)}))
+    assert (
+        "Protocol mtt-v1 trains for 1,000 epochs on a distilled set and 20 epochs on the whole "
+        "data, in batches of at most 64, by SGD with momentum 0.9 and weight decay 5e-4; step "
+        "size: the set's own where it learned one, else 0.02, a tenth of it"
+    ) in grid.caption
 
 
 # The text.
@@ -247,6 +308,12 @@ def test_the_command_prints_tables(made: tuple[Iadd, Path]) -> None:
     assert status == 0 and r"| ours\* | **90.0** ±" in out
     status, out, _ = iadd("show", str(path))
     assert status == 0 and re.search(r"ours against mtt +\+10\.00 \(.*\), better", out)
+    status, out, _ = iadd("table", str(path), "--metric", "auroc")
+    assert status == 0 and "Test area under the ROC curve (%)" in out
+    status, _, err = iadd("table", str(path), "--metric", "f1")
+    assert status == 2 and err == (
+        "iadd: table: --metric 'f1': allowed are accuracy, balanced_accuracy, sensitivity, auroc\n"
+    )
     status, _, err = iadd("table", str(path), "--latex", "--markdown")
     assert status == 2 and err == "iadd: table: --latex and --markdown: allowed is one of them\n"
 

@@ -46,11 +46,12 @@ CONTRACT = {
         torch_version device""",
     "leaderboard": """dataset ipc network_eval protocol label_regime tuned method source
         reconstruction network_distill n_seeds n_networks accuracy_mean accuracy_std accuracy_low
-        accuracy_high balanced_accuracy_mean balanced_accuracy_low balanced_accuracy_high rank_low
-        rank_high lrs ars recall positive sensitivity_mean sensitivity_low sensitivity_high
+        accuracy_high balanced_accuracy_mean balanced_accuracy_low balanced_accuracy_high ranked_by
+        rank_low rank_high lrs ars recall positive sensitivity_mean sensitivity_low sensitivity_high
         specificity_mean specificity_low specificity_high auroc auroc_low auroc_high distill_seconds
         validation_seconds evaluate_seconds gpu_seconds host_peak_bytes device_peak_bytes bytes
-        whole_bytes bytes_share transmission_seconds whole_transmission_seconds train_seconds
+        whole_bytes bytes_share transmission_seconds whole_transmission_seconds epochs batch
+        default_step_size train_seconds
         whole_train_seconds whole_train_source n_diverged n_failed n_diverged_runs
         n_collapsed_runs test_images
         test_imbalance published agrees more_seeds citation""",

@@ -6,15 +6,15 @@ from made_up_tables import Row, rank, runs, spread, table
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.savings import (
     Data,
-    Epochs,
     data_of,
     savings_words,
     transmission,
     with_savings,
 )
+from iadd.leaderboard.training import Training
 
 DATA = {"digits": Data(1000, 10, 2_000_000)}
-EPOCHS = {"mtt-v1": Epochs(distilled=300, whole=20)}
+EPOCHS = {"mtt-v1": Training(epochs=300, whole_epochs=20, batch=256, step_size=0.01)}
 
 
 def saved(rows: list[Row]) -> dict[tuple[str, int], LeaderboardRow]:

@@ -12,8 +12,9 @@ from iadd.leaderboard import importance
 from iadd.leaderboard.importance import Importance, draw, summaries
 from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import LEADERBOARD
-from iadd.leaderboard.savings import Data, Epochs, with_savings
+from iadd.leaderboard.savings import Data, with_savings
 from iadd.leaderboard.site import build_site
+from iadd.leaderboard.training import Training
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of, with_collapses
 from iadd.methods._importance import EDGES
 
@@ -50,7 +51,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     looks.append(look(60, 0, 0.25, effective_share=0.05))
     weights = weights_of(table_of(looks, TRACE_FILE))
     write_table(weights, folder / "weights.parquet", WEIGHTS, {})
-    data, epochs = {"digits": Data(1000, 10, 2_000_000)}, {"mtt-v1": Epochs(300, 20)}
+    data, epochs = {"digits": Data(1000, 10, 2_000_000)}, {"mtt-v1": Training(300, 20, 256, 0.01)}
     board = with_savings(with_collapses(rank(table(rows)), weights), data, epochs)
     about = {"about": {"title": "made up", "controls": CONTROLS}}
     write_table(board, tables["leaderboard"], LEADERBOARD, about)

@@ -14,16 +14,28 @@ def table(
     config: Config,
     latex: Annotated[bool, typer.Option("--latex", help="In LaTeX.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="In Markdown, the default.")] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What lines are sorted and bold by: accuracy, balanced_accuracy, sensitivity or "
+            "auroc; default: what ranks the methods, balanced_accuracy where the tested classes "
+            "are unequal, else accuracy."
+        ),
+    ] = None,
 ) -> None:
     """Print the leaderboard as a paper's tables.
 
     Methods go down, data sets and ipc across.
     """
+    from iadd.leaderboard.measures import MEASURES
     from iadd.pipeline import paper, stages
 
     if latex and markdown:
         raise ValueError("table: --latex and --markdown: allowed is one of them")
-    print(paper.table(stages.open_plan(config)[0], latex), end="")
+    measure = next((known for known in MEASURES if known == metric), None)
+    if metric is not None and measure is None:
+        raise ValueError(f"table: --metric {metric!r}: allowed are {', '.join(MEASURES)}")
+    print(paper.table(stages.open_plan(config)[0], latex, measure), end="")
 
 
 def paper(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iadd.leaderboard.paper import Grid, name_of
+from iadd.leaderboard import measures
+from iadd.leaderboard.grids import Grid, name_of
 
 INK, MUTED, LINE, BEST = "#1c2128", "#66707c", "#d9dde2", "#0b5fa5"
 ACROSS = 4
@@ -16,26 +18,38 @@ ACROSS = 4
 
 def draw(grid: Grid) -> Figure:
     """Filled: the best, and what is not told apart from it; hollow diamonds: published."""
-    count, lines = len(grid.columns), len(grid.lines)
+    shown = [k for k, column in enumerate(grid.columns) if column.measure == grid.measure]
+    count, lines = len(shown), len(grid.lines)
     across, down = min(ACROSS, count), -(-count // ACROSS)
     size = (1.6 + 2.0 * across, down * (0.9 + 0.2 * lines))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).flat
     for place, one in enumerate(axes):
         if place < count:
-            _draw_panel(one, grid, place)
+            _draw_panel(one, grid, shown[place])
         else:
             one.set_axis_off()
-    words = "test accuracy, %; filled: the best, and what is not told apart from it"
-    figure.supxlabel(words, fontsize=8, color=MUTED)
+    figure.supxlabel("\n".join(_words(grid)), fontsize=8, color=MUTED)
     first = figure.axes[0]
     first.set_yticks(range(lines), [name_of(line) for line in grid.lines])
     first.set_ylim(lines - 0.5, -0.5)
     return figure
 
 
+def _words(grid: Grid) -> Iterator[str]:
+    """What is drawn, and what its marks say."""
+    rows = [line.first for line in grid.lines]
+    yield f"test {measures.WORDS[grid.measure]}, %, with 95 % intervals"
+    if any(number.bold for line in grid.lines for number in line.numbers if number):
+        yield "filled: the best, and what is not told apart from it; hollow: worse or not ranked"
+    if any(row.source == "published" for row in rows):
+        yield "hollow diamonds on dotted lines: published values, with the spread of their source"
+    if any(row.reconstruction for row in rows):
+        yield "*: a reconstruction from the paper, not the authors' program"
+
+
 def _draw_panel(axes: Axes, grid: Grid, place: int) -> None:
-    dataset, ipc = grid.columns[place]
+    dataset, ipc, _ = grid.columns[place]
     for height, line in enumerate(grid.lines):
         number = line.numbers[place]
         if number is None:

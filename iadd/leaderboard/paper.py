@@ -1,124 +1,23 @@
-"""The leaderboard as tables of a paper, in LaTeX or Markdown, and the papers of its methods.
-
-Methods are rows, data sets and ipc columns. What may not be compared is never in one table:
-networks that judge, protocols, label regimes, default and tuned settings.
-"""
+"""A paper's tables in LaTeX or Markdown, and the papers of its methods."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
-from iadd.leaderboard.cells import WHOLE
-from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.text import network_words, place_words, protocol_words
+from iadd.leaderboard import measures
+from iadd.leaderboard.grids import Grid, Line, Number, name_of
 
 BIBLIOGRAPHY = Path(__file__).with_name("papers.bib")
+SHORT = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "sensitivity": "sensitivity",
+    "auroc": "AUROC",
+}
 KEY = "dd:"  # before a method's name, its paper's key
-
-
-class Number(NamedTuple):
-    """A cell of a table, in percent; bold: the best, or not told apart from it."""
-
-    mean: float
-    spread: float | None
-    bold: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: a method as it was measured, submitted or published."""
-
-    first: LeaderboardRow
-    numbers: tuple[Number | None, ...]
-
-    @property
-    def block(self) -> int:
-        """Lines are set apart: measured, published, the ceiling."""
-        if self.first.source == "published":
-            return 1
-        return 2 if self.first.method == WHOLE else 0
-
-
-@dataclass(frozen=True)
-class Grid:
-    """One table: lines and their columns (data set, ipc)."""
-
-    first: LeaderboardRow
-    columns: tuple[tuple[str, int], ...]
-    lines: tuple[Line, ...]
-
-    @property
-    def caption(self) -> str:
-        """What the numbers are, in plain text."""
-        row = self.first
-        rows = [line.first for line in self.lines]
-        own = [r for r in rows if r.source == "measured" and r.method != WHOLE]
-        seeds = sorted({r.n_seeds or 0 for r in own})
-        over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))) if seeds else "0"
-        words = [
-            f"Test accuracy (%) of {network_words(row.network_eval)} under protocol "
-            f"{protocol_words(row.protocol)}, {place_words(row)}, by data set and images a class.",
-            f"+- is half a 95 % interval over {over} distillation seeds.",
-            "Bold: the best, and what is not told apart from it "
-            "(paired tests over seeds, all pairs of a column corrected by Holm's method).",
-        ]
-        if any(r.reconstruction for r in rows):
-            words.append("*: a reconstruction from the paper, not the authors' program.")
-        sources = sorted({r.citation for r in rows if r.source == "published" and r.citation})
-        if sources:
-            said = "; ".join(sources)
-            words.append(f"Published values are not ranked; their +- is as in {said}.")
-        return " ".join(words)
-
-    @property
-    def blocks(self) -> list[list[Line]]:
-        """The lines, measured ones first, then published ones, then the ceiling."""
-        return [list(lines) for _, lines in groupby(self.lines, key=lambda line: line.block)]
-
-
-def grids(leaderboard: Iterable[LeaderboardRow]) -> list[Grid]:
-    """The tables of a leaderboard, in its order; lines are sorted by mean accuracy, best first."""
-
-    def place(row: LeaderboardRow) -> tuple[str, str, str, bool]:
-        return row.protocol, row.network_eval, row.label_regime, row.tuned
-
-    found: dict[tuple[str, str, str, bool], list[LeaderboardRow]] = {}
-    for row in leaderboard:
-        if row.ipc and row.accuracy_mean is not None:  # 0: the ceiling of a data set alone
-            found.setdefault(place(row), []).append(row)
-    return [_grid(rows) for rows in found.values()]
-
-
-def _grid(rows: Sequence[LeaderboardRow]) -> Grid:
-    columns = tuple(sorted({(row.dataset, row.ipc) for row in rows}))
-    by_method: dict[tuple[str, str], dict[tuple[str, int], LeaderboardRow]] = {}
-    for row in rows:
-        by_method.setdefault((row.method, row.source), {})[row.dataset, row.ipc] = row
-    lines = []
-    for cells in by_method.values():
-        numbers = tuple(_number(cells[c]) if c in cells else None for c in columns)
-        lines.append(Line(next(iter(cells.values())), numbers))
-
-    def order(line: Line) -> tuple[int, int, float, str]:
-        known = [number.mean for number in line.numbers if number]
-        return line.block, -len(known), -sum(known) / len(known), line.first.method
-
-    return Grid(rows[0], columns, tuple(sorted(lines, key=order)))
-
-
-def _number(row: LeaderboardRow) -> Number:
-    mean = 100 * (row.accuracy_mean or 0.0)
-    if row.source == "published":
-        return Number(mean, None if row.accuracy_std is None else 100 * row.accuracy_std, False)
-    spread = None
-    if row.accuracy_low is not None and row.accuracy_high is not None:  # cut to [0, 1]
-        spread = max(mean - 100 * row.accuracy_low, 100 * row.accuracy_high - mean)
-    return Number(mean, spread, row.rank_low == 1)
 
 
 def markdown(tables: Sequence[Grid]) -> str:
@@ -134,7 +33,10 @@ def _markdown(grid: Grid) -> str:
         spread = "" if number.spread is None else f" ± {number.spread:.1f}"
         return f"{bold}{number.mean:.1f}{bold}{spread}"
 
-    heads = ["method", *(f"{dataset}, {ipc}" for dataset, ipc in grid.columns)]
+    heads = ["method"]
+    for dataset, ipc, measure in grid.columns:
+        said = f", {measures.WORDS[measure]}" * grid.several
+        heads.append(_escaped(f"{dataset}, {ipc}{said}", _MARKDOWN))
     lines = [heads, ["---", *["---:"] * len(grid.columns)]]
     for line in grid.lines:
         name = _escaped(name_of(line), _MARKDOWN)
@@ -186,10 +88,10 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
         "\n".join(rf"    {line} \\" for line in lines) for lines in blocks
     )
     row = grid.first
-    names = (row.protocol, row.network_eval, row.label_regime, *["tuned"] * row.tuned)
+    names = [row.protocol, row.network_eval, row.label_regime, *["tuned"] * row.tuned]
+    names += [grid.measure] * (grid.measure != "accuracy")
     label = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names))
     caption = _escaped(grid.caption, _LATEX).replace("+-", r"$\pm$")
-    ipcs = " & ".join(["Images a class", *(str(ipc) for _, ipc in grid.columns)])
     return "\n".join(
         [
             r"\begin{table}",
@@ -201,7 +103,7 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
             r"    \toprule",
             rf"    & {' & '.join(tops)} \\",
             f"    {' '.join(rules)}",
-            rf"    {ipcs} \\",
+            *_heads(grid),
             r"    \midrule",
             body,
             r"    \bottomrule",
@@ -212,10 +114,12 @@ def _latex(grid: Grid, cite: Callable[[Line], str]) -> str:
     )
 
 
-def name_of(line: Line) -> str:
-    """A method's name in a table, with what a reader must know of it."""
-    row = line.first
-    return row.method + "*" * row.reconstruction + f" ({row.source})" * (row.source != "measured")
+def _heads(grid: Grid) -> list[str]:
+    """The lines that say what each column is, below its data set."""
+    lines = [["Images a class", *(str(column.ipc) for column in grid.columns)]]
+    if grid.several:
+        lines.append(["Measure", *(SHORT[column.measure] for column in grid.columns)])
+    return [rf"    {' & '.join(line)} \\" for line in lines]
 
 
 _MARKDOWN = {character: f"\\{character}" for character in "\\*_`[]<>|#"}

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
 from iadd.leaderboard.columns import Network, places, tested_on
+from iadd.leaderboard.measures import measure_for
 from iadd.leaderboard.needed import more_seeds
 from iadd.leaderboard.rows import COMPARISONS, LeaderboardRow
 from iadd.leaderboard.statistics import (
-    IMBALANCED,
     Comparisons,
     Estimate,
     augmentation_robust_score,
@@ -78,7 +78,7 @@ def rank(
                 pairs = compare_all(means, size)
                 more = more_seeds(pairs, size)
                 compared[cell, score] = _both_ways(cell, score, list(means), pairs, more)
-                if score == "accuracy":
+                if score == measure_for(counts):
                     _add_ranks(ranked, pairs)
     _add_robust_scores(rows)
     comparisons = pa.concat_tables(
@@ -90,7 +90,7 @@ def rank(
 def _compared(counts: Sequence[int]) -> Iterator[tuple[str, float]]:
     """Scores that methods are compared by, with the test images that each rests on."""
     yield "accuracy", sum(counts)
-    if max(counts) >= IMBALANCED * min(counts):
+    if measure_for(counts) == "balanced_accuracy":
         yield "balanced_accuracy", effective_size(counts)
 
 
@@ -118,7 +118,8 @@ def _both_ways(
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     ranks = [math.inf if row[name] is None else row[name] for name in ("rank_low", "rank_high")]
     names = ("dataset", "protocol", "network_eval", "label_regime", "tuned", "ipc")
-    mean = -1.0 if row["accuracy_mean"] is None else row["accuracy_mean"]
+    score = row[f"{row['ranked_by'] or 'accuracy'}_mean"]
+    mean = -1.0 if score is None else score
     return *(row[name] for name in names), row["method"] == WHOLE, *ranks, -mean, row["method"]
 
 
@@ -155,6 +156,7 @@ def _summary(
         "n_diverged_runs": sum(row.distill_status == "diverged" for row in runs),
         "test_images": sum(counts) if counts else None,
         "test_imbalance": max(counts) / max(1, min(counts)) if counts else None,
+        "ranked_by": measure_for(counts) if counts else None,
         **dict.fromkeys(("rank_low", "rank_high", "lrs", "ars")),
     }
 

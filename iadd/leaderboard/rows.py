@@ -174,6 +174,8 @@ class LeaderboardRow(Row):
     balanced_accuracy_mean: Fraction | None = None
     balanced_accuracy_low: Fraction | None = None
     balanced_accuracy_high: Fraction | None = None
+    ranked_by: Literal["accuracy", "balanced_accuracy"] | None = None
+    """What ranks go by: the latter where the tested classes are unequal; null: not tested."""
     rank_low: int | None = None
     rank_high: int | None = None
     lrs: float | None = None
@@ -203,6 +205,9 @@ class LeaderboardRow(Row):
     bytes_share: float | None = None
     transmission_seconds: float | None = None  # at 100 Mbit/s
     whole_transmission_seconds: float | None = None
+    epochs: int | None = None  # that an evaluation network was trained for; so are the next two
+    batch: int | None = None
+    default_step_size: float | None = None  # where the set brings none of its own, or none is taken
     train_seconds: float | None = None  # of one evaluation network, its test included
     whole_train_seconds: float | None = None  # the same on the whole data
     whole_train_source: Literal["measured", "forecast"] | None = None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from iadd.leaderboard.cells import WHOLE, cell_of
 from iadd.leaderboard.rows import LeaderboardRow
+from iadd.leaderboard.training import Training
 
 BANDWIDTH = 100e6
 """Bits a second at which transmission is told: 100 Mbit/s."""
@@ -27,13 +28,6 @@ class Data(NamedTuple):
     classes: int
     bytes: int
     """Of its decoded pixels in the depth that they came in, and 8 a label."""
-
-
-class Epochs(NamedTuple):
-    """How long a protocol trains."""
-
-    distilled: int
-    whole: int
 
 
 def data_of(
@@ -52,16 +46,16 @@ def data_of(
 def with_savings(
     leaderboard: Iterable[LeaderboardRow],
     data: Mapping[str, Data],
-    epochs: Mapping[str, Epochs],
+    trainings: Mapping[str, Training],
 ) -> list[LeaderboardRow]:
     """Leaderboard rows with what their sets save.
 
     Args:
-        data: by data set; epochs: by protocol.
+        data: by data set; trainings: by protocol.
     """
     rows = list(leaderboard)
     measured = {cell_of(row): row.train_seconds for row in rows if row.method == WHOLE}
-    forecasts = _forecasts(rows, data, epochs)
+    forecasts = _forecasts(rows, data, trainings)
     found = []
     for row in rows:
         if row.source == "published" or row.dataset not in data:
@@ -92,7 +86,7 @@ def transmission(size: int) -> float:
 
 
 def _forecasts(
-    rows: Sequence[LeaderboardRow], data: Mapping[str, Data], epochs: Mapping[str, Epochs]
+    rows: Sequence[LeaderboardRow], data: Mapping[str, Data], trainings: Mapping[str, Training]
 ) -> dict[tuple[str, str, str], float]:
     """Seconds of training on the whole data, by data set, network and protocol.
 
@@ -103,15 +97,15 @@ def _forecasts(
     for row in rows:
         if row.method == WHOLE or row.train_seconds is None or row.dataset not in data:
             continue
-        if row.protocol in epochs:
+        if row.protocol in trainings:
             images = row.ipc * data[row.dataset].classes
-            passes = _passes(images, epochs[row.protocol].distilled, row.test_images)
+            passes = _passes(images, trainings[row.protocol].epochs, row.test_images)
             key = (row.dataset, row.network_eval, row.protocol)
             rates[key].append((-images, row.train_seconds / passes))
     found = {}
     for (dataset, network, protocol), seen in rates.items():
         tests = next(row.test_images for row in rows if row.dataset == dataset)
-        passes = _passes(data[dataset].images, epochs[protocol].whole, tests)
+        passes = _passes(data[dataset].images, trainings[protocol].whole_epochs, tests)
         found[dataset, network, protocol] = min(seen)[1] * passes
     return found
 

@@ -11,10 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
+from iadd.leaderboard.measures import (
+    ceiling_below,
+    imbalanced,
+    other,
+    ranking_measure,
+    value,
+)
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
 from iadd.leaderboard.savings import savings_words
-from iadd.leaderboard.statistics import IMBALANCED
+from iadd.leaderboard.training import training_lines
 
+WIDTH, WIDEST = 100, 1000
+"""Columns of a terminal, and of the widest table."""
+HEADINGS = {"accuracy": "accuracy %", "balanced_accuracy": "balanced %"}
 MARK = "*"  # beside the name of a reconstruction
 NEAR_CHANCE = 0.05  # of the way from guessing to all right
 REGIMES = {"hard": "hard labels", "soft": "soft labels", "soft+teacher": "soft labels of a teacher"}
@@ -29,21 +39,30 @@ def leaderboard_text(leaderboard: Sequence[LeaderboardRow], budget: str = "") ->
     for cell, members in groupby(leaderboard, key=cell_of):
         rows = list(members)
         console.print(cell_words(cell))
-        console.print(_leaderboard_table(rows))
+        _print(console, _leaderboard_table(rows))
         if saved := savings_words(rows):
             console.print(saved)
         if named := [row for row in rows if row.positive]:
             console.print(f"With {named[0].positive!r} as the positive class:")
-            console.print(_table([_class_words(row) for row in named]))
+            _print(console, _table([_class_words(row) for row in named]))
     console.print(
         "Where rank ranges overlap, the difference may be chance: 95 % over seeds, all pairs of a "
         "table corrected together (SPEC, section 5)."
     )
+    if imbalanced(leaderboard):
+        console.print(
+            "Where balanced accuracy stands first, the tested classes are unequal, and it ranks."
+        )
+    if any(row.lrs is not None or row.ars is not None for row in leaderboard):
+        console.print(
+            "LRS, ARS: label- and augmentation-robust score, 0 to 1, higher is better "
+            "(SPEC, section 4)."
+        )
     if any(row.reconstruction for row in leaderboard):
         console.print(f"{MARK} a reconstruction from the paper, not the authors' program.")
     if any(row.source == "published" for row in leaderboard):
         console.print("Published values are not ranked; their +- is as their source has it.")
-    for line in near_chance(leaderboard):
+    for line in (*training_lines(leaderboard), *near_chance(leaderboard)):
         console.print(line)
     if budget and any(row.tuned for row in leaderboard):
         console.print(f"Tuned: settings found on validation data by searches of {budget} each.")
@@ -65,7 +84,7 @@ def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
     for (cell, score), members in groupby(own, key=lambda row: (cell_of(row), row.score)):
         what = score.replace("_", " ")
         console.print(f"{method} against the others, {what}: {cell_words(cell)}")
-        console.print(_table([_comparison_words(row) for row in members]))
+        _print(console, _table([_comparison_words(row) for row in members]))
     console.print(
         "Differences over common seeds with 95 % intervals; p: paired test, then corrected for all "
         "pairs of the table's methods (SPEC, section 5)."
@@ -75,7 +94,15 @@ def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
 
 def _terminal() -> tuple[io.StringIO, Console]:
     text = io.StringIO()
-    return text, Console(width=100, file=text, color_system=None, markup=False, highlight=False)
+    return text, Console(width=WIDTH, file=text, color_system=None, markup=False, highlight=False)
+
+
+def _print(console: Console, table: Table) -> None:
+    """A table, wider than the terminal where it would have to cut its cells."""
+    console.width = WIDEST  # what is measured is never wider than the console
+    console.width = max(WIDTH, console.measure(table).minimum)
+    console.print(table)
+    console.width = WIDTH
 
 
 def cell_words(cell: Cell) -> str:
@@ -96,10 +123,8 @@ Words = dict[str, str]
 
 
 def _leaderboard_table(rows: Sequence[LeaderboardRow]) -> Table:
-    words = [_words(row) for row in rows]
+    words = [_words(row, rows) for row in rows]
     hidden = {name for name in ("LRS", "ARS") if all(row[name] == "-" for row in words)}
-    if not imbalanced(rows):
-        hidden.add("balanced %")
     ranked = sum(row.source != "published" for row in rows)
     shown = [{name: cell for name, cell in row.items() if name not in hidden} for row in words]
     return _table(shown[:ranked], shown[ranked:])
@@ -111,8 +136,11 @@ def _table(*sections: Sequence[Words]) -> Table:
     headings = [*next(rows[0] for rows in sections if rows)]
     for name in headings[:-1]:
         left = name in ("rank", "method", "other")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    table.add_column(headings[-1], overflow="fold", min_width=8)
+        widest = max(
+            len(text) for text in (name, *(row[name] for rows in sections for row in rows))
+        )
+        table.add_column(name, justify="left" if left else "right", min_width=widest)
+    table.add_column(headings[-1], overflow="fold", min_width=18)
     for rows in sections:
         table.add_section()
         for row in rows:
@@ -125,33 +153,33 @@ def _show(form: str, *values: float | None, factor: float = 1) -> str:
     return form.format(*known) if len(known) == len(values) else "-"
 
 
-def _words(row: LeaderboardRow) -> Words:
-    """A row's cells by their headings."""
-    interval = _show("{:.1f} to {:.1f}", row.accuracy_low, row.accuracy_high, factor=100)
+def _words(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> Words:
+    """A row's cells by their headings; `rows` are those of its cell."""
+    measure = ranking_measure(rows)
+    mean, low, high = value(row, measure)
+    interval = _show("{:.1f} to {:.1f}", low, high, factor=100)
     seeds = "-"
     if row.n_seeds and row.n_networks:
         seeds = f"{row.n_seeds} x {row.n_networks / row.n_seeds:.3g}"
-    if row.source == "published":
+    if row.source == "published" and measure == "accuracy":
         interval = _show("+- {:.1f}", row.accuracy_std, factor=100)
+    beside = {}
+    if imbalanced(rows):
+        beside[HEADINGS[other(measure)]] = _show(
+            "{:.1f}", value(row, other(measure)).mean, factor=100
+        )
     return {
         "rank": rank_range(row),
         "method": row.method + MARK * row.reconstruction,
-        "accuracy %": _show("{:.2f}", row.accuracy_mean, factor=100),
+        HEADINGS[measure]: _show("{:.2f}", mean, factor=100),
         "95 % interval": interval,
-        "balanced %": _balanced(row),
+        **beside,
         "seeds x nets": seeds,
         "LRS": _show("{:.3f}", row.lrs),
         "ARS": _show("{:.3f}", row.ars),
         "seconds": _show("{:.1f}", row.distill_seconds),
-        "remark": remark(row),
+        "remark": remark(row, rows),
     }
-
-
-def _balanced(row: LeaderboardRow) -> str:
-    """Balanced accuracy with its interval, in percent."""
-    low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
-    interval = _show(" ({:.1f} to {:.1f})", low, high, factor=100).removesuffix("-")
-    return _show("{:.1f}", row.balanced_accuracy_mean, factor=100) + interval
 
 
 def _class_words(row: LeaderboardRow) -> Words:
@@ -196,11 +224,6 @@ def near_chance(leaderboard: Sequence[LeaderboardRow]) -> Iterator[str]:
             yield f"Near chance for every method: {cell_words(cell)}."
 
 
-def imbalanced(rows: Sequence[LeaderboardRow]) -> bool:
-    """Whether the test set's classes differ so much that balanced accuracy has to be shown."""
-    return any((row.test_imbalance or 1.0) >= IMBALANCED for row in rows)
-
-
 def place_words(row: LeaderboardRow | Cell) -> str:
     """Label regime and, where it is so, "tuned": what a table's rows have in common."""
     return REGIMES[row.label_regime] + ", tuned" * row.tuned
@@ -219,8 +242,8 @@ def per_class(ipc: int) -> str:
     return f"{ipc} image{'' if ipc == 1 else 's'} a class"
 
 
-def remark(row: LeaderboardRow) -> str:
-    """What a reader must know about a leaderboard row beside its numbers, in a few words."""
+def remark(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
+    """What a reader must know about a row of a cell's beside its numbers, in a few words."""
     if row.source == "published":
         return f"published: {row.citation}"
     words: list[str] = [row.source] if row.source != "measured" else []
@@ -228,12 +251,14 @@ def remark(row: LeaderboardRow) -> str:
         words.append("ceiling")
     if row.published is not None:
         words.append(agreement_words(row))
-    return ", ".join([*words, *troubles(row)])
+    return ", ".join([*words, *troubles(row, rows)])
 
 
-def troubles(row: LeaderboardRow) -> list[str]:
-    """What went wrong or is too little in a measured row, in a few words each."""
+def troubles(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What went wrong or is too little in a measured row of a cell's, in a few words each."""
     words: list[str] = []
+    if row.method == WHOLE and (above := ceiling_below(row, rows)):
+        words.append(f"below {above[0]}: trained too short?")
     if row.method != WHOLE and not row.n_failed and row.rank_low is None:
         words.append("few seeds")
     if row.n_diverged_runs:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from iadd.artifacts import atomic_write
 from iadd.leaderboard import accuracy, controls, forest, importance, paper
+from iadd.leaderboard.grids import Grid, grids
+from iadd.leaderboard.measures import Measure
 from iadd.leaderboard.pdf import Draw, write_pdf
 from iadd.leaderboard.results import read_rows
 from iadd.leaderboard.rows import ComparisonRow, LeaderboardRow
@@ -15,12 +17,20 @@ from iadd.pipeline.plan import Plan
 from iadd.pipeline.tables import current
 
 
-def table(plan: Plan, latex: bool) -> str:
-    """The leaderboard as a paper's tables, in LaTeX or else in Markdown."""
-    grids = paper.grids(read_rows(current(plan), LeaderboardRow))
+def table(plan: Plan, latex: bool, measure: Measure | None = None) -> str:
+    """The leaderboard as a paper's tables, in LaTeX or else in Markdown.
+
+    measure: by which lines are sorted and bold; default: by what ranks the methods.
+    """
+    found = _grids(plan, measure)
     config = plan.config
     methods = {entry: config.method(entry) for entry in config.methods}
-    return paper.latex(grids, methods) if latex else paper.markdown(grids)
+    return paper.latex(found, methods) if latex else paper.markdown(found)
+
+
+def _grids(plan: Plan, measure: Measure | None = None) -> list[Grid]:
+    board = read_rows(current(plan), LeaderboardRow)
+    return grids(board, read_rows(plan.table("comparisons"), ComparisonRow), measure)
 
 
 def write(plan: Plan, folder: Path) -> list[Path]:
@@ -37,10 +47,10 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
     figures: dict[str, Draw] = {}
-    for grid in paper.grids(read_rows(current(plan), LeaderboardRow)):
+    for grid in _grids(plan):
         row = grid.first
         words = row.network_eval, row.protocol, row.label_regime, *["tuned"] * row.tuned
-        figures[_file("accuracy", *words)] = partial(accuracy.draw, grid)
+        figures[_file(grid.measure, *words)] = partial(accuracy.draw, grid)
     comparisons = read_rows(plan.table("comparisons"), ComparisonRow)
     for panel in controls.panels(comparisons, plan.config.held_against):
         cell = panel.cell

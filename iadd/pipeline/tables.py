@@ -26,8 +26,9 @@ from iadd.leaderboard.rows import (
     ComparisonRow,
     LeaderboardRow,
 )
-from iadd.leaderboard.savings import Data, Epochs, data_of, with_savings
+from iadd.leaderboard.savings import Data, data_of, with_savings
 from iadd.leaderboard.text import comparisons_text, leaderboard_text
+from iadd.leaderboard.training import Training, with_training
 from iadd.leaderboard.weights import collect_traces, with_collapses
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.expert_check import expert_lines
@@ -53,7 +54,9 @@ def collect(plan: Plan) -> None:
     positive = positive_classes(plan, *(d.key for d in datasets))
     evaluations = results.read_arrow(plan.table("evaluations"), EVALUATIONS, UNRANKED)
     measured, comparisons = rank(evaluations, positive)
-    measured = with_savings(with_collapses(measured, collapses), *_trained(plan))
+    data, trainings = _trained(plan)
+    measured = with_training(with_collapses(measured, collapses), trainings)
+    measured = with_savings(measured, data, trainings)
     leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
     identity = {"configuration": configuration(plan), "about": about(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
@@ -70,7 +73,7 @@ def _print(plan: Plan, leaderboard: Sequence[LeaderboardRow]) -> None:
         print(controls_text(panels(rows, declared)) + "\n")
 
 
-def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
+def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Training]]:
     """What networks are trained on and how long: by data set, by protocol."""
     data = {}
     for dataset in plan.config.datasets:
@@ -78,7 +81,9 @@ def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Epochs]]:
         shape = about.channels, about.resolution
         data[dataset.key] = data_of(about.counts["train"], *shape, about.values)
     evaluations = plan.config.evaluations
-    return data, {e.protocol: Epochs(e.epochs, e.whole_epochs) for e in evaluations}
+    return data, {
+        e.protocol: Training(e.epochs, e.whole_epochs, e.batch, e.step_size) for e in evaluations
+    }
 
 
 def _join(plan: Plan) -> Any:

@@ -6,12 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from iadd.leaderboard.cells import WHOLE, Cell, cell_of
+from iadd.leaderboard.measures import (
+    WORDS,
+    Measure,
+    ceiling_below,
+    imbalanced,
+    other,
+    ranking_measure,
+    value,
+)
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.savings import stored_bytes
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.html import Column, Kind, Line, Scale, Table
 from iadd.leaderboard.text import (
-    imbalanced,
     network_words,
     per_class,
     place_words,
@@ -34,19 +42,23 @@ Named = tuple[Column, html.Cell | str]
 
 def ranked_table(rows: Sequence[LeaderboardRow], budget: str = "") -> Table:
     """One cell's rows, best first, with a common scale for the drawn intervals."""
-    ends = [e for r in rows for e in (r.accuracy_low, r.accuracy_mean, r.accuracy_high)]
-    scale = html.scale_of(ends)
+    scale = html.scale_of([end for row in rows for end in value(row, ranking_measure(rows))])
     shown = [list(_cells(row, rows, scale)) for row in rows]
     dropped = {
         place
         for place, (column, _) in enumerate(shown[0])
-        if column.title in ("LRS", "ARS", "Published, %", "Remarks")
-        and all(_empty(line[place][1]) for line in shown)
+        if (
+            column.title in ("LRS", "ARS", "Published, %", "Remarks")
+            and all(_empty(line[place][1]) for line in shown)
+        )
+        or (column.title == "Status" and all(row.source == "measured" for row in rows))
     }
     kept = [[named for k, named in enumerate(line) if k not in dropped] for line in shown]
     first = rows[0]
     words = [place_words(first), f"evaluated by {network_words(first.network_eval)}"]
     words.append(f"protocol {protocol_words(first.protocol)}")
+    if imbalanced(rows):
+        words.append("ranked by balanced accuracy, because the tested classes are unequal")
     if budget and first.tuned:
         words.append(f"settings found on validation data by searches of {budget} each")
     return Table(
@@ -77,15 +89,17 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow], scale: Scale) ->
     """The cells of a row under their columns."""
     yield Column("Rank", "word"), rank_cell(row)
     yield Column("Method", "head"), method_cell(row)
-    yield Column("Accuracy, %"), html.percent(row.accuracy_mean, 2)
-    yield Column("95 % interval"), interval_words(row)
-    ends = row.accuracy_low, row.accuracy_mean, row.accuracy_high
+    measure = ranking_measure(rows)
+    mean, low, high = value(row, measure)
+    yield Column(heading(measure)), html.percent(mean, 2)
+    yield Column("95 % interval"), interval_words(row, measure)
     first, last = (f"{100 * end:.0f}" for end in scale)
-    drawn = html.interval(*ends, scale)
+    drawn = html.interval(low, mean, high, scale)
     yield Column(f"{first} to {last} %", "wide"), html.Cell("", drawn=drawn)
     yield Column("Published, %"), published_cell(row)
     if imbalanced(rows):
-        yield Column("Balanced, %"), _with_half(row, "balanced_accuracy")
+        beside = other(measure)
+        yield Column(heading(beside)), _with_half(row, beside)
     if positive := next((r.positive for r in rows if r.positive), None):
         hint = f"recall of {positive}"
         yield Column("Sensitivity, %", hint=hint), _with_half(row, "sensitivity")
@@ -100,7 +114,7 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow], scale: Scale) ->
     seconds, count = row.distill_seconds, stored_bytes(row)
     yield Column("Distilling"), html.Cell(html.duration(seconds), order=seconds)
     yield Column("Size"), html.Cell(html.size(count), order=count)
-    remarks = [] if row.source == "published" else troubles(row)
+    remarks = [] if row.source == "published" else troubles(row, rows)
     yield Column("Remarks", "text"), ", ".join(remarks)
 
 
@@ -130,15 +144,21 @@ def published_cell(row: LeaderboardRow) -> html.Cell:
     return html.Cell(html.percent(row.published), note=verdict, order=row.published)
 
 
-def interval_words(row: LeaderboardRow) -> html.Cell:
+def heading(measure: Measure) -> str:
+    """The heading of a measure's column."""
+    words = WORDS[measure]
+    return f"{words[:1].upper()}{words[1:]}, %"
+
+
+def interval_words(row: LeaderboardRow, measure: Measure = "accuracy") -> html.Cell:
     """A row's interval in per cent; of a published value the spread that its source gives."""
-    if row.source == "published":
+    if row.source == "published" and measure == "accuracy":
         spread = row.accuracy_std
         return html.Cell(html.MISSING if spread is None else f"±{html.percent(spread)}", order="")
-    if row.accuracy_low is None:
+    _, low, high = value(row, measure)
+    if low is None:
         return html.Cell()
-    ends = f"{html.percent(row.accuracy_low)} – {html.percent(row.accuracy_high)}"
-    return html.Cell(ends, order=row.accuracy_low)
+    return html.Cell(f"{html.percent(low)} – {html.percent(high)}", order=low)
 
 
 def seeds_words(row: LeaderboardRow) -> str:
@@ -175,27 +195,37 @@ def answer(rows: Sequence[LeaderboardRow]) -> Answer:
     where = f"{per_class(first.ipc)}, {place_words(first)}, {network_words(first.network_eval)}"
     best = [row for row in rows if row.rank_low == 1]
     ranked = sum(row.rank_low is not None for row in rows)
-    ceiling = [
-        f"All the real data reach {html.percent(row.accuracy_mean)} %."
-        for row in rows
-        if row.method == WHOLE and row.source != "published" and row.accuracy_mean is not None
-    ]
+    measure = ranking_measure(rows)
+    ceiling = [_ceiling(row, rows) for row in rows if row.method == WHOLE]
     if not best:
         words = "No method has enough seeds without failures."
-        return Answer(where, "No ranking", " ".join([words, *ceiling]), cell_of(first))
-    top = max(best, key=lambda row: row.accuracy_mean or 0)
-    value = f"{html.percent(top.accuracy_mean)} %"
-    if top.accuracy_low is not None:
-        value += f" ({html.percent(top.accuracy_low)} – {html.percent(top.accuracy_high)})"
+        return Answer(
+            where, "No ranking", " ".join(filter(None, [words, *ceiling])), cell_of(first)
+        )
+    mean, low, high = max((value(row, measure) for row in best), key=lambda found: found.mean or 0)
+    reached = f"{WORDS[measure]} {html.percent(mean)} %"
+    if low is not None:
+        reached += f" ({html.percent(low)} – {html.percent(high)})"
     names = [row.method for row in best]
     if len(names) > NAMED:
         names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"]
     named = html.listed(names, "or")
     if len(best) > 1:
         words = f"None of these {len(best)} is significantly better than another; "
-        words += f"the highest mean is {value}."
+        words += f"the highest mean: {reached}."
     elif ranked == 1:
-        words = f"The only method ranked here: {value}."
+        words = f"The only method ranked here: {reached}."
     else:
-        words = f"Significantly better than every other: {value}."
-    return Answer(where, named, " ".join([words, *ceiling]), cell_of(first))
+        words = f"Significantly better than every other: {reached}."
+    return Answer(where, named, " ".join(filter(None, [words, *ceiling])), cell_of(first))
+
+
+def _ceiling(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
+    """What training on all the real data reaches, and whether a distilled set is above it."""
+    mean = value(row, ranking_measure(rows)).mean
+    if row.source == "published" or mean is None:
+        return ""
+    words = f"All the real data reach {html.percent(mean)} %"
+    if above := ceiling_below(row, rows):
+        words += f", less than {above[0]}: trained too short?"
+    return words if words.endswith("?") else f"{words}."

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell
+from iadd.leaderboard.measures import WORDS, ranking_measure, value
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import places
 from iadd.leaderboard.site.chart import Whisker, whiskers
@@ -18,6 +19,7 @@ from iadd.leaderboard.site.pages import overview, results
 from iadd.leaderboard.site.ranked import ranked_table
 from iadd.leaderboard.site.saved import saved_table
 from iadd.leaderboard.text import MARK, per_class, place_words
+from iadd.leaderboard.training import training_lines
 
 MOST_TABLES = 60
 """Ranked tables in a page."""
@@ -33,6 +35,8 @@ def pages(content: Content) -> Iterator[Page]:
             context = {
                 "results": places.results(dataset, ipc) if few else None,
                 **_ranked(content, dataset, ipc),
+                "trained": training_lines(_rows(content, dataset, ipc)),
+                "measure": WORDS[ranking_measure(_rows(content, dataset, ipc))],
                 "plots": list(_plots(content, dataset, ipc)),
                 "pictures": list(_pictures(content, dataset, ipc)),
                 "confusions": matrices.get((dataset, ipc), []),
@@ -45,6 +49,10 @@ def pages(content: Content) -> Iterator[Page]:
 def _mine(content: Content, dataset: str, ipc: int) -> dict[Cell, list[LeaderboardRow]]:
     found = content.cells.items()
     return {c: rows for c, rows in found if (c.dataset, c.ipc) == (dataset, ipc)}
+
+
+def _rows(content: Content, dataset: str, ipc: int) -> list[LeaderboardRow]:
+    return [row for rows in _mine(content, dataset, ipc).values() for row in rows]
 
 
 def _ranked(content: Content, dataset: str, ipc: int) -> Mapping[str, Any]:
@@ -79,24 +87,26 @@ def _plot(title: str, dataset: str, members: Sequence[tuple[Cell, list[Leaderboa
     methods = list(dict.fromkeys(r.method for rows in measured for r in rows))
     methods = [name for name in methods if name not in ceiling] + sorted(ceiling)
     marked = {r.method for rows in measured for r in rows if r.reconstruction}
+    measure = ranking_measure(row for rows in measured for row in rows)
+    values = [(r.method, value(r, measure), k) for k, rows in enumerate(measured) for r in rows]
     found = [
-        Whisker(methods.index(r.method), r.accuracy_mean, r.accuracy_low, r.accuracy_high, k)
-        for k, rows in enumerate(measured)
-        for r in rows
-        if r.accuracy_mean is not None
+        Whisker(methods.index(method), v.mean, v.low, v.high, k)
+        for method, v, k in values
+        if v.mean is not None
     ]
     found += [
-        Whisker(methods.index(r.method), r.accuracy_mean, None, None, 0, hollow=True)
+        Whisker(methods.index(r.method), mean, None, None, 0, hollow=True)
         for r in members[0][1]
-        if r.source == "published" and r.method in methods and r.accuracy_mean is not None
+        if r.source == "published" and r.method in methods
+        if (mean := value(r, measure).mean) is not None
     ]
     hollow = any(one.hollow for one in found)
-    axis = "test accuracy, %" + f" ({MARK} a reconstruction)" * bool(marked)
+    axis = f"test {WORDS[measure]}, %" + f" ({MARK} a reconstruction)" * bool(marked)
     axis += "; hollow: published" * hollow
-    alt = f"Accuracy of each method with 95 % intervals, {dataset}, {title}; the numbers are in "
+    alt = f"{WORDS[measure].capitalize()} of each method with 95 % intervals, {dataset}, {title}; "
     names = [name + MARK * (name in marked) for name in methods]
     networks = [cell.network_eval for cell, _ in members]
-    return whiskers(alt + "the tables", axis, names, networks, found)
+    return whiskers(alt + "the numbers are in the tables", axis, names, networks, found)
 
 
 def _pictures(content: Content, dataset: str, ipc: int) -> Iterator[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from iadd.leaderboard.cells import WHOLE, Cell
+from iadd.leaderboard.measures import WORDS, ranking_measure, value
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.savings import stored_bytes
 from iadd.leaderboard.site import html, places
@@ -15,13 +16,14 @@ from iadd.leaderboard.site.chart import Axis, Dot, scatter
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.html import Column, Line, Table
 from iadd.leaderboard.site.page import Page
-from iadd.leaderboard.site.ranked import method_cell
+from iadd.leaderboard.site.ranked import heading, method_cell
 from iadd.leaderboard.text import MARK, per_class, place_words
 
 NAV = "Costs"
-LEAD = """Each point is a method at one number of images a class, judged where the tables begin. On
-a broken line lies what nothing cheaper reaches; these points are filled. Where points crowd, some
-have no name. The experts, which methods share, are not in the seconds."""
+LEAD = """Each point is a method at one number of images a class, judged by the network and protocol
+that come first in the tables. Filled points on the broken line are those that no cheaper method
+reaches. Vertical lines are 95 % intervals. Where points crowd, some have no name. The time of the
+experts, which methods share, is not in the seconds."""
 
 
 class Cost(NamedTuple):
@@ -103,31 +105,39 @@ def _differ(known: Sequence[tuple[LeaderboardRow, float]]) -> bool:
 
 def _plot(cost: Cost, known: Sequence[tuple[LeaderboardRow, float]]) -> Markup:
     ipcs = sorted({row.ipc for row, _ in known})
+    measure = ranking_measure(row for row, _ in known)
     dots = []
-    for row, value in known:
-        rivals = [(v, r.accuracy_mean or 0) for r, v in known if r.ipc == row.ipc and r is not row]
-        mean = row.accuracy_mean or 0
-        low, high = (None if e is None else 100 * e for e in (row.accuracy_low, row.accuracy_high))
-        front = not any(v <= value and accuracy > mean for v, accuracy in rivals)
+    for row, cost_of in known:
+        mean, *ends = value(row, measure)
+        low, high = (None if end is None else 100 * end for end in ends)
+        rivals = [
+            (v, value(r, measure).mean or 0) for r, v in known if r.ipc == row.ipc and r is not row
+        ]
+        front = not any(v <= cost_of and found > (mean or 0) for v, found in rivals)
         name = row.method + MARK * row.reconstruction
-        dots.append(Dot(name, value, 100 * mean, low, high, ipcs.index(row.ipc), front))
-    ends = [end for dot in dots for end in (dot.low, dot.y, dot.high) if end is not None]
+        dots.append(Dot(name, cost_of, 100 * (mean or 0), low, high, ipcs.index(row.ipc), front))
+    reached = [end for dot in dots for end in (dot.low, dot.y, dot.high) if end is not None]
     return scatter(
-        f"Accuracy over {cost.axis}; the numbers are in the table",
+        f"{WORDS[measure].capitalize()} over {cost.axis}; the numbers are in the table",
         Axis.over(cost.axis, [dot.x for dot in dots], log=True),
-        Axis.over("test accuracy, %", ends),
+        Axis.over(f"test {WORDS[measure]}, %", reached),
         dots,
         [per_class(ipc) for ipc in ipcs],
     )
 
 
 def _table(dataset: str, place: str, rows: Sequence[Priced]) -> Table:
-    columns = [Column("Method", "head"), Column("Images a class"), Column("Accuracy, %")]
+    measure = ranking_measure(row for row, _ in rows)
+    columns = [Column("Method", "head"), Column("Images a class"), Column(heading(measure))]
     kept = [k for k in range(len(COSTS)) if any(costs[k] for _, costs in rows)]
     columns += [Column(COSTS[k].name) for k in kept]
     lines = []
     for row, costs in rows:
-        cells: list[Any] = [method_cell(row), str(row.ipc), html.percent(row.accuracy_mean, 2)]
+        cells: list[Any] = [
+            method_cell(row),
+            str(row.ipc),
+            html.percent(value(row, measure).mean, 2),
+        ]
         cells += [html.Cell(COSTS[k].words(costs[k]), order=costs[k]) for k in kept]
         lines.append(Line(cells))
     note = "seconds are means over seeds, memory is the largest of its jobs"

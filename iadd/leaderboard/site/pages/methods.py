@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE
+from iadd.leaderboard.measures import imbalanced
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content, RunKey
@@ -118,6 +119,7 @@ def _params(text: str) -> dict[str, Any]:
 
 
 def _cells(rows: list[LeaderboardRow]) -> Table:
+    unequal = imbalanced(rows)
     columns = (
         Column("Data set", "head"),
         Column("Images a class"),
@@ -128,6 +130,7 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
         Column("Rank", "word"),
         Column("Accuracy, %"),
         Column("95 % interval"),
+        *[Column("Balanced, %", hint="balanced accuracy: ranks there")] * unequal,
         Column("Published, %"),
     )
     ordered = sorted(rows, key=lambda r: (r.dataset, r.ipc, r.network_eval == UNSEEN))
@@ -143,6 +146,7 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
                 rank_cell(row),
                 html.percent(row.accuracy_mean, 2),
                 interval_words(row),
+                *[_balanced(row)] * unequal,
                 published_cell(row),
             ]
         )
@@ -150,6 +154,10 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
     ]
     note = f"the first {MOST_CELLS} of {len(rows)}" if len(rows) > MOST_CELLS else f"{len(rows)}"
     return Table("All its results", columns, lines, note)
+
+
+def _balanced(row: LeaderboardRow) -> str:
+    return html.percent(row.balanced_accuracy_mean, 2) if imbalanced([row]) else html.MISSING
 
 
 def _runs(keys: list[RunKey]) -> list[tuple[str, list[tuple[int, str]]]]:

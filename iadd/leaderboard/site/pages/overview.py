@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 
 from iadd.leaderboard.cells import WHOLE
+from iadd.leaderboard.measures import imbalanced
 from iadd.leaderboard.site import places
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.page import Page
 from iadd.leaderboard.site.ranked import Answer, answer
+from iadd.leaderboard.statistics import IMBALANCED
 from iadd.leaderboard.text import near_chance, protocol_words
+from iadd.leaderboard.training import training_lines
 
 NAV = "Overview"
 LISTED = 4
@@ -59,6 +62,13 @@ def _facts(content: Content) -> dict[str, Any]:
         "seeds": (seeds.min(), seeds.max()) if len(seeds) else (0, 0),
         "networks": (each.min(), each.max()),
         "evaluated": len(networks),
+        "trained": training_lines(board),
+        "limit": IMBALANCED,
+        "unequal": [
+            name
+            for name in content.datasets
+            if imbalanced(row for row in board if row.dataset == name)
+        ],
         "runs": len(content.runs),
         "reconstructions": sorted({row.method for row in board if row.reconstruction}),
         "tuned": any(row.tuned for row in board),

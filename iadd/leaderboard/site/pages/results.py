@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from iadd.leaderboard.cells import WHOLE
+from iadd.leaderboard.measures import imbalanced
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content, RunKey
@@ -15,9 +16,10 @@ from iadd.leaderboard.text import MARK, network_words, rank_range
 NAV = "All results"
 MOST_LINKED = 5000
 """Rows up to which each leads to its board and its first run; of more, to its method alone."""
-LEAD = """Where scripts run, headings sort and lists choose what is seen; the address keeps it, to
-be sent to others. Ranks compare the methods of one data set, number of images, network,
-protocol, kind of labels and kind of settings, and no others."""
+LEAD = """Where scripts run, a click on a heading sorts, and the lists choose which rows are shown;
+the page's address keeps the choice, so that a copied link shows the same rows. Ranks compare the
+methods of one data set, number of images, network, protocol, kind of labels and kind of settings,
+and no others."""
 COLUMNS = (
     Column("Method", "head", filter=True),
     Column("Rank"),
@@ -31,6 +33,7 @@ COLUMNS = (
     Column("Accuracy, %", end="mean"),
     Column("Low", hint="lower end of the 95 % interval", end="low"),
     Column("High", hint="upper end of the 95 % interval", end="high"),
+    Column("Balanced, %", hint="balanced accuracy, by which these rows are ranked"),
     Column("Published, %"),
     Column("Agreement", "word", filter=True),
     Column("Seeds"),
@@ -83,6 +86,7 @@ def _line(row: LeaderboardRow, runs: Runs | None) -> Line:
         html.percent(row.accuracy_mean, 2),
         html.percent(row.accuracy_low),
         html.percent(row.accuracy_high),
+        html.percent(row.balanced_accuracy_mean, 2) if imbalanced([row]) else html.MISSING,
         html.percent(row.published),
         row.agrees or html.MISSING,
         seeds,

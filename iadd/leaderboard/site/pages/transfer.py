@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from iadd.leaderboard.cells import UNSEEN, WHOLE, Cell, cell_of
+from iadd.leaderboard.measures import WORDS, Measure, ranking_measure, value
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content
@@ -55,7 +56,8 @@ def _table(by_network: dict[str, list[LeaderboardRow]], main: str) -> Table:
     methods = list(dict.fromkeys(r.method for name in networks for r in by_network[name]))
     methods.sort(key=lambda method: method == WHOLE)
     first = by_network[networks[0]][0]
-    ends = {name: _ends(by_network[name]) for name in networks}
+    measure = ranking_measure(row for rows in by_network.values() for row in rows)
+    ends = {name: _ends(by_network[name], measure) for name in networks}
     heads = ["mean of the others" if name == UNSEEN else name for name in networks]
     columns = [Column("Method", "head"), *map(Column, heads)]
     if UNSEEN in by_network:
@@ -63,31 +65,34 @@ def _table(by_network: dict[str, list[LeaderboardRow]], main: str) -> Table:
     lines = []
     for method in methods:
         rows = [found.get((method, name)) for name in networks]
-        cells = [_shaded(row, ends[name]) for row, name in zip(rows, networks, strict=True)]
+        cells = [
+            _shaded(row, measure, ends[name]) for row, name in zip(rows, networks, strict=True)
+        ]
         named = method_cell(next(row for row in rows if row))
         unseen = found.get((method, UNSEEN))
         ranks = [rank_range(unseen).replace("-", "–") if unseen else html.MISSING]
         ranks = ranks if UNSEEN in by_network else []
         lines.append(Line([named, *cells, *ranks], "whole" if method == WHOLE else ""))
-    note = f"{place_words(first)} · protocol {protocol_words(first.protocol)} · accuracy, %"
+    note = f"{place_words(first)} · protocol {protocol_words(first.protocol)} · {WORDS[measure]}, %"
     name = places.table("transfer", cell_of(first)._replace(network_eval="all"))
     return Table(f"{first.dataset}, {per_class(first.ipc)}", columns, lines, note, name)
 
 
-def _ends(rows: Sequence[LeaderboardRow]) -> tuple[float, float]:
+def _ends(rows: Sequence[LeaderboardRow], measure: Measure) -> tuple[float, float]:
     """The lowest and the highest mean of the methods; the ceiling does not count."""
-    means = [r.accuracy_mean for r in rows if r.accuracy_mean is not None and r.method != WHOLE]
+    found = [value(row, measure).mean for row in rows if row.method != WHOLE]
+    means = [mean for mean in found if mean is not None]
     return (min(means), max(means)) if means else (0.0, 1.0)
 
 
-def _shaded(row: LeaderboardRow | None, ends: tuple[float, float]) -> html.Cell:
-    if row is None or row.accuracy_mean is None:
+def _shaded(row: LeaderboardRow | None, measure: Measure, ends: tuple[float, float]) -> html.Cell:
+    if row is None or (found := value(row, measure)).mean is None:
         return html.Cell()
     low, high = ends
-    shade = (row.accuracy_mean - low) / max(high - low, 1e-9)
+    shade = (found.mean - low) / max(high - low, 1e-9)
     return html.Cell(
-        html.percent(row.accuracy_mean),
-        note=html.half_width(row.accuracy_low, row.accuracy_high),
-        order=row.accuracy_mean,
+        html.percent(found.mean),
+        note=html.half_width(found.low, found.high),
+        order=found.mean,
         shade=None if row.method == WHOLE else 0.85 * shade,
     )
