@@ -173,7 +173,8 @@ def test_what_is_seen_is_what_is_downloaded(made: Path, seen: Seen) -> None:
     assert [line[: len(shown[0])] for line in lines] == shown and len(lines) == 4
     alike = heads[len(shown[0]) :]  # stands above the table and in every line of the file
     assert alike == [
-        *("Data set", "Protocol", "Labels", "Settings", "Status", "Published, %", "Agreement")
+        *("Data set", "Protocol", "Labels", "Settings", "Status"),
+        *("Balanced, %", "Published, %", "Agreement"),
     ]
     assert lines[0][len(shown[0]) :][:3] == ["digits", "mtt-v1", "hard"]
 

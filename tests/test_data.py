@@ -28,8 +28,10 @@ from iadd.data import (
     prepare,
     read_about,
 )
+from iadd.data.assemble import UNEVEN
 from iadd.data.image_rows import ByteImages
 from iadd.data.transform import fit
+from iadd.leaderboard.statistics import IMBALANCED
 from iadd.networks import build_network
 from iadd.seeds import generator_for
 from iadd.train import TrainingPlan, train
@@ -206,6 +208,7 @@ def test_of_many_classes_the_rarest_are_listed(tmp_path: Path) -> None:
 def test_imbalance_is_said(tmp_path: Path) -> None:
     about = inspect(Source("folder", tree(tmp_path, {"common": 60, "rare": 7})))
     assert "imbalanced: largest class 60, smallest 7; read balanced accuracy" in about.lines()
+    assert UNEVEN == IMBALANCED  # what the data stage tells is what the tables do
     assert not inspect(Source("digits")).remarks
 
 

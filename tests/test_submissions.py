@@ -196,6 +196,8 @@ def test_a_file_is_judged_by_hand(iadd: Iadd) -> None:
     rows = read_table(Path("rows.parquet"), EVALUATIONS)
     own = read_table(Path("results/b/evaluations/blobs/random/ipc1/seed0.parquet"), EVALUATIONS)
     own = own[own["protocol"] == "dc-v1"]
+    spent = ["expert_seconds", "distill_seconds", "validation_seconds", "distill_gpu_seconds"]
+    assert own["distill_seconds"].notna().all() and rows[spent].isna().all(axis=None)
     assert rows["accuracy"].tolist() == own["accuracy"].tolist() and len(rows) == 2
     assert "sha256" in read_metadata(Path("rows.parquet"))["spec"]
     assert iadd(*told, "--step-size", "0.5")[1].count("seeds x nets") == 2

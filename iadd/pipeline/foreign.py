@@ -94,7 +94,8 @@ def evaluate_file(
         raise ValueError(f"evaluate: {first_problem(error)}") from None
     spec = submission.spec(0) | plan.data_identity(key)
     (run,) = submission.runs()
-    rows = evaluation_rows(plan, run, found, own, spec, evaluations)
+    bare = replace(found, run={})  # what making it took is told of no set of others
+    rows = evaluation_rows(plan, run, bare, own, spec, evaluations)
     print(leaderboard_text(rank(table_of(rows, EVALUATIONS), positive_classes(plan, key))[0]))
     if out is not None:
         judged = [e.model_dump(mode="json") for e in evaluations]
