@@ -189,6 +189,16 @@ def test_a_table_with_a_name_is_downloaded_as_it_is_sorted(made: Path, seen: See
     assert methods == sorted(methods) and len(methods) == 6
 
 
+def test_a_table_that_is_cut_says_so_until_its_end_is_seen(browser: Any, made: Path) -> None:
+    phone = Seen(browser, width=380)
+    page = phone.open(made / "data/digits/ipc1.html")
+    region = page.locator(".scroll", has=page.locator("table")).first
+    playwright.expect(region).to_contain_class("cut")
+    region.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    playwright.expect(region).not_to_contain_class("cut")
+    phone.context.close()
+
+
 def test_rows_draw_their_intervals_and_lead_to_method_board_and_run(made: Path, seen: Seen) -> None:
     page = seen.open(made / "results.html", "#Method=mtt&Network=convnet&Images+a+class=1")
     (row,) = body(page)

@@ -114,6 +114,14 @@ def test_where_classes_are_unequal_balanced_accuracy_ranks_and_accuracy_stands_b
     assert "itself ranks these methods by balanced accuracy" in plain.caption
 
 
+def test_an_interval_that_is_cut_is_named() -> None:
+    (grid,) = grids(board(runs("dm", [[0.1], [0.5], [0.4]])))
+    (number,) = grid.lines[0].numbers
+    assert number and number.spread and number.mean < number.spread
+    assert "or the longer side of one that ends at 0 or 100." in grid.caption
+    assert "longer side" not in grids(board())[0].caption
+
+
 def test_a_measure_without_paired_tests_has_nothing_bold() -> None:
     rows = table(unequal(dc=0.5, dm=0.8))
     (grid,) = grids(rank(rows), compared(rows), "auroc")

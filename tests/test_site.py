@@ -282,15 +282,21 @@ def test_label_regimes_and_tuned_settings_have_tables_and_answers_of_their_own(t
     assert (folder / "runs/digits/mtt-ipc1-tuned-seed0.html").exists()
 
 
+def test_an_interval_that_is_cut_shows_its_ends():
+    assert html.half_width(0.4, 0.6) == "±10.0"
+    assert html.half_width(0.0, 0.87) == "0 to 87" and html.half_width(0.5, 1.0) == "50 to 100"
+
+
 def test_balanced_accuracy_stands_where_classes_are_imbalanced(tmp_path):
     matrix = confusion(0.8, (900, 100))
     rows = [r | {"confusion": matrix, **by_class(matrix)} for r in runs("mtt", spread(0.8))]
     warnings = {"digits": ["class 'nine' has 4 test images"]}
-    folder = site(tmp_path, rows, warnings=warnings)
+    folder = site(tmp_path, rows, warnings=warnings, data={"digits": "10 classes of digits"})
     row = Parsed(folder / "data/digits/ipc1.html").row("mtt")
     assert list(row)[2] == "Balanced accuracy, %" and "Accuracy, %" in row
     assert "Balanced, %" in Parsed(folder / "methods/mtt.html").row("digits")
     first = Parsed(folder / "index.html").text
+    assert "10 classes of digits" in first
     assert "The only method ranked here: balanced accuracy 80.0 %" in first
     assert "They go by balanced accuracy (the mean of the classes' recalls) in digits" in first
     assert warnings["digits"][0] in Parsed(folder / "index.html").text

@@ -8,6 +8,7 @@ import pytest
 
 from iadd.leaderboard.site.chart import (
     FLOOR,
+    LETTER,
     TOP,
     Axis,
     Curve,
@@ -77,6 +78,15 @@ def test_names_meet_neither_points_nor_each_other() -> None:
         for other in [*boxes[:k], *marks]:
             beside = one.left < other.right and other.left < one.right
             assert not (beside and one.top < other.bottom and other.top < one.bottom)
+
+
+def test_no_name_crosses_an_interval() -> None:
+    dots = [Dot("a", 1.0, 1.0, 0.2, 1.8), Dot("somebody", 0.9, 1.0)]
+    plot = str(scatter("alt", Axis("x", 0, 2), Axis("y", 0, 2), dots))
+    (at,) = re.findall(r'x="([\d.]+)" y="[\d.]+"( text-anchor="end")?>somebody<', plot)
+    (bar,) = re.findall(r"M([\d.]+) [\d.]+V[\d.]+\" style=\"[^\"]*\" stroke-width=\"0.6\"", plot)
+    left = float(at[0]) - (LETTER * len("somebody") if at[1] else 0)
+    assert float(bar) < left or float(bar) > left + LETTER * len("somebody")
 
 
 def test_a_name_without_room_is_left_out_and_one_far_away_is_led_to_its_point() -> None:

@@ -15,6 +15,7 @@ from iadd.artifacts import SPEC_VERSION, atomic_write, parsing, read_json
 
 ABOUT, BESIDE = "about.json", "beside.json"
 DATA, AGAIN = "description of prepared data", "; delete it and run again"
+FORMS = {"standard": "normalised a channel", "zca": "whitened (ZCA)", "none": "not normalised"}
 LISTED = 20  # classes that people are shown
 PARTS = ("train", "validation", "test")
 TOLD = ("left_out", "notes", "positive", "label")  # in BESIDE: no part of the data
@@ -76,7 +77,7 @@ class About:
             rows = sorted(rows, key=lambda row: row[1])[:LISTED]
         left = len(self.class_names) - len(rows)
         return [
-            f"{self.title}: {side}x{side} {colour}, values {low:g} to {high:g}, {self.transform}",
+            f"{self.title}: {side}x{side} {colour}, values {low:g} to {high:g}, {FORMS[self.transform]}",
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
             *([f"and {left} classes with more training images"] if left else []),

@@ -60,7 +60,7 @@ def _draw_panel(axes: Axes, grid: Grid, place: int) -> None:
         if published or not number.bold:
             style["mfc"] = "white"
         if number.spread is not None:
-            ends = [number.mean - number.spread, number.mean + number.spread]
+            ends = [max(number.mean - number.spread, 0), min(number.mean + number.spread, 100)]
             axes.plot(ends, [height] * 2, color=colour, lw=1.3, ls=":" if published else "-")
         axes.plot(number.mean, height, **style)
     axes.set_title(f"{dataset}, {ipc} a class", loc="left", fontsize=8.5, color=INK)

@@ -75,11 +75,14 @@ class Grid:
         own = [r for r in rows if r.source == "measured" and r.method != WHOLE]
         seeds = sorted({r.n_seeds or 0 for r in own})
         over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))) if seeds else "0"
+        numbers = [number for line in self.lines for number in line.numbers if number]
         words = [
             f"Test {measures.WORDS[self.measure]} (%) of {network_words(row.network_eval)} under "
             f"protocol {protocol_words(row.protocol)}, {place_words(row)}, by data set and images "
             "a class.",
-            f"+- is half a 95 % interval over {over} distillation seeds.",
+            f"+- is half a 95 % interval over {over} distillation seeds"
+            + ", or the longer side of one that ends at 0 or 100" * any(map(_is_cut, numbers))
+            + ".",
             self._bold,
         ]
         if any(r.reconstruction for r in rows):
@@ -175,6 +178,12 @@ def _grid(rows: Sequence[LeaderboardRow], measure: Measure, worse: Worse) -> Gri
         return line.block, -len(known), -sum(known) / max(1, len(known)), line.first.method
 
     return Grid(rows[0], measure, columns, tuple(sorted(lines, key=order)))
+
+
+def _is_cut(number: Number) -> bool:
+    """Whether the interval reaches the end of what is possible on one side."""
+    spread = (number.spread or 0) - 1e-9
+    return number.mean < spread or number.mean + spread > 100
 
 
 def _shown(rows: Sequence[LeaderboardRow], measure: Measure) -> list[Measure]:

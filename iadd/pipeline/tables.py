@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iadd.artifacts import spec_hash
+from iadd.data import About
 from iadd.leaderboard import gathering, results
 from iadd.leaderboard.beside import beside
 from iadd.leaderboard.columns import UNRANKED
@@ -209,8 +210,19 @@ def about(plan: Plan) -> dict[str, Any]:
         "title": config.benchmark,
         "budget": config.search.budget if config.search.methods else "",
         "classes": {key: list(plan.about(key).class_names) for key in keys},
+        "data": {key: _data_words(plan.about(key)) for key in keys},
         "experts": {key: list(lines) for key in keys if (lines := expert_lines(plan, key))},
         "warnings": {k: list(lines) for k in keys if (lines := few_tested(plan.about(k)))},
         "methods": {entry: config.method(entry) for entry in config.methods},
         "controls": config.held_against,
     }
+
+
+def _data_words(about: About) -> str:
+    """What a data set holds, in a sentence."""
+    side, colour = about.resolution, "grey" if about.channels == 1 else "colour"
+    images = [f"{sum(counts):,} {part}" for part, counts in about.counts.items()]
+    return (
+        f"{len(about.class_names)} classes, images of {side} x {side} pixels in {colour}: "
+        f"{', '.join(images)}."
+    )

@@ -1,7 +1,7 @@
 """The leaderboard's site: a folder of pages made from the tables and pictures of a benchmark alone.
 
-It opens from the file system, asks nothing of a network, and reads without scripts; with them its
-tables can be sorted and filtered. `content` is what pages are made from, `pages` has a module a
+It opens from the file system, loads nothing from the internet, and reads without scripts; with them
+its tables can be sorted and filtered. `content` is what pages are made from, `pages` has a module a
 kind of page, `html` writes tables, `chart` plots, `page` and `templates` the layout.
 """
 

@@ -152,6 +152,11 @@ def scatter(alt: str, x: Axis, y: Axis, dots: Sequence[Dot], series: Sequence[st
     ordered = sorted(dots, key=lambda d: (not d.front, -d.y, d.label))
     points = [Point(_across(x, d.x), _up(y, d.y), LETTER * len(d.label)) for d in ordered]
     taken += [Box(p.x - 4, p.y - 4, p.x + 4, p.y + 4) for p in points]
+    taken += [
+        Box(_across(x, d.x) - 1, _up(y, d.high), _across(x, d.x) + 1, _up(y, d.low))
+        for d in dots
+        if d.low is not None and d.high is not None
+    ]
     labels = place(points, taken, Box(LEFT, 0, WIDTH, FLOOR))
     for dot, (a, b, _), label in zip(ordered, points, labels, strict=True):
         colour = _colour(dot.series)

@@ -103,7 +103,12 @@ def _table(method: str, shares: np.ndarray, names: Sequence[str]) -> Table:
         )
         for name, row in zip(names, shares.tolist(), strict=True)
     ]
-    return Table(method, [Column("True class", "head"), *map(Column, names)], lines, "taken for, %")
+    return Table(
+        method,
+        [Column("True class", "head"), *map(Column, names)],
+        lines,
+        "share of the true class that networks called so, %",
+    )
 
 
 def _picture(shares: np.ndarray) -> str:

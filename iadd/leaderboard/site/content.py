@@ -63,6 +63,8 @@ class About:
     """Of each search, in words."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Names of each data set's classes."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """What each data set holds, in a sentence."""
     experts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Lines on each data set's experts."""
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -234,8 +234,12 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def half_width(low: float | None, high: float | None) -> str:
-    """Half of an interval's width, in points."""
-    return "" if low is None or high is None else f"±{50 * (high - low):.1f}"
+    """Half of an interval's width, in points; of one that was cut at 0 or 100 %, its ends."""
+    if low is None or high is None:
+        return ""
+    if low <= 0 or high >= 1:
+        return f"{100 * low:.0f} to {100 * high:.0f}"
+    return f"±{50 * (high - low):.1f}"
 
 
 def number(value: float | None, form: str = ".3g") -> str:

@@ -29,11 +29,11 @@ from iadd.leaderboard.text import (
 )
 
 STATUS = {
-    "measured": "measured here",
+    "measured": "",
     "submitted": "submitted, judged here",
     "published": "published",
 }
-"""How far a row can be trusted, by its source."""
+"""Where a row comes from, if not from this benchmark."""
 
 NAMED = 6
 """Methods that may be best that are named one by one."""
@@ -47,11 +47,8 @@ def ranked_table(rows: Sequence[LeaderboardRow], budget: str = "") -> Table:
     dropped = {
         place
         for place, (column, _) in enumerate(shown[0])
-        if (
-            column.title in ("LRS", "ARS", "Published, %", "Remarks")
-            and all(_empty(line[place][1]) for line in shown)
-        )
-        or (column.title == "Status" and all(row.source == "measured" for row in rows))
+        if column.title in ("LRS", "ARS", "Published, %", "Status", "Remarks")
+        and all(_empty(line[place][1]) for line in shown)
     }
     kept = [[named for k, named in enumerate(line) if k not in dropped] for line in shown]
     first = rows[0]
@@ -106,14 +103,14 @@ def _cells(row: LeaderboardRow, rows: Sequence[LeaderboardRow], scale: Scale) ->
         yield Column("Specificity, %", hint=f"of {positive}"), _with_half(row, "specificity")
         hint = f"area under the ROC curve of {positive}"
         yield Column("AUROC", hint=hint), _auroc(row)
-    source = f"in {row.citation}" if row.source == "published" else ""
-    yield Column("Status", "text"), html.Cell(STATUS[row.source], note=source)
     yield Column("Seeds × networks", "word"), seeds_words(row)
     yield Column("LRS", hint="label-robust score"), html.number(row.lrs, ".3f")
     yield Column("ARS", hint="augmentation-robust score"), html.number(row.ars, ".3f")
     seconds, count = row.distill_seconds, stored_bytes(row)
     yield Column("Distilling"), html.Cell(html.duration(seconds), order=seconds)
     yield Column("Size"), html.Cell(html.size(count), order=count)
+    source = f"in {row.citation}" if row.source == "published" else ""
+    yield Column("Status", "text"), html.Cell(STATUS[row.source], note=source)
     remarks = [] if row.source == "published" else troubles(row, rows)
     yield Column("Remarks", "text"), ", ".join(remarks)
 

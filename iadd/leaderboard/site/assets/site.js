@@ -223,6 +223,17 @@
     });
   }
 
+  // Says that a table goes on to the right, as long as there is anything to scroll to.
+  function tellCut(region) {
+    const tell = () => {
+      const hidden = region.scrollWidth - region.clientWidth - region.scrollLeft;
+      region.classList.toggle("cut", hidden > 4);
+    };
+    region.addEventListener("scroll", tell, { passive: true });
+    new ResizeObserver(tell).observe(region);
+    tell();
+  }
+
   themeButton();
   const grids = document.querySelectorAll(".card > noscript");
   if (window.DataTable) {
@@ -231,5 +242,6 @@
   } else {
     grids.forEach((holder) => { holder.parentElement.innerHTML = holder.textContent; });
   }
+  document.querySelectorAll(".scroll").forEach(tellCut);
   document.documentElement.classList.add("ready");
 })();

@@ -84,11 +84,12 @@ def _costs(row: LeaderboardRow) -> tuple[float | None, ...]:
 def _plots(rows: Sequence[Priced]) -> Iterator[tuple[str, Markup]]:
     """A plot of each kind of cost for each ipc; one for all where it tells only these apart."""
     ipcs = sorted({row.ipc for row, _ in rows})
+    words = WORDS[ranking_measure(row for row, _ in rows)].capitalize()
     for place, cost in enumerate(COSTS):
         found = [(row, costs[place]) for row, costs in rows]
         known = [(row, value / cost.unit) for row, value in found if value is not None]
         parts = [[(row, value) for row, value in known if row.ipc == ipc] for ipc in ipcs]
-        title = f"Accuracy and {cost.name.lower()}"
+        title = f"{words} and {cost.name.lower()}"
         if any(map(_differ, parts)):
             for ipc, part in zip(ipcs, parts, strict=True):
                 if _differ(part):

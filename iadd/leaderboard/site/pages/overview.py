@@ -27,6 +27,7 @@ def pages(content: Content) -> Iterator[Page]:
     warnings = content.about.warnings
     datasets = [(n, _answers(content, n), warnings.get(n, ())) for n in content.datasets]
     context = {"datasets": datasets, "facts": _facts(content), "experts": content.about.experts}
+    context["about"] = content.about.data
     yield Page("index.html", content.about.title, NAV, "overview.html", context)
 
 
@@ -83,7 +84,7 @@ def _facts(content: Content) -> dict[str, Any]:
             ("device", several("device")),
             ("torch", several("torch_version")),
             ("commit", several("git_commit", 10)),
-            ("sources", several("source_hash", 10)),
+            ("hashes of the code that ran", several("source_hash", 10)),
             ("spec version", several("spec_version")),
         ],
         "peak": max(networks["host_peak_bytes"].dropna(), default=None),

@@ -25,7 +25,7 @@ def pages(content: Content) -> Iterator[Page]:
     for name, path in beside:
         context = {
             "tables": found[name],
-            "teachers": content.teachers(name),
+            "teachers": [known for known in content.teachers(name) if known != "unknown"],
             "near_chance": list(near_chance([r for r in content.board if r.dataset == name])),
         }
         yield Page(path, f"Transfer, {name}", NAV, "transfer.html", context, beside)
