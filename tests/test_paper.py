@@ -119,7 +119,7 @@ def test_an_interval_that_is_cut_is_named() -> None:
     (number,) = grid.lines[0].numbers
     assert number and number.spread and number.mean < number.spread
     assert "or the longer side of one that ends at 0 or 100." in grid.caption
-    assert "longer side" not in grids(board())[0].caption
+    assert "longer side" not in grids(board(runs("dm", spread(0.5))))[0].caption
 
 
 def test_a_measure_without_paired_tests_has_nothing_bold() -> None:

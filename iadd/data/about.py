@@ -77,7 +77,8 @@ class About:
             rows = sorted(rows, key=lambda row: row[1])[:LISTED]
         left = len(self.class_names) - len(rows)
         return [
-            f"{self.title}: {side}x{side} {colour}, values {low:g} to {high:g}, {FORMS[self.transform]}",
+            f"{self.title}: {side}x{side} {colour}, values {low:g} to {high:g}, "
+            + FORMS[self.transform],
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
             *([f"and {left} classes with more training images"] if left else []),

@@ -49,9 +49,9 @@ class IADDParams(TrajectoryParams):
     w_max: float = Field(10.0, gt=1, description="Weights are clamped to [0, w_max].")
     weights: Literal["learned", "shuffled", "final"] = Field(
         "learned",
-        description="The weights by which images are matched. For ablations, shuffled: learned as usual, but each "
-        "parameter gets another's weight, by one fixed permutation. final: those that a first run "
-        "of its own ended with, fixed from the start.",
+        description="The weights by which images are matched. For ablations, shuffled: learned as "
+        "usual, but each parameter gets another's weight, by one fixed permutation. final: those "
+        "that a first run of its own ended with, fixed from the start.",
     )
 
     @model_validator(mode="before")
