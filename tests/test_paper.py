@@ -20,7 +20,7 @@ from iadd.leaderboard.grids import Grid, grids
 from iadd.leaderboard.paper import latex, markdown, papers, references
 from iadd.leaderboard.results import table_of, write_table
 from iadd.leaderboard.rows import COMPARISONS, LEADERBOARD, LeaderboardRow
-from iadd.leaderboard.training import Training, with_training
+from iadd.leaderboard.training import Training, training_lines, with_training
 from iadd.leaderboard.weights import TRACE_FILE, WEIGHTS, weights_of
 from iadd.pipeline import stages
 from iadd.pipeline.tables import configuration
@@ -144,10 +144,26 @@ def test_data_sets_ranked_by_different_measures_are_in_tables_of_their_own() -> 
 def test_the_caption_says_how_networks_were_trained() -> None:
     (grid,) = grids(with_training(board(), {"mtt-v1": Training(1000, 20, 64, 0.02)}))
     assert (
-        "Protocol mtt-v1 trains for 1,000 epochs on a distilled set and 20 epochs on the whole "
-        "data, in batches of at most 64, by SGD with momentum 0.9 and weight decay 5e-4; step "
-        "size: the set's own where it learned one, else 0.02, a tenth of it"
+        "Protocol mtt-v1: networks are trained for 1,000 epochs on a distilled set and 20 epochs "
+        "on the whole data, in batches of at most 64, by SGD with momentum 0.9 and weight decay "
+        "5e-4; step size: the set's own where it learned one, else 0.02, a tenth of it"
     ) in grid.caption
+
+
+def test_protocols_that_train_alike_share_a_sentence() -> None:
+    names = "mtt-v1", "mtt-v1-noaug", "dc-v1"
+    rows = board([row for name in names for row in runs("mtt", spread(0.8), protocol=name)])
+    other, alike = training_lines(
+        with_training(rows, dict.fromkeys(names, Training(300, 20, 256, 0.01)))
+    )
+    assert other.startswith(
+        "Protocol dc-v1: networks are trained for 300 epochs on a distilled set,"
+    )
+    assert "step size: 0.01 for every set" in other
+    assert alike.startswith(
+        "Protocols mtt-v1 and mtt-v1-noaug: networks are trained for 300 epochs"
+    )
+    assert "(the protocol's own: 1,000)" in alike
 
 
 # The text.

@@ -308,7 +308,9 @@ def test_how_networks_were_trained_and_a_ceiling_below_a_distilled_set_are_said(
     tables = write_tables(tmp_path / "tables", rows)
     write_table(board, tables["leaderboard"], LEADERBOARD, {})
     build_site(tables, {}, {}, tmp_path / "site")
-    said = "trains for 100 epochs on a distilled set (the protocol's own: 1,000) and 10 epochs on"
+    said = (
+        "are trained for 100 epochs on a distilled set (the protocol's own: 1,000) and 10 epochs on"
+    )
     for page in ("index.html", "data/digits/ipc1.html"):
         assert said in Parsed(tmp_path / "site" / page).text
     answers = Parsed(tmp_path / "site/index.html").text

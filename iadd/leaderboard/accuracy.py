@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,8 @@ from iadd.leaderboard.grids import Grid, name_of
 INK, MUTED, LINE, BEST = "#1c2128", "#66707c", "#d9dde2", "#0b5fa5"
 ACROSS = 4
 """Panels side by side."""
+LETTERS = 15
+"""About the letters of the words below the panels in an inch."""
 
 
 def draw(grid: Grid) -> Figure:
@@ -21,7 +24,9 @@ def draw(grid: Grid) -> Figure:
     shown = [k for k, column in enumerate(grid.columns) if column.measure == grid.measure]
     count, lines = len(shown), len(grid.lines)
     across, down = min(ACROSS, count), -(-count // ACROSS)
-    size = (1.6 + 2.0 * across, down * (0.9 + 0.2 * lines))
+    width = 1.6 + 2.0 * across
+    words = [part for line in _words(grid) for part in wrap(line, int(LETTERS * width))]
+    size = (width, down * (0.9 + 0.2 * lines) + 0.14 * len(words))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).flat
     for place, one in enumerate(axes):
@@ -29,7 +34,7 @@ def draw(grid: Grid) -> Figure:
             _draw_panel(one, grid, shown[place])
         else:
             one.set_axis_off()
-    figure.supxlabel("\n".join(_words(grid)), fontsize=8, color=MUTED)
+    figure.supxlabel("\n".join(words), fontsize=8, color=MUTED)
     first = figure.axes[0]
     first.set_yticks(range(lines), [name_of(line) for line in grid.lines])
     first.set_ylim(lines - 0.5, -0.5)

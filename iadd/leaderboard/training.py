@@ -40,15 +40,21 @@ def with_training(
 
 
 def training_lines(leaderboard: Iterable[LeaderboardRow]) -> list[str]:
-    """A sentence for each protocol whose training is known, in the order of the rows."""
+    """A sentence for the protocols that train alike, in the order of the rows."""
     found: dict[str, list[LeaderboardRow]] = {}
     for row in leaderboard:
         if row.epochs is not None:
             found.setdefault(row.protocol, []).append(row)
-    return [_line(protocol, rows) for protocol, rows in found.items()]
+    alike: dict[str, list[str]] = {}
+    for protocol, rows in found.items():
+        alike.setdefault(_words(protocol, rows), []).append(protocol)
+    return [
+        f"Protocol{'s' * (len(names) > 1)} {' and '.join(names)}: networks are trained for {words}"
+        for words, names in alike.items()
+    ]
 
 
-def _line(protocol: str, rows: Sequence[LeaderboardRow]) -> str:
+def _words(protocol: str, rows: Sequence[LeaderboardRow]) -> str:
     rules = PROTOCOLS.get(protocol, Protocol())
     sets = [row for row in rows if row.method != WHOLE]
     whole = [row for row in rows if row.method == WHOLE]
@@ -65,7 +71,7 @@ def _line(protocol: str, rows: Sequence[LeaderboardRow]) -> str:
         best = f"the one of {tried} that is best on validation data" if tried else size
         step = f"the set's own where it learned one, else {best}"
     return (
-        f"Protocol {protocol} trains for {' and '.join(epochs)}, in batches of at most "
+        f"{' and '.join(epochs)}, in batches of at most "
         f"{rows[0].batch}, by SGD with momentum 0.9 and weight decay 5e-4; step size: {step}, a "
         "tenth of it from half of the epochs on."
     )

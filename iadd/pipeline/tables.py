@@ -221,8 +221,8 @@ def about(plan: Plan) -> dict[str, Any]:
 def _data_words(about: About) -> str:
     """What a data set holds, in a sentence."""
     side, colour = about.resolution, "grey" if about.channels == 1 else "colour"
-    images = [f"{sum(counts):,} {part}" for part, counts in about.counts.items()]
+    train, validation, test = (sum(about.counts[p]) for p in ("train", "validation", "test"))
     return (
         f"{len(about.class_names)} classes, images of {side} x {side} pixels in {colour}: "
-        f"{', '.join(images)}."
+        f"{train:,} for training, {validation:,} for validation, {test:,} for the test."
     )
