@@ -73,7 +73,7 @@ $(PACKAGES): pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || { echo "Creating the environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing PyTorch (several GB with its CUDA libraries; a few minutes, once)"
 	@python -m pip install -q $(PINNED) "torch>=2.11" torchvision ninja "setuptools>=77" wheel numpy
-	@echo "Installing the other packages"
+	@echo "Installing the other packages (over a hundred, some minutes, once)"
 	@IADD_EXTENSION=0 python -m pip install -q $(PINNED) --no-build-isolation -e ".[workflow,search,watch,dev$(if $(CUDA),$(COMMA)cuda)]"
 	@touch $@
 

@@ -295,9 +295,14 @@ def test_a_configuration_for_ones_own_images(iadd: Iadd) -> None:
     assert f"# groups: '{Path('my pics').absolute()}/patients.csv'" in text
     config = load_config("pets/benchmark.yaml")
     assert config.datasets[0].resolution == 16 and config.ipc == (1,) and config.seeds == 5
-    assert config.given("iadd", 1)["clip"] == 1.0 and "#   pets: 16x16 grey" in text
+    assert (
+        config.given("iadd", 1)["clip"] == 1.0
+        and "#   pets: 16x16 grey" in text
+        and "normalised a channel" in text
+    )
     assert "python -m iadd.pipeline.config.docs" in text and "config/README" not in text
-    assert iadd("plan", "pets/benchmark.yaml")[0] == 0
+    status, out, _ = iadd("plan", "pets/benchmark.yaml")
+    assert status == 0 and "pets: imbalanced: largest class 30, smallest 12" in out
     for name in ("cat/3.png", "dog/7.png"):
         whole = Path("my pics", name).read_bytes()
         Path("my pics", name).write_bytes(whole[:-40])

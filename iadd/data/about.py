@@ -82,11 +82,13 @@ class About:
             "  ".join([f"{'class':{width}}", *(f"{part:>10}" for part in self.counts)]),
             *("  ".join([f"{row[0]:{width}}", *(f"{n:10,}" for n in row[1:])]) for row in rows),
             *([f"and {left} classes with more training images"] if left else []),
-            *self.remarks,
-            *self.notes,
+            *self.told(),
             *([] if self.positive is None else [f"positive class: {self.positive}"]),
-            *(f"not read: {what}" for what in self.left_out),
         ]
+
+    def told(self) -> list[str]:
+        """What people should know before anything runs: remarks, notes, what was left out."""
+        return [*self.remarks, *self.notes, *(f"not read: {what}" for what in self.left_out)]
 
     def write(self, folder: Path) -> None:
         """Write `beside.json` and, last, `about.json`."""

@@ -38,7 +38,8 @@ def print_plan(plan: Plan) -> None:
         table.add_row(row.dataset, row.stage, str(row.jobs), str(waiting), *cost)
     Console().print(table)
     for key, about in forecast.abouts.items():
-        for line in (*expert_lines(plan, key), *few_tested(about)):
+        told = [f"{key}: {line}" for line in about.told()]
+        for line in (*told, *expert_lines(plan, key), *few_tested(about)):
             print(line)
     free = shutil.disk_usage(existing(plan.root)).free
     disk, precision = sum(row.disk for row in rows), plan.config.precision
