@@ -75,10 +75,15 @@ def test_words(changes: dict[str, Any], p: float, words: str) -> None:
     assert Pair(row(**changes), p).words == words
 
 
-def test_every_cell_has_a_panel_and_balanced_accuracy_none() -> None:
-    rows = [row(), row(ipc=10), row(score="balanced_accuracy", ipc=50), row(method="c")]
+def test_every_cell_has_a_panel_by_the_measure_that_ranks_there() -> None:
+    balanced = row(score="balanced_accuracy", ipc=50, difference=0.03)
+    rows = [row(), row(ipc=10), balanced, row(ipc=50), row(method="c")]
     found = panels(rows, [("a", "b")])
-    assert [panel.cell.ipc for panel in found] == [1, 10]
+    assert [panel.cell.ipc for panel in found] == [1, 10, 50]
+    assert found[2].pairs[0].found == balanced
+    assert found[2].axis == "points of test balanced accuracy, entry minus control"
+    assert "Difference of test balanced accuracy" in found[2].note
+    assert found[0].axis == "points of test accuracy, entry minus control"
     assert not panels(rows, []) and not panels(rows, [("z", "b")])
 
 

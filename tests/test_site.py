@@ -297,9 +297,17 @@ def test_balanced_accuracy_stands_where_classes_are_imbalanced(tmp_path):
     assert "Balanced, %" in Parsed(folder / "methods/mtt.html").row("digits")
     first = Parsed(folder / "index.html").text
     assert "10 classes of digits" in first
+    two = rows + [r | {"method": "dm"} for r in rows]
+    folder = site(tmp_path / "two", two)
+    page = (folder / "differences/digits-ipc1.html").read_text()
+    assert page.index("1 image a class, balanced accuracy") < page.index(
+        "1 image a class, accuracy"
+    )
+    listed = Parsed(folder / "differences.html")
+    assert listed.rows[1][1].endswith("0 of 1")  # pairs, not pairs and measures
     assert "The only method ranked here: balanced accuracy 80.0 %" in first
     assert "They go by balanced accuracy (the mean of the classes' recalls) in digits" in first
-    assert warnings["digits"][0] in Parsed(folder / "index.html").text
+    assert warnings["digits"][0] in first
 
 
 def test_how_networks_were_trained_and_a_ceiling_below_a_distilled_set_are_said(tmp_path):

@@ -281,6 +281,7 @@ def test_the_images_that_a_set_was_made_from_stand_to_the_right(tmp_path: Path) 
     distilled = SyntheticSet(made, torch.arange(2), Transform(), ("zero", "one"))
     distilled.picture(tmp_path / "set.png", start=start)
     image = np.asarray(Image.open(tmp_path / "set.png"))
+    assert (image[:, -4:] == 255).all()  # the headings end within
     corner = {}
     for value in (0.2, 0.4, 0.6, 0.8):
         where = np.argwhere((image == round(255 * value)).all(2))

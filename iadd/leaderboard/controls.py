@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from iadd.leaderboard.cells import Cell, cell_of
+from iadd.leaderboard.measures import WORDS
 from iadd.leaderboard.rows import ComparisonRow
 from iadd.leaderboard.statistics import LEVEL, holm
 from iadd.leaderboard.text import cell_words
@@ -53,6 +54,11 @@ class Panel:
         return cell_words(self.cell)
 
     @property
+    def axis(self) -> str:
+        """What the differences are of."""
+        return f"points of test {WORDS[self.pairs[0].found.score]}, entry minus control"
+
+    @property
     def groups(self) -> dict[str, list[Pair]]:
         """Control -> its pairs, in the declared order."""
         found: dict[str, list[Pair]] = {}
@@ -78,21 +84,21 @@ class Panel:
         seeds = sorted({pair.found.n_seeds for pair in self.pairs})
         over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
         return (
-            f"Difference of test accuracy to the control, in points, over {over} paired seeds, "
-            f"with 95 % intervals. Verdicts at 5 %, corrected by Holm's method for these "
-            f"{len(self.pairs)} comparisons, which the configuration declares."
+            f"Difference of test {WORDS[self.pairs[0].found.score]} to the control, in points, "
+            f"over {over} paired seeds, with 95 % intervals. Verdicts at 5 %, corrected by Holm's "
+            f"method for these {len(self.pairs)} comparisons, which the configuration declares."
         )
 
 
 def panels(comparisons: Iterable[ComparisonRow], declared: Iterable[Sequence[str]]) -> list[Panel]:
-    """A panel for each cell in which a declared pair was compared.
+    """A panel for each cell in which a declared pair was compared, by the measure that ranks there.
 
     declared: entries and their controls, in the order of the plot.
     """
     order = [(entry, control) for entry, control in declared]
     cells: dict[Cell, dict[tuple[str, str], ComparisonRow]] = {}
-    for row in comparisons:
-        if row.score == "accuracy" and (row.method, row.other) in order:
+    for row in sorted(comparisons, key=lambda row: row.score):  # the last one that is there ranks
+        if (row.method, row.other) in order:
             cells.setdefault(cell_of(row), {})[row.method, row.other] = row
     found = []
     for cell, rows in cells.items():

@@ -33,8 +33,7 @@ def draw(panel: Panel) -> Figure:
     axes.set_yticks(range(len(names)), [name for name, _ in names])
     for label, (_, heading) in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(MUTED if heading else INK)
-    axis = "points of test accuracy, entry minus control"
-    axes.set_xlabel(axis, color=MUTED, fontsize=9)
+    axes.set_xlabel(panel.axis, color=MUTED, fontsize=9)
     axes.grid(axis="x", color=LINE, lw=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8.5)

@@ -51,6 +51,8 @@ def draw(
     font = ImageFont.load_default(14)
     margin = 16 + round(max(font.getlength(name) for name in short))
     width = max(1, *(len(row) for row in rows)) * (tile + gap) + 2 * gap * (len(blocks) > 1)
+    if head:
+        width = max(width, round(max(map(font.getlength, HEADINGS))) + 4 * gap)
     lines = len(rows) * (tile + gap) + gap + head
     canvas = Image.new("RGB", (margin + len(blocks) * width, lines), "white")
     pen = ImageDraw.Draw(canvas)

@@ -58,7 +58,7 @@ def _plot(panel: Panel) -> Any:
         if (row := pair.found)
     ]
     alt = f"Differences to controls with 95 % intervals, {panel.title}; the numbers are below"
-    return whiskers(alt, "points of accuracy, entry minus control", names, [""], found, zero=True)
+    return whiskers(alt, panel.axis, names, [""], found, zero=True)
 
 
 def _is_cut(panel: Panel) -> bool:

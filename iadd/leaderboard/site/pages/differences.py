@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from iadd.leaderboard.cells import Cell
+from iadd.leaderboard.measures import ranking_measure
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content, Difference
 from iadd.leaderboard.site.html import Column, Line, Table
@@ -15,10 +16,10 @@ from iadd.leaderboard.text import network_words, per_class, place_words, protoco
 NAV = "Differences"
 MOST_PAIRS = 12_000
 """Differences in a page: they keep it below 2 MB."""
-LEAD = """How much better the method of a row is than that of a column, in points of accuracy, seed
-by seed. What is marked better or worse is so at 5 %, corrected for all pairs of its table. Beside
-the others stands how many more seeds would settle it if mean and spread stay; where nothing stands,
-no number of seeds would on this test set."""
+LEAD = """How much better the method of a row is than that of a column, in points, seed by seed.
+Each table says of which measure; the one that ranks comes first. What is marked better or worse is
+so at 5 %, corrected for all pairs of its table. Beside the others stands how many more seeds would
+settle it if mean and spread stay; where nothing stands, no number of seeds would on this test set."""
 
 
 def pages(content: Content) -> Iterator[Page]:
@@ -29,7 +30,7 @@ def pages(content: Content) -> Iterator[Page]:
         return
     lines = []
     for (dataset, ipc), members in groups.items():
-        rows = content.differences[members[0]]
+        rows = next(found for _, found in _by_measure(content, members[0]))
         told = sum(row.significant for row in rows) // 2
         where = html.Cell(f"{dataset}, {per_class(ipc)}", places.differences(dataset, ipc))
         words = f"{_words(members[0])}: {told} of {len(rows) // 2}"
@@ -56,6 +57,14 @@ def _rank(content: Content, cell: Cell) -> tuple[bool, bool, Cell]:
     return not main, cell.tuned, cell
 
 
+def _by_measure(content: Content, cell: Cell) -> list[tuple[str, list[Difference]]]:
+    """A cell's differences by measure, the one that ranks its methods first."""
+    groups = groupby(content.differences[cell], key=lambda row: row.score)
+    found = [(score, list(rows)) for score, rows in groups]
+    first = ranking_measure(content.cells[cell])
+    return sorted(found, key=lambda group: group[0] != first)
+
+
 def _words(cell: Cell) -> str:
     judge, protocol = network_words(cell.network_eval), protocol_words(cell.protocol)
     return f"{place_words(cell)}, evaluated by {judge}, protocol {protocol}"
@@ -67,8 +76,7 @@ def _page(
     tables: list[Table] = []
     pairs = left_out = 0
     for cell in cells:
-        for score, found in groupby(content.differences[cell], key=lambda row: row.score):
-            rows = list(found)
+        for score, rows in _by_measure(content, cell):
             pairs += len(rows)
             if pairs > MOST_PAIRS:
                 left_out += 1
