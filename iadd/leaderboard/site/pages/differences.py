@@ -19,7 +19,8 @@ MOST_PAIRS = 12_000
 LEAD = """How much better the method of a row is than that of a column, in points, seed by seed.
 Each table says of which measure; the one that ranks comes first. What is marked better or worse is
 so at 5 %, corrected for all pairs of its table. Beside the others stands how many more seeds would
-settle it if mean and spread stay; where nothing stands, no number of seeds would on this test set."""
+settle it if mean and spread stay; where nothing stands, no number of seeds would on this test
+set."""
 
 
 def pages(content: Content) -> Iterator[Page]:
