@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from iadd import methods
 from iadd.artifacts import source_hash
 from iadd.data import Dataset
+from iadd.devices import threads
 from iadd.evaluation import Teacher, Validation, validation_accuracy
 from iadd.evaluation import evaluate as judge
 from iadd.experts import Experts, expert_spec, named_recipe, record_shard
@@ -30,13 +33,19 @@ Hearer = Callable[[int, int, str], None]
 
 
 @contextmanager
-def _heard(title: str, given: Hearer | Literal[False] | None) -> Iterator[Hearer | None]:
-    """Who hears of progress: the given one; nobody (False); or the terminal (None)."""
-    if given is None:
-        with Progress(title) as shown:
-            yield shown
-    else:
-        yield given or None
+def _working(title: str, given: Hearer | Literal[False] | None) -> Iterator[Hearer | None]:
+    """Compute with as many threads as a job, and give who hears of progress: the given one; nobody
+    (False); or the terminal (None)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    try:
+        if given is None:
+            with Progress(title) as shown:
+                yield shown
+        else:
+            yield given or None
+    finally:
+        torch.set_num_threads(before)
 
 
 def probe(
@@ -127,7 +136,7 @@ def record_experts(
     architecture, chosen = network_for(dataset, network), named_recipe(recipe, settings)
     path = Path(path)
     if not path.exists():
-        with _heard(f"experts {dataset.title}", progress) as heard:
+        with _working(f"experts {dataset.title}", progress) as heard:
             record_shard(
                 dataset,
                 architecture,
@@ -174,7 +183,7 @@ def distill(
         "experts": experts.identity if experts else None,
         "validation": vars(validation) if validation else None,
     }
-    with _heard(f"distill {method} {dataset.title} ipc {ipc}", progress) as heard:
+    with _working(f"distill {method} {dataset.title} ipc {ipc}", progress) as heard:
         result = run_distillation(
             problem,
             method,
@@ -240,5 +249,5 @@ def evaluate(
     """
     seeds = Seeds((dataset.name, seed))
     how: Any = {"epochs": epochs, "seeds": seeds, "teacher": teacher}
-    with _heard(f"evaluate {dataset.title}", progress) as heard:
+    with _working(f"evaluate {dataset.title}", progress) as heard:
         return list(judge(synthetic, dataset, protocol, networks, progress=heard, **how))

@@ -62,6 +62,14 @@ def _before_cuda() -> bool:
     return bool(torch.backends.cuda.is_built()) and not torch.cuda.is_initialized()
 
 
+def threads() -> int:
+    """Threads that one job or call computes with on a CPU: OMP_NUM_THREADS, else 1.
+
+    Jobs run side by side, and of small networks several threads mostly wait for each other.
+    """
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
 def describe(device: torch.device) -> str:
     """A device's name for tables: `cpu`, or what the card calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

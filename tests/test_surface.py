@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import iadd
 from iadd import api
@@ -94,3 +95,18 @@ def test_long_work_shows_itself_on_a_terminal_unless_told_otherwise(
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         _ = iadd.distil
+
+
+def test_calls_compute_with_one_thread_as_jobs_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    blobs, before, seen = iadd.load_dataset("blobs"), torch.get_num_threads(), []
+    path = tmp_path / "experts.safetensors"
+    torch.set_num_threads(2)
+    try:
+        hear = lambda *_: seen.append(torch.get_num_threads())  # noqa: E731
+        iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=1, progress=hear)
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from iadd import data, methods
 from iadd.api import Teacher, Validation, run_distillation, synthetic_set
 from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked
+from iadd.devices import threads
 from iadd.experts import record_shard
 from iadd.networks import Network, build_network
 from iadd.pipeline.config import Config, EvaluationConfig, load_config
@@ -31,8 +31,7 @@ CPU = torch.device("cpu")
 
 def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
     """A benchmark's plan and the data set asked for (the first one, if none)."""
-    # One thread unless told otherwise: jobs run side by side, bits do not depend on the machine.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(threads())
     config = load_config(path)
     key = config.dataset(dataset).key if dataset else config.datasets[0].key
     return Plan(config), key
