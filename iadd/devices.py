@@ -24,6 +24,11 @@ def check_name(name: str) -> None:
         raise ValueError(f"device {name!r}: allowed are {ALLOWED}")
 
 
+def check_environment() -> None:
+    """ValueError where `IADD_DEVICE` names no device."""
+    check_name(os.environ.get(VARIABLE, "auto"))
+
+
 def choose(name: str = "auto", need: int | None = 0) -> torch.device:
     """The device of that name, ready for work: `auto` is a card if there is one, else the CPU.
 

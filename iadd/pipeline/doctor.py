@@ -32,7 +32,7 @@ PACKAGES = [
 
 def print_report() -> None:
     """Print versions, kernels, devices and threads."""
-    devices.check_name(os.environ.get(devices.VARIABLE, "auto"))
+    devices.check_environment()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:

@@ -54,7 +54,7 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
     if shutil.which("snakemake", path=str(Path(sys.executable).parent)) is None:
         raise ValueError("snakemake is not installed here: pip install 'iadd[workflow]'")
     refuse_overrides(options)
-    devices.check_name(os.environ.get(devices.VARIABLE, "auto"))
+    devices.check_environment()
     refuse_shell(config)
     plan = Plan(load_config(config))
     options = _with_profile(options)

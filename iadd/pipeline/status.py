@@ -113,8 +113,7 @@ def status(plan: Plan) -> Status:
         counts = found.stages.setdefault(job.rule, Counts())
         if done:
             counts.done += 1
-            if job.path.exists():
-                finished.append(job)
+            finished.append(job)
             continue
         left.append(job)
         state = _state(plan, job, words, now)
@@ -211,7 +210,7 @@ def _seconds_left(
     def cost(job: Job) -> float:
         return START + forecast.seconds_of(job.rule, job.wildcards)
 
-    times = ((job.path.stat().st_mtime, job) for job in finished)
+    times = ((job.path.stat().st_mtime, job) for job in finished if job.path.exists())
     recent = sorted(((at, job) for at, job in times if now - at < WINDOW), key=lambda pair: pair[0])
     if len(recent) < 2:
         return None
