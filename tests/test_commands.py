@@ -91,7 +91,7 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     # Three distillations of mtt, whose probe is another, the evaluations, the tables, the page.
     told = iadd("plan", config)[1]
     assert "of which 8 are left" in told
-    assert "\n5 of them replace results of other settings, data or code; under another" in told
+    assert "\n5 results of other settings, data or code will be replaced; under another" in told
     write(TINY | {"methods": TINY["methods"] | {"whole": None}})
     one = "results/tiny/distilled/blobs/mtt/ipc1/seed0.safetensors"
     assert iadd("export", one, "folder")[0] == 0

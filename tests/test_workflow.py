@@ -177,8 +177,11 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(finished: Path) -> N
     changed["methods"]["mtt"]["params"]["lr_img"] = 20
     place(finished, methods=changed["methods"])
     log = run(finished, "--dry-run", "--quiet", "host")
+    begun = run(finished, "--until", "data")  # nothing of it is run, but it is told what would be
     place(finished)
-    assert "experts" not in planned(finished) and "Nothing to be done" in run(finished)
+    assert "experts" not in planned(finished) and "Nothing to be done" in (done := run(finished))
+    assert re.search(r"^iadd: \d+ results of other settings, data or code will be", begun, re.M)
+    assert "replaced" not in done
     touched = [line for line in log.splitlines() if "wildcards:" in line]
     assert touched and all("method=mtt" in line for line in touched if "method=" in line)
 

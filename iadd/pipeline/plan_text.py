@@ -13,7 +13,7 @@ from iadd.pipeline.expert_check import expert_lines
 from iadd.pipeline.few_tested import few_tested
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
-from iadd.pipeline.remaining import remaining
+from iadd.pipeline.remaining import remaining, replacing
 
 
 def print_plan(plan: Plan) -> None:
@@ -50,10 +50,7 @@ def print_plan(plan: Plan) -> None:
         f"time left on {where}, without start-up and waiting"
     )
     if replaced:
-        print(
-            f"{replaced} of them replace results of other settings, data or code; under another "
-            f"name than `benchmark: {plan.root.name}` those would stay"
-        )
+        print(replacing(plan, replaced))
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iadd.artifacts import TensorFile, canonical_json
+from iadd.artifacts import TensorFile, canonical_json, counted
 from iadd.leaderboard.results import read_metadata
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.plan import Plan, Run
@@ -49,6 +49,14 @@ def remaining(plan: Plan) -> tuple[Counter[Stage], int]:
     if left.total() or not tables_done(plan):
         left["all", "collect and site"] = 2
     return left, replaced
+
+
+def replacing(plan: Plan, replaced: int) -> str:
+    """One line on results that a run will replace."""
+    return (
+        f"{counted(replaced, 'result{s}')} of other settings, data or code will be replaced; under "
+        f"another name than `benchmark: {plan.config.benchmark}` nothing would be lost"
+    )
 
 
 def tables_done(plan: Plan) -> bool:

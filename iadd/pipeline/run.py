@@ -125,9 +125,18 @@ def _whole(
             return status, child.reasons
     for line in plan.left_out():
         print(f"iadd: left out: {line}", file=sys.stderr)
+    _tell_replaced(plan)
     child = Child(plan, machine, [*arguments, *options], plan.config.benchmark)
     status = child.follow()
     return status or int(bool(plan.left_out())), child.reasons
+
+
+def _tell_replaced(plan: Plan) -> None:
+    """Say what is about to be lost. Where all is done, that is nothing: no file is looked at."""
+    from iadd.pipeline.remaining import remaining, replacing, tables_done
+
+    if not tables_done(plan) and (replaced := remaining(plan)[1]):
+        print(f"iadd: {replacing(plan, replaced)}", file=sys.stderr)
 
 
 class Child:
