@@ -40,6 +40,13 @@ def test_files_beside_a_folder_images_are_read_and_masks_are_listed(tmp_path: Pa
     assert about.left_out == ("train: 1 folder lung masks/ beside images/",)
 
 
+def test_classes_that_their_case_alone_tells_apart_are_remarked_on(tmp_path: Path) -> None:
+    source = Source("folder", tree(tmp_path, {"Normal": 9, "covid": 9, "normal": 9}))
+    said = "classes 'Normal' and 'normal' differ in upper and lower case alone"
+    assert [r for r in inspect(source).remarks if "case" in r] == [said]
+    assert len(inspect(source).class_names) == 3  # they are what the folders say
+
+
 def test_a_class_may_begin_with_an_underscore(tmp_path: Path) -> None:
     tree(tmp_path, {"_fox": 5, "cat": 5, ".hidden": 5, "__MACOSX/cat": 5})
     assert files_of(tmp_path).class_names == ("_fox", "cat")

@@ -60,7 +60,7 @@ def read(
         tree = tree if part == "train" else test
     elif part == "test":
         return None
-    remarks = found.remarks if part == "train" else ()
+    remarks = (*found.remarks, *_alike(tree.class_names)) if part == "train" else ()
     left_out = found.left_out if part == "train" else ()
     raw = raw_of(source, tree, part, like, progress, source.channels)
     return replace(raw, remarks=remarks, left_out=(*left_out, *raw.left_out))
@@ -147,6 +147,18 @@ def layout(root: Path) -> Layout:
         remarks,
         (*beside, *_outside(_images_in(root))),
     )
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Remarks on classes that may be one: their names differ in upper and lower case alone."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.casefold(), []).append(repr(name))
+    return [
+        f"classes {' and '.join(same)} differ in upper and lower case alone"
+        for same in found.values()
+        if len(same) > 1
+    ]
 
 
 def _outside(images: int) -> tuple[str, ...]:
