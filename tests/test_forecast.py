@@ -1,5 +1,6 @@
 """Forecast: complete, for any precision, the same number of jobs as the graph has."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,45 @@ def test_a_jobs_cost_is_found_by_rule_and_wildcards(
     for rule, wildcards in (("experts", shard), ("distill", run), ("evaluate", run)):
         assert forecast.seconds_of(rule, wildcards) > 0
     assert forecast.seconds_of("collect", {}) == 0
+
+
+def test_passes_are_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule: a third of a gradient for each answer; augmentation where a protocol has it."""
+    monkeypatch.chdir(tmp_path)
+    protocols = [
+        {"protocol": name, "networks": {"mlp": 2}, "epochs": 10, "whole_epochs": 3}
+        for name in ("mtt-v1", "mtt-v1-noaug")
+    ]
+    recipe = {"step_size": 0.1, "rho": 0.01}
+    validation = {"networks": 4, "epochs": 7, "protocol": "mtt-v1"}
+    made: dict[str, Any] = {"evaluations": protocols, "validation": validation}
+    made["experts"] = {"count": 5, "per_shard": 2, "recipe": recipe}
+    forecast = Forecast(plan(methods={"mtt": {"params": {"iterations": 1}}, "whole": None}, **made))
+    rates = {True: 7.0, False: 3.0}  # an augmentation takes 4, an answer 1
+    forecast._rate = lambda *of: rates[of[2] if len(of) > 2 else False]  # type: ignore[method-assign]
+    counts = {part: sum(n) for part, n in forecast.abouts["blobs"].counts.items()}
+    train, held_out, tested = (counts[part] for part in ("train", "validation", "test"))
+    classes = len(forecast.abouts["blobs"].class_names)
+    trained, answers = 10 * classes, classes + tested
+    assert forecast.evaluate_seconds("blobs", "mtt", 1) == pytest.approx(
+        2 * (7 * trained + answers) + 2 * (3 * trained + answers)
+    )
+    assert forecast.evaluate_seconds("blobs", "whole", 0) == pytest.approx(
+        2 * (7 * 3 * train + train + tested) + 2 * (3 * 3 * train + train + tested)
+    )
+    epochs = forecast.plan.expert_epochs("standard")
+    assert forecast.expert_seconds("blobs", "standard", 0) == pytest.approx(
+        2 * (epochs * train * (7 + 3) + held_out)
+    )
+    assert forecast._probe_seconds("blobs", "mtt", 1) == pytest.approx(
+        4 * (7 * 7 * classes + held_out)
+    )
+
+
+def test_an_augmentation_costs_something_and_none_nothing() -> None:
+    forecast = Forecast(plan())
+    about = forecast.abouts["blobs"]
+    bare = forecast._rate("blobs", "mlp")
+    assert about.augmentation and forecast._rate("blobs", "mlp", True) > bare > 0
+    forecast.abouts["blobs"] = replace(about, augmentation=())
+    assert forecast._rate("blobs", "mlp", True) == bare

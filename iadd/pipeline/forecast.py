@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from iadd import data, methods
-from iadd.engine.backend import choose_backend
+from iadd.evaluation import Protocol, find_protocol
 from iadd.networks import Network, build_network
 from iadd.pipeline import privacy_plan
 from iadd.pipeline.plan import Plan, too_large
+from iadd.pipeline.rates import augmentation_rate, gradient_rate
 from iadd.progress import Progress
-from iadd.seeds import generator_for
 
-BATCH = 32
+ANSWER = 1 / 3
+"""What classifying an image costs, in gradients of one."""
 EVALUATION_BYTES = 20_000
 """Of one run's table of evaluations."""
 
@@ -134,11 +132,15 @@ class Forecast:
         return 0.0
 
     def expert_seconds(self, key: str, recipe: str, shard: int) -> float:
-        """One shard: every expert sees the training data once an epoch, with GSAM twice."""
-        passes = 2 if self.plan.config.experts.named(recipe).rho else 1
-        size = passes * sum(self.abouts[key].counts["train"])
-        epochs = len(self.plan.shard_experts(shard)) * self.plan.expert_epochs(recipe)
-        return epochs * size * self._rate(key, self.plan.config.network)
+        """One shard: every expert sees the training data once an epoch, with GSAM twice, and is
+        asked about the validation data at its end."""
+        named, network = self.plan.config.experts.named(recipe), self.plan.config.network
+        size, held_out = (sum(self.abouts[key].counts[part]) for part in ("train", "validation"))
+        step = self._rate(key, network, named.augmentation)
+        step += self._rate(key, network) * bool(named.rho)
+        asked = ANSWER * held_out * self._rate(key, network)
+        epochs = self.plan.expert_epochs(recipe)
+        return len(self.plan.shard_experts(shard)) * (epochs * size * step + asked)
 
     def search_seconds(self, key: str, method: str, ipc: int) -> float:
         """One search: the trials as far as the scheduler lets them, then the finalists again."""
@@ -169,22 +171,32 @@ class Forecast:
         return self.plan.config.kind(method).forecast(params, work)
 
     def _probe_seconds(self, key: str, method: str, ipc: int) -> float:
-        probe = self.plan.config.validation
-        passes = probe.networks * probe.epochs * self._images(key, method, ipc)
-        return passes * self._rate(key, self.plan.config.network)
+        probe, held_out = self.plan.config.validation, sum(self.abouts[key].counts["validation"])
+        trained = probe.epochs * self._images(key, method, ipc)
+        rules, network = find_protocol(probe.protocol), self.plan.config.network
+        return probe.networks * self._judged(key, network, rules, trained, held_out)
 
     def evaluate_seconds(self, key: str, method: str, ipc: int) -> float:
-        """One set judged by all protocols."""
-        images = self._images(key, method, ipc)
+        """One set judged by all protocols; networks are asked about the set itself, too."""
+        images, tested = self._images(key, method, ipc), sum(self.abouts[key].counts["test"])
         return sum(
             networks
             * (self._states(method, ipc) if e.rules.optimistic else 1)
-            * (e.whole_epochs if method == "whole" else e.epochs)
-            * images
-            * self._rate(key, name)
+            * self._judged(
+                key,
+                name,
+                e.rules,
+                images * (e.whole_epochs if method == "whole" else e.epochs),
+                images + tested,
+            )
             for e in self.plan.config.evaluations
             for name, networks in e.networks.items()
         )
+
+    def _judged(self, key: str, name: str, rules: Protocol, trained: int, asked: int) -> float:
+        """A network trained on so many images, all epochs together, and asked about others."""
+        training = trained * self._rate(key, name, rules.augmented)
+        return training + ANSWER * asked * self._rate(key, name)
 
     def privacy_seconds(self, rule: str, key: str, ipc: int) -> float:
         """A yardstick, or a set that is asked what it gives away."""
@@ -223,33 +235,18 @@ class Forecast:
         about = self.abouts[key]
         return build_network(name, about.channels, about.resolution, len(about.class_names))
 
-    def _rate(self, key: str, name: str) -> float:
-        """Seconds of one image's gradient, in float32 whatever the benchmark's precision: the
-        median of five measurements with a small batch. Data of one shape have one rate."""
+    def _rate(self, key: str, name: str, augmented: bool = False) -> float:
+        """Seconds of one image's gradient, with its augmentation before it if asked for, in
+        float32 whatever the benchmark's precision. Data of one shape have one rate."""
         about = self.abouts[key]
+        families = about.augmentation if augmented else ()
         kind = name, about.channels, about.resolution, len(about.class_names)
         if kind not in self._rates:
-            self._rates[kind] = _measured_rate(self._network(key, name))
-        return self._rates[kind]
-
-
-def _measured_rate(network: Network) -> float:
-    """In processor time of one thread, as jobs run: other work on the machine does not count."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = generator_for("plan")
-    params = network.init(generator)
-    shape = (BATCH, network.channels, network.resolution, network.resolution)
-    images = torch.randn(shape, generator=generator)
-    targets = torch.full((BATCH, network.classes), 1 / network.classes)
-    engine = choose_backend(network, torch.device("cpu"))
-    times = []
-    for _ in range(6):
-        began = time.thread_time()
-        engine.gradient(params, images, targets)
-        times.append(time.thread_time() - began)
-    torch.set_num_threads(threads)
-    return float(sorted(times[1:])[2]) / BATCH
+            self._rates[kind] = gradient_rate(self._network(key, name))
+        extra = families, about.channels, about.resolution
+        if families and extra not in self._rates:
+            self._rates[extra] = augmentation_rate(*extra)
+        return self._rates[kind] + self._rates.get(extra, 0.0)
 
 
 def _share(scheduler: str, rungs: int, reduction: int) -> float:
