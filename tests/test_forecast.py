@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import tree
 from test_plan import plain, plan
 
+from iadd.pipeline import stages
 from iadd.pipeline.config import parse_config
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
@@ -72,6 +74,23 @@ def test_data_are_checked_before_anything_runs(
     missing = plain(datasets=[{"name": "folder", "root": "x", "resolution": 8}])
     with pytest.raises(ValueError, match="x"):
         print_plan(Plan(parse_config(missing, "c")))
+
+
+@pytest.mark.parametrize("zca", [False, True])
+def test_prepared_images_take_what_was_forecast(
+    zca: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "images", {"a": 200, "b": 200}, side=24)
+    p = plan(datasets=[{"name": "folder", "root": "images", "zca": zca}], ipc=[1])
+    before = rows(p)["data"]
+    stages.prepare(p, "folder")
+    after = rows(p)["data"]
+    files = p.data("folder").train, p.data("folder").test
+    assert after.disk == sum(path.stat().st_size for path in files) and after.jobs == 0
+    assert before.disk == 400 * 24 * 24 * (4 if zca else 1) < after.disk
+    # Beside the images: labels, names and sizes, and the matrix of the whitening in both files.
+    assert after.disk - before.disk < 20_000 + zca * 2 * 4 * (24 * 24) ** 2 * 1.1
 
 
 def test_a_jobs_cost_is_found_by_rule_and_wildcards(

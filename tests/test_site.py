@@ -227,6 +227,16 @@ def test_a_run_shows_its_losses_events_settings_and_machine(made):
     assert "Rolled back" not in other
 
 
+def test_of_all_the_data_nothing_is_said_to_be_distilled(made):
+    """Rule: nor do its images, counted as if a set stored them, contradict the boards' size."""
+    whole, other = (
+        Parsed(made / f"runs/digits/{name}-seed1.html").text for name in ("whole-ipc0", "mtt-ipc1")
+    )
+    for words in ("Distilled on", "Distilling", "Size of the images"):
+        assert words in other and words not in whole
+    assert "Networks trained on this set" in whole
+
+
 def test_the_notes_are_honest(made):
     text = Parsed(made / "index.html").text
     assert "iadd is a reconstruction" in text

@@ -210,11 +210,11 @@ class Demands:
         """For a data set, or a folder of experts, by its name."""
         config = self.plan.config
         try:
-            about = self.plan.about(named.partition(f"-{config.network}-")[0])
-        except ValueError:  # not prepared yet, or no data set of its own: tables, page
+            key = named.partition(f"-{config.network}-")[0]
+            about, data = self.plan.about(key), self.plan.data(key).train.stat().st_size
+        except (ValueError, OSError):  # not prepared yet, or no data set of its own: tables, page
             return READING
         shape = about.channels, about.resolution, len(about.class_names)
-        data = 4 * sum(about.counts["train"]) * about.channels * about.resolution**2
         judges = {name for e in config.evaluations for name in e.networks}
         names = judges if rule == "evaluate" else {config.network}
         card = self.has_card(rule)

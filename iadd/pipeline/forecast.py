@@ -70,10 +70,8 @@ class Forecast:
         return [*rows, Row("all", "collect and site", 2, 0, 0.0)]
 
     def _dataset_rows(self, key: str) -> list[Row]:
-        plan, about = self.plan, self.abouts[key]
-        images = sum(sum(part) for part in about.counts.values())
-        disk = 4 * images * about.channels * about.resolution**2
-        rows = [Row(key, "data", int(key in self.stale), disk, 0.0)]
+        plan = self.plan
+        rows = [Row(key, "data", int(key in self.stale), self._data_bytes(key), 0.0)]
         shards = len(plan.shards(key))
         for recipe in plan.recipes:
             jobs = 0 if plan.config.experts.named(recipe).imported else shards
@@ -214,6 +212,16 @@ class Forecast:
     def _images(self, key: str, method: str, ipc: int) -> int:
         about = self.abouts[key]
         return sum(about.counts["train"]) if method == "whole" else ipc * len(about.class_names)
+
+    def _data_bytes(self, key: str) -> int:
+        """What prepared images take, or will: float32, or a byte a value where 8 bits were read
+        and are not whitened (images that are enlarged may be float32 all the same)."""
+        about, paths = self.abouts[key], self.plan.data(key)
+        if key not in self.stale:
+            return sum(path.stat().st_size for path in (paths.train, paths.test))
+        images = sum(sum(part) for part in about.counts.values())
+        width = 1 if about.values == (0, 255) and about.transform != "zca" else 4
+        return width * images * about.channels * about.resolution**2
 
     def _set_bytes(self, key: str, method: str, ipc: int) -> int:
         """float32 images; the whole data is stored as a reference to itself."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.chart import Axis, Curve, curves
 from iadd.leaderboard.site.content import Content, RunKey
@@ -151,8 +152,10 @@ def _page(
 
 def _facts(key: RunKey, first: Mapping[str, Any], trace: Trace | None) -> list[tuple[str, str]]:
     """What a run was and cost, as pairs of a name and a value."""
-    times = ((n, _known(first[f"{n}_seconds"])) for n in ("distill", "validation", "expert"))
     found = [("Settings", _settings(key)), ("Status", str(first["distill_status"]))]
+    if key.method == WHOLE:  # nothing was distilled; boards tell what all the data take
+        return [*found, *_peaks(first)]
+    times = ((n, _known(first[f"{n}_seconds"])) for n in ("distill", "validation", "expert"))
     found.append(("Distilled on", str(first["network_distill"])))
     if trace is not None:
         found.append(("Iterations", str(trace.last)))
@@ -171,13 +174,18 @@ def _facts(key: RunKey, first: Mapping[str, Any], trace: Trace | None) -> list[t
         "expert": "Training of its experts",
     }
     found += [(words[name], html.duration(seconds)) for name, seconds in times if seconds]
-    for name, column in (("Peak memory", "host"), ("Peak device memory", "device")):
-        if count := _known(first[f"{column}_peak_bytes"]):
-            found.append((name, html.size(count)))
+    found += _peaks(first)
     for name in ("image", "label"):
         if (count := _known(first[f"{name}_bytes"])) is not None:
             found.append((f"Size of the {name}s", html.size(count)))
     return found
+
+
+def _peaks(first: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The most memory that a run took."""
+    names = (("Peak memory", "host"), ("Peak device memory", "device"))
+    known = ((name, _known(first[f"{column}_peak_bytes"])) for name, column in names)
+    return [(name, html.size(count)) for name, count in known if count]
 
 
 def _environment(first: Mapping[str, Any]) -> list[tuple[str, str]]:
