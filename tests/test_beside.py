@@ -3,9 +3,11 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_up_tables import rank, runs, spread, table
+from test_plan import plan
 
 from iadd.evaluation import PROTOCOLS
 from iadd.leaderboard import published
@@ -13,6 +15,7 @@ from iadd.leaderboard.beside import beside, verdict_of
 from iadd.leaderboard.published import counterpart, published_results, whole_accuracy
 from iadd.leaderboard.text import leaderboard_text, remark
 from iadd.networks import parse_name
+from iadd.pipeline.tables import compared
 
 NET = "convnet-d3-w128"
 HERE = {"dataset": "cifar10", "network_eval": NET, "network_distill": NET}
@@ -41,6 +44,18 @@ def test_every_published_value_is_complete_and_unique():
         "softlabel",
     }
     assert "iadd" not in {row.method for row in rows}  # there is no number of its authors
+    assert {row.dataset for row in rows} == {*published.SIDES}
+
+
+def test_values_stand_beside_images_of_their_side_alone(monkeypatch):
+    named = {"root": "x", "published": "cifar10"}
+    p = plan(datasets=[{"name": "folder", "label": f"side{k}", **named} for k in (32, 28)])
+    sides = {"side32": 32, "side28": 28}
+    monkeypatch.setattr(p, "about", lambda key: SimpleNamespace(resolution=sides[key]))
+    assert compared(p) == {"side32": "cifar10"}
+    p = plan(datasets=[{"name": "digits"}])  # nothing is published of them
+    monkeypatch.setattr(p, "about", lambda _: SimpleNamespace(resolution=8))
+    assert compared(p) == {"digits": "digits"}
 
 
 @pytest.mark.parametrize(

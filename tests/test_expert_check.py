@@ -1,6 +1,7 @@
 """What experts reached is told before anything is distilled, beside the published value."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,13 @@ def test_experts_near_the_published_value_and_far_from_it() -> None:
     short = expert_line(reaching(3), "cifar10", "standard", [0.6])
     assert "after 3 epochs" in short and "WARNING" not in short
     assert "far below the published 84.8 %, of 50 epochs: these go as far as" in short
+
+
+def test_experts_of_other_sides_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side, compared in ((32, True), (24, False)):
+        p = reaching(50)
+        monkeypatch.setattr(p, "known_about", lambda _, s=side: SimpleNamespace(resolution=s))
+        assert ("published" in expert_line(p, "cifar10", "standard", [0.5])) == compared
 
 
 def test_without_a_published_value_there_is_nothing_to_warn_of() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,16 @@ def test_what_differs_is_told() -> None:
         "evaluation epochs 300 (1000)",
     } == set(told)
     assert third == "In some tables no published value is known of: iadd"
+
+
+def test_images_of_another_side_are_told_and_how_long_whole_was_trained() -> None:
+    plan = Plan(load_config(CIFAR))
+    for side, told in ((32, ""), (28, "pixels a side 28 (32)")):
+        plan.known_about = lambda _, side=side: SimpleNamespace(resolution=side)  # type: ignore
+        assert told in report(plan, board("mtt", 0.465))
+        assert ("differs" in report(plan, board("mtt", 0.465))) == bool(told)
+    text = report(plan, board("whole", 0.6, ipc=0))
+    assert "(32); trained for 100 epochs; how long the published one was is not known to us" in text
 
 
 def test_the_seeds_that_are_missing_are_counted() -> None:

@@ -18,6 +18,9 @@ from typing import get_args
 from iadd.leaderboard.cells import WHOLE, Cell, cell_of
 from iadd.leaderboard.rows import LabelRegime, LeaderboardRow
 
+SIDES = {"cifar10": 32, "cifar100": 32, "tinyimagenet": 64, "pathmnist": 32, "covid19": 112}
+"""Pixels a side of the images that values are of: for the latter two, arXiv 2509.24177."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -57,6 +60,11 @@ def _read(row: Mapping[str, str]) -> Published:
         float(row["std"]) if row["std"] else None,
         row["source"],
     )
+
+
+def same_side(dataset: str, side: int) -> bool:
+    """Whether a data set's published values are of images of this side."""
+    return SIDES.get(dataset, side) == side
 
 
 def whole_accuracy(dataset: str, network: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from iadd.artifacts import TensorFile
-from iadd.leaderboard.published import whole_accuracy
+from iadd.leaderboard.published import same_side, whole_accuracy
 from iadd.pipeline.plan import Plan
 
 FAR = 0.03
@@ -43,8 +43,9 @@ def expert_line(plan: Plan, dataset: str, recipe: str, accuracies: Sequence[floa
         f"experts of {dataset} ({network}, recipe {recipe}) reach {100 * mean:.1f} % on validation "
         f"after {epochs} epochs ({100 * low:.1f} to {100 * high:.1f}; {len(accuracies)} of them)"
     )
-    published = whole_accuracy(plan.config.dataset(dataset).published_name, network)
-    if published is None:
+    name, about = plan.config.dataset(dataset).published_name, plan.known_about(dataset)
+    published = whole_accuracy(name, network)
+    if published is None or (about and not same_side(name, about.resolution)):
         return line
     if mean >= published - FAR:
         return f"{line}; near the published {100 * published:.1f} %"

@@ -48,7 +48,7 @@ class Plan(ExpertPlan):
 
     def ipcs(self, dataset: str, method: str) -> list[int]:
         """The ipc values that a method runs at, as far as the data have images enough."""
-        about = self._known_about(dataset)
+        about = self.known_about(dataset)
         least = None if about is None else min(about.counts["train"])
         return [ipc for ipc in self.config.ipcs(method, dataset) if least is None or ipc <= least]
 
@@ -81,7 +81,8 @@ class Plan(ExpertPlan):
         about: About = self._once(key, lambda: read_about(path.parent))
         return about
 
-    def _known_about(self, dataset: str) -> About | None:
+    def known_about(self, dataset: str) -> About | None:
+        """The facts of a data set; None where it is not prepared."""
         try:
             return self.about(dataset)
         except ValueError:
@@ -108,7 +109,7 @@ class Plan(ExpertPlan):
         """Why some runs are not run: a line for each data set and ipc that is too large for it."""
         lines = []
         for dataset in self.config.datasets:
-            about = self._known_about(dataset.key)
+            about = self.known_about(dataset.key)
             for ipc in dataset.ipc or self.config.ipc:
                 if about:
                     lines += too_large(dataset.key, about, ipc)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from iadd.artifacts import counted
 from iadd.evaluation.protocols import find_protocol
 from iadd.experts import named_recipe
 from iadd.leaderboard.beside import verdict_of
 from iadd.leaderboard.cells import UNSEEN, WHOLE, cell_of
-from iadd.leaderboard.published import Published, counterpart
+from iadd.leaderboard.published import SIDES, Published, counterpart
 from iadd.leaderboard.published_settings import EXPERTS, find_settings
 from iadd.leaderboard.results import read_rows
 from iadd.leaderboard.rows import LeaderboardRow
@@ -84,8 +85,11 @@ def _differences(plan: Plan, row: LeaderboardRow, published: Published) -> Itera
         "data": published.dataset,
         "judged by": published.network_eval,
     }
+    if about := plan.known_about(row.dataset):
+        ours |= {"pixels a side": about.resolution}
+        theirs |= {"pixels a side": SIDES.get(published.dataset, about.resolution)}
+    (judged,) = (e for e in config.evaluations if e.protocol == row.protocol)
     if row.method != WHOLE:
-        (judged,) = (e for e in config.evaluations if e.protocol == row.protocol)
         epochs = find_protocol(row.protocol).epochs
         ours |= {"network": config.network, "evaluation epochs": judged.epochs}
         theirs |= {"network": published.network_distill, "evaluation epochs": epochs}
@@ -101,7 +105,10 @@ def _differences(plan: Plan, row: LeaderboardRow, published: Published) -> Itera
     for name, value in theirs.items():
         if ours[name] != value:
             yield f"{name} {_word(ours[name])} ({_word(value)})"
-    if row.method != WHOLE and not settings:
+    if row.method == WHOLE:
+        trained = counted(judged.whole_epochs, "epoch{s}")
+        yield f"trained for {trained}; how long the published one was is not known to us"
+    elif not settings:
         yield f"settings published for {row.method} here are not known to us"
 
 

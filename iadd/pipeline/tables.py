@@ -18,6 +18,7 @@ from iadd.leaderboard.controls import controls_text, panels
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
 from iadd.leaderboard.provenance import SUBMISSIONS
+from iadd.leaderboard.published import same_side
 from iadd.leaderboard.ranking import Positive, rank
 from iadd.leaderboard.rows import (
     COMPARISONS,
@@ -58,7 +59,7 @@ def collect(plan: Plan) -> None:
     data, trainings = _trained(plan)
     measured = with_training(with_collapses(measured, collapses), trainings)
     measured = with_savings(measured, data, trainings)
-    leaderboard = beside(measured, {d.key: d.published_name for d in datasets})
+    leaderboard = beside(measured, compared(plan))
     identity = {"configuration": configuration(plan), "about": about(plan)}
     results.write_table(comparisons, plan.table("comparisons"), COMPARISONS, identity)
     results.write_table(leaderboard, plan.table("leaderboard"), LEADERBOARD, identity)
@@ -176,6 +177,12 @@ def current(plan: Plan) -> Path:
 def _check_current(table: Path, identity: str) -> None:
     if results.read_metadata(table).get("configuration") != identity:
         raise ValueError(f"{table}: was made under other settings or data; run: iadd run CONFIG")
+
+
+def compared(plan: Plan) -> dict[str, str]:
+    """Data set -> the one whose published values stand beside its own, where images are alike."""
+    names = {d.key: d.published_name for d in plan.config.datasets}
+    return {k: name for k, name in names.items() if same_side(name, plan.about(k).resolution)}
 
 
 def site(plan: Plan) -> None:
