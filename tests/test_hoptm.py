@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from method_cases import assert_near, exact_student, first_look, make, small_problem
+from method_cases import SEEDS, assert_near, exact_student, first_look, make, small_problem
 from method_cases import without_augmentation as plain
 from torch import Tensor
 
@@ -46,6 +46,15 @@ def test_gradients_equal_float64(base: float, task: methods.Problem) -> None:
     assert found.columns["kept"] == pytest.approx(float(compared.double().mean()), abs=0.01)
     assert_near(found.by["images"], by_images, 5e-3)
     assert_near(found.by["step_size"], by_rate, 5e-3)
+
+
+def test_a_first_loss_near_zero_makes_no_later_one_an_explosion(task: methods.Problem) -> None:
+    """Rule: the parameters of the first look are chosen by their residuals in that look."""
+    method = make("hoptm", task, iterations=4, base=1e-9, shape=0.0, lr_img=1e-3)
+    result = methods.distill(method, SEEDS)
+    losses = [row["loss"] for row in result.trace]
+    assert 50 * max(losses[0], 1e-3) < min(losses[1:]) and result.status == "ok"
+    assert not any(row["event"] for row in result.trace)
 
 
 def test_corners_by_hand() -> None:

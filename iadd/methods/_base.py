@@ -246,6 +246,9 @@ class Iterative(Method):
     """A method that improves images step by step; the loop (`distill`) moves its variables."""
 
     Params: ClassVar[type[MethodParams]] = IterativeParams
+    least_loss: ClassVar[float] = 1e-3
+    """Past losses count as at least this much where the loop looks for an explosion, so that a
+    loss near zero may fluctuate."""
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """The images (N, C, H, W) that the run starts from, in the order of `Problem.labels`."""

@@ -28,8 +28,6 @@ from iadd.synthetic.decoding import decode
 EXPLOSION_FACTOR = 50.0
 """A loss this many times the median of the last `EXPLOSION_WINDOW` sound ones is an explosion."""
 EXPLOSION_WINDOW = 50
-SMALLEST_MEDIAN = 1e-3
-"""The median counts as at least this much, so that a loss near zero may fluctuate."""
 LARGEST_PIXEL = 1e3
 """Images with a normalised value beyond this count as exploded, whatever their loss: real ones stay
 within some ten, and a network that normalises hides the scale of what it sees."""
@@ -148,7 +146,7 @@ class _Loop:
             return False
         sound = (row["loss"] for row in reversed(self.trace) if not row["event"])
         past = sorted(islice(sound, EXPLOSION_WINDOW))
-        typical = max(past[len(past) // 2], SMALLEST_MEDIAN) if past else math.inf
+        typical = max(past[len(past) // 2], self.method.least_loss) if past else math.inf
         return found.loss <= EXPLOSION_FACTOR * typical
 
     def _accept(self) -> None:

@@ -36,6 +36,7 @@ class HoPTM(Trajectory):
 
     Params = HoPTMParams
     experts = "flat"
+    least_loss = 1.0  # The first is near 0: of parameters chosen for being near. The next is not.
     space = Trajectory.space | {
         "base": ("log", 1e-11, 1e-6),
         "growth": ("uniform", 1.1, 2.0),
