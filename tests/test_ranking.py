@@ -347,7 +347,7 @@ def test_where_classes_are_imbalanced_balanced_accuracy_is_compared_too():
     ]
     assert first.accuracy_mean < second.accuracy_mean
     text = comparisons_text(found, "a")
-    assert text.index("a against the others, accuracy") < text.index("others, balanced accuracy")
+    assert text.index("others, balanced accuracy") < text.index("a against the others, accuracy")
 
 
 # ---- transfer ------------------------------------------------------------------------------------

@@ -81,10 +81,13 @@ def comparisons_text(comparisons: Sequence[ComparisonRow], method: str) -> str:
         raise ValueError(f"method {method!r} is not compared here; compared: {listed}")
     text, console = _terminal()
     own = [row for row in comparisons if row.method == method]
-    for (cell, score), members in groupby(own, key=lambda row: (cell_of(row), row.score)):
-        what = score.replace("_", " ")
-        console.print(f"{method} against the others, {what}: {cell_words(cell)}")
-        _print(console, _table([_comparison_words(row) for row in members]))
+    for cell, members in groupby(own, key=cell_of):
+        # Balanced accuracy is there where it ranks.
+        ranking_first = sorted(members, key=lambda row: row.score == "accuracy")
+        for score, rows in groupby(ranking_first, key=lambda row: row.score):
+            what = score.replace("_", " ")
+            console.print(f"{method} against the others, {what}: {cell_words(cell)}")
+            _print(console, _table([_comparison_words(row) for row in rows]))
     console.print(
         "Differences over common seeds with 95 % intervals; p: paired test, then corrected for all "
         "pairs of the table's methods (SPEC, section 5)."
