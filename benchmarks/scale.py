@@ -25,8 +25,7 @@ import pyarrow as pa
 
 from iadd.artifacts import SPEC_VERSION
 from iadd.leaderboard import results
-from iadd.leaderboard.rows import EVALUATIONS, EvaluationRow, TraceRow
-from iadd.leaderboard.weights import TRACE_FILE
+from iadd.leaderboard.rows import EVALUATIONS, TRACES, EvaluationRow, TraceRow
 from iadd.pipeline.config import load_config
 from iadd.pipeline.plan import Plan, Run
 
@@ -67,8 +66,7 @@ def make_files(plan: Plan, trace: int) -> None:
     results.atomic_write = lambda path, content: Path(path).write_bytes(content)  # type: ignore[assignment]
     generator = np.random.default_rng(0)
     template = results.table_of(evaluation_rows(), EVALUATIONS)
-    rows = [vars(row) | {"weights": None} for row in trace_rows(trace)]
-    history = results.table_of(rows, TRACE_FILE)
+    history = results.table_of(trace_rows(trace), TRACES)
     for run in plan.runs():
         paths, judged = plan.paths(run), plan.judged_spec(run)
         paths.evaluation.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +76,7 @@ def make_files(plan: Plan, trace: int) -> None:
         table = replace(named(template, run), "accuracy", pa.array(accuracy))
         results.write_table(table, paths.evaluation, EVALUATIONS, judged)
         spec = {"spec": judged["spec"]}
-        results.write_table(named(history, run), paths.trace, TRACE_FILE, spec)
+        results.write_table(named(history, run), paths.trace, TRACES, spec)
         paths.distilled.touch()
         paths.picture.touch()
 

@@ -13,6 +13,7 @@ from typing import Any
 from made_up_tables import Row, table
 
 from iadd.leaderboard.beside import beside
+from iadd.leaderboard.columns import judged_of
 from iadd.leaderboard.ranking import rank
 from iadd.leaderboard.results import write_table
 from iadd.leaderboard.rows import COMPARISONS, EVALUATIONS, LEADERBOARD, TRACES, TRIALS
@@ -53,7 +54,7 @@ def write_tables(
     write_table(rows, paths["evaluations"], EVALUATIONS, {})
     write_table(history, paths["traces"], TRACES, {})
     write_table(trials, paths["trials"], TRIALS, {})
-    board, comparisons = rank(table(rows), positive=positive)
+    board, comparisons = rank(judged_of([table(rows)]), positive=positive)
     board = beside(board, {"cifar10": "cifar10"})
     write_table(board, paths["leaderboard"], LEADERBOARD, {"about": {"title": "made up"} | about})
     write_table(comparisons, paths["comparisons"], COMPARISONS, {})

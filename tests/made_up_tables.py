@@ -9,6 +9,7 @@ from typing import Any
 
 from iadd.artifacts import SPEC_VERSION
 from iadd.leaderboard import ranking
+from iadd.leaderboard.columns import judged_of
 from iadd.leaderboard.results import table_of
 from iadd.leaderboard.rows import (
     EVALUATIONS,
@@ -133,12 +134,12 @@ def trial(number: int, accuracy: float | None, seed: int = 0, status: str = "ok"
 
 def rank(evaluations: Any, **options: Any) -> list[LeaderboardRow]:
     """The leaderboard alone, without the comparisons."""
-    return ranking.rank(evaluations, **options)[0]
+    return ranking.rank(judged_of([evaluations]), **options)[0]
 
 
 def compared(evaluations: Any) -> list[ComparisonRow]:
     """The differences between methods."""
-    return [ComparisonRow(**row) for row in ranking.rank(evaluations)[1].to_pylist()]
+    return [ComparisonRow(**row) for row in ranking.rank(judged_of([evaluations]))[1].to_pylist()]
 
 
 def table(rows: Sequence[Row]) -> Any:

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from iadd import methods
 from iadd.leaderboard.gathering import gather
 from iadd.leaderboard.results import read_rows, table_of, write_table
-from iadd.leaderboard.rows import TraceRow
+from iadd.leaderboard.rows import TRACES, TraceRow
 from iadd.leaderboard.text import remark
 from iadd.leaderboard.weights import (
     TRACE_FILE,
@@ -216,6 +216,23 @@ def test_traces_and_weights_are_gathered_together(tmp_path: Path) -> None:
     assert whole["seed"].to_pylist() == [0, 0, 0, 1, 1, 1]
     assert [r.iteration for r in read_rows(traces, TraceRow)] == [0, 1, 2, 0, 1, 2]
     assert len(read_rows(weights, WeightRow)) == 12
+
+
+def test_files_of_runs_without_weights_need_no_column_for_them(tmp_path: Path) -> None:
+    plain, weighing, older = (tmp_path / f"{k}.parquet" for k in range(3))
+    write_table([trace(k) for k in range(2)], plain, TRACES, {})
+    write_table([traced(k, statistic()) | {"seed": 1} for k in range(2)], weighing, TRACE_FILE, {})
+    write_table([traced(0) | {"seed": 2}], older, TRACE_FILE, {})
+    traces, weights = tmp_path / "traces.parquet", tmp_path / "weights.parquet"
+    whole = collect_traces([{older: {}, weighing: {}, plain: {}}], traces, weights)
+    assert whole["seed"].to_pylist() == [1, 1]
+    assert [(r.seed, r.iteration) for r in read_rows(traces, TraceRow)] == [
+        (seed, k) for seed, rows in enumerate((2, 2, 1)) for k in range(rows)
+    ]
+    fewer = pa.schema([f for f in TRACES if f.name != "extra"], TRACES.metadata)
+    write_table([{n: v for n, v in trace(0).items() if n != "extra"}], plain, fewer, {})
+    with pytest.raises(ValueError, match=r"0.parquet: holds columns .* expected .*extra:map"):
+        collect_traces([{plain: {}}], traces, weights)
 
 
 def test_the_leaderboard_names_runs_that_ended_collapsed() -> None:

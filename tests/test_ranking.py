@@ -10,6 +10,7 @@ import pytest
 from made_up_tables import by_class, compared, confusion, evaluation, rank, runs, spread, table
 
 from iadd.leaderboard.cells import UNSEEN
+from iadd.leaderboard.columns import judged_of
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.statistics import compare, estimate, estimate_auroc, label_robust_score
@@ -254,6 +255,13 @@ def test_rank_refuses_what_must_not_be_averaged(changes, words):
     rows = [*runs("mtt", spread(0.9)), evaluation(seed=3) | changes]
     with pytest.raises(ValueError, match=words):
         rank(table(rows))
+
+
+def test_a_data_set_has_one_test_set_in_all_parts_of_a_table():
+    parts = [table(runs("mtt", spread(0.9))), table([evaluation(confusion=[90, 10, 10, 80])])]
+    assert judged_of(parts[:1]).tests == {"digits": [5000, 5000]}
+    with pytest.raises(ValueError, match=r"digits: tested on \[5000, 5000\] and on \[100, 90\]"):
+        judged_of(parts)
 
 
 def test_the_printed_table_fits_100_columns_and_says_what_is_wrong():

@@ -309,6 +309,15 @@ def test_collect_refuses_rows_of_another_spec_naming_file_key_and_both_sides(tmp
         assert not out.exists()
 
 
+def test_collect_names_the_file_whose_texts_are_none(tmp_path):
+    blocks = unchecked(job(tmp_path, [evaluation(seed=k)], name=f"{k}.parquet") for k in range(3))
+    path = tmp_path / "1.parquet"
+    path.write_bytes(path.read_bytes().replace(b"feedbeef0123456789", b"\xfe" * 18))
+    with pytest.raises(ValueError, match=r"1.parquet: is no readable Parquet table .*UTF8"):
+        collect([blocks], tmp_path / "out", EVALUATIONS)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_collected_in_parts_is_sorted_like_one_collected_at_once(tmp_path, monkeypatch):
     blocks = [
         unchecked(

@@ -158,8 +158,7 @@ def test_a_plug_in_is_found_by_plan_tables_and_rows(
 ) -> None:
     """Rule: label regime and columns reach the rows without another edit."""
     from iadd.leaderboard.results import read_table
-    from iadd.leaderboard.rows import EVALUATIONS
-    from iadd.leaderboard.weights import TRACE_FILE
+    from iadd.leaderboard.rows import EVALUATIONS, TRACES
     from iadd.pipeline import stages
 
     monkeypatch.chdir(tmp_path)
@@ -174,5 +173,5 @@ def test_a_plug_in_is_found_by_plan_tables_and_rows(
     stages.evaluate(plan, run)
     rows = read_table(plan.paths(run).evaluation, EVALUATIONS)
     assert set(rows["label_regime"]) == {"soft"} and set(rows["method"]) == {taught}
-    trace = read_table(plan.paths(run).trace, TRACE_FILE)
+    trace = read_table(plan.paths(run).trace, TRACES)
     assert len(trace) == 21

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from iadd.leaderboard.results import read_table
-from iadd.leaderboard.weights import TRACE_FILE
+from iadd.leaderboard.rows import TRACES
 from iadd.pipeline import stages
 from iadd.pipeline.tensorboard import VARIABLE, observing
 
@@ -58,7 +58,7 @@ def test_curves_are_the_trace_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (run,) = plan.runs()
     stages.distill(plan, run)
     found = told(plan.root / "tensorboard" / run.place)
-    trace = read_table(plan.paths(run).trace, TRACE_FILE)
+    trace = read_table(plan.paths(run).trace, TRACES)
     assert list(found["loss"]) == trace["iteration"].tolist()
     assert list(found["loss"].values()) == pytest.approx(trace["loss"].tolist(), rel=1e-6)
     assert set(found["validation_accuracy"]) == {2, 4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from iadd.leaderboard.columns import Network
@@ -26,9 +27,12 @@ class Cell(NamedTuple):
     tuned: bool
 
 
+_PLACE = attrgetter(*Cell._fields)
+
+
 def cell_of(row: Network | LeaderboardRow | ComparisonRow) -> Cell:
     """The cell that a row stands in."""
-    return Cell(*(getattr(row, name) for name in Cell._fields))
+    return Cell._make(_PLACE(row))
 
 
 def cells(networks: Iterable[Network]) -> Iterator[tuple[Cell, dict[str, Any]]]:

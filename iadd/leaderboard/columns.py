@@ -1,15 +1,22 @@
-"""Evaluations by their columns: what ranking needs of a network, without a row's whole record."""
+"""Evaluations by their columns: what ranking needs of a network, without a row's whole record.
+
+Ranking looks at a part of the columns only, and at the confusion matrices, which are the largest,
+only for the sizes of the test sets. So collecting keeps no more than that of what it joins.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iadd.leaderboard.gathering import Block, gather
+from iadd.leaderboard.results import writing_table
 from iadd.leaderboard.rows import EVALUATIONS
 
 
@@ -48,55 +55,82 @@ class Network(NamedTuple):
     label_bytes: int | None
 
 
-UNRANKED = tuple(n for n in EVALUATIONS.names if n not in (*Network._fields, "confusion"))
-"""Columns that ranking does not look at."""
+class Judged(NamedTuple):
+    """What ranking needs of evaluations."""
+
+    networks: pa.Table
+    """The columns of `Network`."""
+    tests: dict[str, list[int]]
+    """Images of each class in each data set's test set."""
 
 
-def places(evaluations: pa.Table, whole: str) -> Iterator[list[Network]]:
+def collect_evaluations(blocks: Sequence[Block], out: Path) -> Judged:
+    """Join the evaluation files of all runs (`gathering.gather`) into their table; returns what
+    ranking needs of them."""
+
+    def written() -> Iterator[pa.Table]:
+        for part in gather(blocks, out, EVALUATIONS):
+            append(part)
+            yield part
+
+    with writing_table(out, EVALUATIONS, {"files": sum(map(len, blocks))}) as append:
+        return judged_of(written())
+
+
+def judged_of(evaluations: Iterable[pa.Table]) -> Judged:
+    """What ranking needs of a table of evaluations in parts.
+
+    Raises:
+        ValueError: naming a data set that was tested on two test sets.
+    """
+    kept = [EVALUATIONS.empty_table().select(Network._fields)]
+    tests: dict[str, list[int]] = {}
+    for part in evaluations:
+        _add_tests(part, tests)
+        kept.append(part.select(Network._fields))
+    return Judged(pa.concat_tables(kept), tests)
+
+
+def places(networks: pa.Table, whole: str) -> Iterator[list[Network]]:
     """The networks of one data set and ipc after another: all that a cell can hold.
 
     Those of `whole`, which has no ipc, are there in every place that has other networks of their
     kind and protocol, and once more by themselves where there is no such place.
     """
-    needed = evaluations.select(Network._fields)
-    for dataset in sorted(pc.unique(needed["dataset"]).to_pylist()):
-        own = needed.filter(pc.field("dataset") == dataset)
-        ceilings = networks_of(own.filter(pc.field("method") == whole))
-        own = own.filter(pc.field("method") != whole)
+    for dataset in sorted(pc.unique(networks["dataset"]).to_pylist()):
+        own = networks.filter(pc.equal(networks["dataset"], dataset))
+        ceilings = networks_of(own.filter(pc.equal(own["method"], whole)))
+        own = own.filter(pc.not_equal(own["method"], whole))
         alone = {(row.network_eval, row.protocol) for row in ceilings}
         for ipc in sorted(pc.unique(own["ipc"]).to_pylist()):
-            networks = networks_of(own.filter(pc.field("ipc") == ipc))
-            here = {(row.network_eval, row.protocol) for row in networks}
+            rows = networks_of(own.filter(pc.equal(own["ipc"], ipc)))
+            here = {(row.network_eval, row.protocol) for row in rows}
             alone -= here
-            yield networks + [c for c in ceilings if (c.network_eval, c.protocol) in here]
+            yield rows + [c for c in ceilings if (c.network_eval, c.protocol) in here]
         yield [row for row in ceilings if (row.network_eval, row.protocol) in alone]
 
 
-def networks_of(evaluations: pa.Table) -> list[Network]:
+def networks_of(networks: pa.Table) -> list[Network]:
     """The table's rows, by network, seed and seed of the network."""
     order = [(name, "ascending") for name in ("network_eval", "seed", "eval_seed")]
-    ordered = evaluations.select(Network._fields).sort_by(order)
-    return [Network(*row) for row in zip(*map(_values, ordered.columns), strict=True)]
+    ordered = networks.sort_by(order)
+    return list(map(Network._make, zip(*map(_values, ordered.columns), strict=True)))
 
 
-def tested_on(evaluations: pa.Table) -> dict[str, list[int]]:
-    """Images of each class in each data set's test set, from the confusion matrices.
-
-    Raises:
-        ValueError: naming a data set that was tested on two test sets.
-    """
-    found: dict[str, list[int]] = {}
+def _add_tests(evaluations: pa.Table, known: dict[str, list[int]]) -> None:
+    """Images of each class in the data sets' test sets, from the confusion matrices."""
     for dataset, entries, length in _confusions(evaluations):
         classes = math.isqrt(length)
         if classes**2 != length:
             raise ValueError(f"{dataset}: confusion has {length} entries, no square number")
-        for counts in np.unique(entries.reshape(-1, classes, classes).sum(axis=2), axis=0).tolist():
-            if found.setdefault(dataset, counts) != counts:
-                raise ValueError(
-                    f"{dataset}: tested on {found[dataset]} and on {counts} images a class; "
-                    "one data set must have one test set"
-                )
-    return found
+        counts = entries.reshape(-1, classes, classes).sum(axis=2)
+        expected = known.setdefault(dataset, counts[0].tolist())
+        different = counts[(counts != expected).any(axis=1)] if len(expected) == classes else counts
+        if len(different):
+            raise ValueError(
+                f"{dataset}: tested on {expected} and on {different[0].tolist()} images a class; "
+                "one data set must have one test set"
+            )
 
 
 def _confusions(evaluations: pa.Table) -> Iterator[tuple[str, Any, int]]:
@@ -118,12 +152,12 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         words = coded.dictionary.to_pylist()
         return [words[k] for k in coded.indices.to_numpy()]
     if pa.types.is_list(found.type):
-        flat, ends = found.flatten().to_numpy(), np.cumsum(pc.list_value_length(found).fill_null(0))
-        cut = np.split(flat, ends[:-1]) if len(found) else []
-        return [
-            part if known else None
-            for part, known in zip(cut, found.is_valid().to_pylist(), strict=True)
-        ]
+        flat, lengths = found.flatten().to_numpy(), pc.list_value_length(found).fill_null(0)
+        ends = np.cumsum(lengths)
+        places = zip(
+            (ends - lengths).tolist(), ends.tolist(), found.is_valid().to_pylist(), strict=True
+        )
+        return [flat[start:end] if known else None for start, end, known in places]
     return list(
         found.to_pylist() if found.null_count else found.to_numpy(zero_copy_only=False).tolist()
     )

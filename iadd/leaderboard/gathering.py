@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 
 from iadd.artifacts import canonical_json, first_difference
-from iadd.leaderboard.results import check_kind, footer_of, footer_text, open_table, writing_table
+from iadd.leaderboard.results import (
+    check_kind,
+    check_texts,
+    footer_of,
+    footer_text,
+    open_table,
+    writing_table,
+)
 
 BATCH = 256
 """Files that are joined at once: thousands of small tables take several times their content."""
@@ -31,7 +38,9 @@ def collect(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> None:
             append(part)
 
 
-def gather(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def gather(
+    blocks: Sequence[Block], out: Path, schema: pa.Schema, least: pa.Schema | None = None
+) -> Iterator[pa.Table]:
     """Join one small file a job: yields the parts of a table that is sorted by the schema's key.
 
     The order of the files in a block does not show in the result; rows of one key keep their file's
@@ -42,6 +51,7 @@ def gather(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> Iterator[pa
             the metadata are not looked at. By the schema's key, all rows of a block come before
             those of the next.
         out: where the table is going to lie, which is named where there is no file.
+        least: the first columns, which a file must have; the others are null where it has no more.
 
     Raises:
         ValueError: naming the file, for one that was made under another spec than expected (with
@@ -50,7 +60,7 @@ def gather(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> Iterator[pa
     if not any(blocks):
         raise ValueError(f"{out}: no {schema.metadata[b'table'].decode()} files to collect")
     last: tuple[Any, ...] = ()
-    for part in _parts(blocks, schema):
+    for part in _parts(blocks, schema, least or schema):
         first, end = (_key(part.slice(k, 1), schema) for k in (0, len(part) - 1))
         if last and first <= last:
             raise ValueError(f"{out}: rows of {first} were found after those of {last}")
@@ -58,7 +68,7 @@ def gather(blocks: Sequence[Block], out: Path, schema: pa.Schema) -> Iterator[pa
         yield part
 
 
-def _parts(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.Table]:
+def _parts(blocks: Iterable[Block], schema: pa.Schema, least: pa.Schema) -> Iterator[pa.Table]:
     """Blocks joined until they have rows enough, sorted."""
     files: list[Path] = []
     joined: list[pa.Table] = []
@@ -66,40 +76,52 @@ def _parts(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.Table]:
     rows = 0
     for block in blocks:
         for path in sorted(block, key=str):
-            small.append(_expected(path, schema, block[path]))
+            small.append(_expected(path, schema, least, block[path]))
             files.append(path)
             rows += len(small[-1])
             if len(small) == BATCH:
-                joined, small = [*joined, *_joined(small, len(files))], []
+                joined, small = [*joined, *_joined(small, files)], []
         if rows >= PART_ROWS:
-            yield _sorted([*joined, *_joined(small, len(files))], files, schema)
+            yield _sorted([*joined, *_joined(small, files)], files, schema)
             files, joined, small, rows = [], [], [], 0
     if rows:
-        yield _sorted([*joined, *_joined(small, len(files))], files, schema)
+        yield _sorted([*joined, *_joined(small, files)], files, schema)
 
 
-def _joined(tables: Sequence[pa.Table], until: int) -> Iterator[pa.Table]:
-    """Tables, if any, as one with their files' numbers, of which the last is before `until`."""
+def _joined(tables: Sequence[pa.Table], files: Sequence[Path]) -> Iterator[pa.Table]:
+    """The tables of the last files, if any, as one with their files' numbers."""
     if tables:
-        numbers = np.arange(until - len(tables), until, dtype=np.int32)
-        files = np.repeat(numbers, [len(table) for table in tables])
-        yield pa.concat_tables(tables).combine_chunks().append_column("file", pa.array(files))
+        joined = pa.concat_tables(tables).combine_chunks()
+        numbers = range(len(files) - len(tables), len(files))
+        try:
+            joined.validate(full=True)
+        except pa.ArrowException:
+            for number, table in zip(numbers, tables, strict=True):
+                check_texts(files[number], table)
+            raise
+        owners = np.repeat(np.array(numbers, np.int32), [len(table) for table in tables])
+        yield joined.append_column("file", pa.array(owners))
 
 
 def _sorted(tables: Sequence[pa.Table], files: Sequence[Path], schema: pa.Schema) -> pa.Table:
-    joined, key = pa.concat_tables(tables).combine_chunks(), json.loads(schema.metadata[b"key"])
+    key = json.loads(schema.metadata[b"key"])
+    joined = pa.concat_tables(tables).sort_by([(name, "ascending") for name in key])
+    joined = joined.combine_chunks()
     _refuse_twice(joined, key, files)
-    return joined.sort_by([(name, "ascending") for name in key]).drop_columns("file")
+    return joined.drop_columns("file")
 
 
 def _key(row: pa.Table, schema: pa.Schema) -> tuple[Any, ...]:
     return tuple(row[name][0].as_py() for name in json.loads(schema.metadata[b"key"]))
 
 
-def _expected(path: Path, schema: pa.Schema, told: Expected) -> pa.Table:
+def _expected(path: Path, schema: pa.Schema, least: pa.Schema, told: Expected) -> pa.Table:
     """A job's table; ValueError if it was made under another spec."""
     expected = told() if callable(told) else told
     table, text = open_table(path)
+    if table.num_columns < len(schema) and table.schema.equals(least):
+        for field in map(schema.field, range(len(least), len(schema))):
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     as_expected = text == footer_text(schema, expected)  # most are, to the letter
     if not as_expected or not table.schema.equals(schema):
         footer = footer_of(path, text)
@@ -119,10 +141,14 @@ def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
             )
 
 
-def _refuse_twice(joined: pa.Table, key: Sequence[str], files: Sequence[Path]) -> None:
-    owners = joined.group_by(key).aggregate([("file", "min"), ("file", "max")])
-    shared = owners.filter(pa.compute.not_equal(owners["file_min"], owners["file_max"]))
-    for row in shared.slice(0, 1).to_pylist():
-        named = ", ".join(f"{name} {row[name]}" for name in key)
-        one, other = files[row["file_max"]], files[row["file_min"]]
+def _refuse_twice(ordered: pa.Table, key: Sequence[str], files: Sequence[Path]) -> None:
+    """ValueError where two files hold rows of one key, which lie side by side."""
+    rows, following = ordered.slice(0, len(ordered) - 1), ordered.slice(1)
+    twice = pc.not_equal(rows["file"], following["file"])
+    for name in key:
+        twice = pc.and_(twice, pc.equal(rows[name], following[name]))
+    for row in pc.indices_nonzero(twice)[:1].to_pylist():
+        held = ordered.slice(row, 2).to_pylist()
+        named = ", ".join(f"{name} {held[0][name]}" for name in key)
+        one, other = (files[r["file"]] for r in held)
         raise ValueError(f"{one} and {other} both hold {named}: keep one of them")

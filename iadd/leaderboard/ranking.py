@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
-from iadd.leaderboard.columns import Network, places, tested_on
+from iadd.leaderboard.columns import Judged, Network, places
 from iadd.leaderboard.measures import measure_for
 from iadd.leaderboard.needed import more_seeds
 from iadd.leaderboard.rows import COMPARISONS, LeaderboardRow
@@ -26,10 +27,13 @@ from iadd.leaderboard.statistics import (
     estimate_auroc,
     label_robust_score,
 )
+from iadd.leaderboard.units import unit_means
 
 MIN_SEEDS = 3
 ONE_SETTING = ("benchmark", "source", "reconstruction", "network_distill", "params")
 """What must be the same in all rows of a method in a cell."""
+IDENTITY = attrgetter("network_eval", "seed", "eval_seed")
+"""What tells a method's networks in a cell apart."""
 
 
 class Positive(NamedTuple):
@@ -40,9 +44,9 @@ class Positive(NamedTuple):
 
 
 def rank(
-    evaluations: pa.Table, positive: Mapping[str, Positive] | None = None
+    judged: Judged, positive: Mapping[str, Positive] | None = None
 ) -> tuple[list[LeaderboardRow], pa.Table]:
-    """The leaderboard from a table of evaluations: one row a cell and method (SPEC, section 5).
+    """The leaderboard from evaluations: one row a cell and method (SPEC, section 5).
 
     Nothing is dropped: a diverged network counts with the accuracy of chance; one without any
     accuracy counts in n_networks and n_failed and leaves its method unranked, because the mean of
@@ -58,26 +62,25 @@ def rank(
         imbalanced.
 
     Raises:
-        ValueError: naming a cell that mixes settings or holds one network twice, or a data set that
-            was tested on two test sets.
+        ValueError: naming a cell that mixes settings or holds one network twice.
     """
-    tests = tested_on(evaluations)
     rows: list[dict[str, Any]] = []
     compared: dict[tuple[Cell, str], pa.Table] = {}
-    for networks in places(evaluations, WHOLE):
+    for networks in places(judged.networks, WHOLE):
         for cell, methods in cells(networks):
-            counts = tests.get(cell.dataset)
+            counts = judged.tests.get(cell.dataset)
             named = (positive or {}).get(cell.dataset)
-            members = [_summary(cell, m, methods[m], counts, named) for m in sorted(methods)]
+            means = {m: unit_means(methods[m]) for m in sorted(methods)}
+            members = [_summary(cell, m, methods[m], means[m], counts, named) for m in means]
             rows += members
             if counts is None:
                 continue
             ranked = [row for row in members if _can_be_ranked(row)]
             for score, size in _compared(counts):
-                means = {r["method"]: _unit_means(methods[r["method"]], score) for r in ranked}
-                pairs = compare_all(means, size)
+                scores = {row["method"]: means[row["method"]][score] for row in ranked}
+                pairs = compare_all(scores, size)
                 more = more_seeds(pairs, size)
-                compared[cell, score] = _both_ways(cell, score, list(means), pairs, more)
+                compared[cell, score] = _both_ways(cell, score, list(scores), pairs, more)
                 if score == measure_for(counts):
                     _add_ranks(ranked, pairs)
     _add_robust_scores(rows)
@@ -127,6 +130,7 @@ def _summary(
     cell: Cell,
     method: str,
     networks: Sequence[Network],
+    means: Mapping[str, Mapping[Any, Any]],
     counts: Sequence[int] | None,
     positive: Positive | None,
 ) -> dict[str, Any]:
@@ -134,8 +138,8 @@ def _summary(
     _check(cell, method, networks)
     runs = list({row.seed: row for row in networks}.values())
     sizes = [(row.image_bytes, row.label_bytes) for row in runs]
-    accuracy = _estimate(networks, "accuracy", sum(counts) if counts else None)
-    balanced = _estimate(networks, "balanced_accuracy", effective_size(counts) if counts else None)
+    accuracy = _estimate(means["accuracy"], sum(counts) if counts else None)
+    balanced = _estimate(means["balanced_accuracy"], effective_size(counts) if counts else None)
     return cell._asdict() | {
         "method": method,
         "source": networks[0].source,
@@ -145,7 +149,7 @@ def _summary(
         "n_networks": len(networks),
         **{f"accuracy_{name}": value for name, value in accuracy._asdict().items()},
         **_interval("balanced_accuracy", balanced),
-        **_by_class(networks, counts, positive),
+        **_by_class(means, counts, positive),
         "distill_seconds": _mean(row.distill_seconds for row in runs),
         "validation_seconds": _mean(row.validation_seconds for row in runs),
         "train_seconds": _mean(row.evaluate_seconds for row in networks),
@@ -181,14 +185,15 @@ def _costs(networks: Sequence[Network], runs: Sequence[Network]) -> dict[str, An
 
 
 def _by_class(
-    networks: Sequence[Network], counts: Sequence[int] | None, positive: Positive | None
+    means: Mapping[str, Mapping[Any, Any]],
+    counts: Sequence[int] | None,
+    positive: Positive | None,
 ) -> dict[str, Any]:
     """Recall of each class; sensitivity, specificity and AUROC of the one that is named."""
-
-    if not counts or all(row.recall is None for row in networks):
+    if not counts or not means["recall"]:
         return {}
     scores = ("recall", "specificity", "auroc")  # of each unit (n) and class (K)
-    recall, specificity, auroc = (np.array([*_unit_means(networks, s).values()]) for s in scores)
+    recall, specificity, auroc = (np.array([*means[score].values()]) for score in scores)
     found: dict[str, Any] = {"recall": recall.mean(0).tolist()}
     pairs = [(count, sum(counts) - count) for count in counts]
     if positive is None:
@@ -213,35 +218,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _estimate(networks: Sequence[Network], score: str, test_images: float | None) -> Estimate:
-    """Mean and interval of a score, the units being seeds; of `whole`, whose networks are
-    independent, networks."""
-    means = list(_unit_means(networks, score).values())
+def _estimate(means: Mapping[Any, float], test_images: float | None) -> Estimate:
+    """Mean and interval of a score from its units' means (`unit_means`)."""
     if test_images is None or not means:  # every network diverged: the test set is not known
-        return Estimate(_mean(means))
-    return estimate(means, test_images)
-
-
-def _unit_means(networks: Iterable[Network], score: str) -> dict[Any, Any]:
-    """Mean score of each unit's networks that have one, each kind of network counting alike.
-
-    Of a score with an entry a class, the means are arrays (K,).
-    """
-    units: dict[Any, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for row in networks:
-        value = getattr(row, score)
-        if value is not None:
-            unit = (row.seed, row.eval_seed) if row.method == WHOLE else row.seed
-            units[unit][row.network_eval].append(value)
-    means = {unit: [_average(v) for v in kinds.values()] for unit, kinds in units.items()}
-    return {unit: _average(kinds) for unit, kinds in means.items()}
-
-
-def _average(values: Sequence[Any]) -> Any:
-    """Mean of numbers, or of equally long arrays; `numpy.mean` is slow for a few of them."""
-    if isinstance(values[0], float | int):
-        return math.fsum(values) / len(values)
-    return sum(values[1:], values[0]) / len(values)
+        return Estimate(_mean(means.values()))
+    return estimate([*means.values()], test_images)
 
 
 def _can_be_ranked(row: Mapping[str, Any]) -> bool:
@@ -257,17 +238,13 @@ def _add_ranks(ranked: Sequence[dict[str, Any]], pairs: Comparisons) -> None:
         row["rank_low"], row["rank_high"] = int(1 + above[k]), int(len(ranked) - below[k])
 
 
-def _identity(row: Network) -> tuple[str, int, int]:
-    return row.network_eval, row.seed, row.eval_seed
-
-
 def _check(cell: Cell, method: str, networks: Sequence[Network]) -> None:
     where = f"evaluations of {method} in {', '.join(map(str, cell))}"
     for name in ONE_SETTING:
-        values = sorted({str(getattr(row, name)) for row in networks})
+        values = sorted(map(str, {getattr(row, name) for row in networks}))
         if len(values) > 1:
             raise ValueError(f"{where}: {name} is {values[0]} and {values[1]}, must be one")
-    (_, seed, eval_seed), times = Counter(map(_identity, networks)).most_common(1)[0]
+    (_, seed, eval_seed), times = Counter(map(IDENTITY, networks)).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{where}: seed {seed}, eval_seed {eval_seed} is there {times} times")
 

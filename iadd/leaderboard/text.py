@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 from rich import box
 from rich.console import Console
@@ -134,20 +134,26 @@ def _leaderboard_table(rows: Sequence[LeaderboardRow]) -> Table:
 
 
 def _table(*sections: Sequence[Words]) -> Table:
-    """Sections of rows under common headings; the last column takes what width is left."""
+    """Sections of rows under common headings; the last column takes what width is left.
+
+    The others, which are never cut, are one column for rich: it takes its time for each cell.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    headings = [*next(rows[0] for rows in sections if rows)]
-    for name in headings[:-1]:
-        left = name in ("rank", "method", "other")
-        widest = max(
-            len(text) for text in (name, *(row[name] for rows in sections for row in rows))
-        )
-        table.add_column(name, justify="left" if left else "right", min_width=widest)
-    table.add_column(headings[-1], overflow="fold", min_width=18)
+    *fixed, last = next(rows[0] for rows in sections if rows)
+    heading = {name: name.strip() for name in fixed}
+    widest = {name: max(len(row[name]) for row in (heading, *chain(*sections))) for name in fixed}
+
+    def line(row: Words) -> str:
+        left = ("rank", "method", "other")
+        cells = (row[n].ljust(widest[n]) if n in left else row[n].rjust(widest[n]) for n in fixed)
+        return "  ".join(cells)
+
+    table.add_column(line(heading), no_wrap=True, width=len(line(heading)))
+    table.add_column(last, overflow="fold", min_width=18)
     for rows in sections:
         table.add_section()
         for row in rows:
-            table.add_row(*row.values())
+            table.add_row(line(row), row[last])
     return table
 
 

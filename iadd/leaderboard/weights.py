@@ -60,7 +60,8 @@ _TOLD = [field for field in WEIGHTS if field.name not in (*WeightRow.key[:-1], "
 TRACE_FILE = TRACES.append(
     pa.field("weights", pa.list_(pa.struct([field.remove_metadata() for field in _TOLD])))
 )
-"""Of a run's own file: a trace whose rows hold statistics of the weights where there are some."""
+"""Of a run's own file where its method weighs parameters: a trace some of whose rows hold
+statistics of the weights. Those of other methods are plain `TRACES`."""
 
 
 def weights_of(traces: pa.Table) -> pa.Table:
@@ -85,7 +86,7 @@ def collect_traces(blocks: Sequence[Block], traces: Path, weights: Path) -> pa.T
         writing_table(traces, TRACES, files) as append_history,
         writing_table(weights, WEIGHTS, files) as append_weights,
     ):
-        for part in gather(blocks, traces, TRACE_FILE):
+        for part in gather(blocks, traces, TRACE_FILE, TRACES):
             told = weights_of(part)
             append_history(part.drop_columns("weights"))
             append_weights(told)

@@ -72,6 +72,7 @@ def evaluate_file(
     device: torch.device = CPU,
 ) -> None:
     """Judge anybody's distilled set as the benchmark judges its own of seed 0; print its row."""
+    from iadd.leaderboard.columns import judged_of
     from iadd.leaderboard.ranking import rank
     from iadd.leaderboard.results import table_of, write_table
     from iadd.leaderboard.rows import EVALUATIONS
@@ -96,7 +97,8 @@ def evaluate_file(
     (run,) = submission.runs()
     bare = replace(found, run={})  # what making it took is told of no set of others
     rows = evaluation_rows(plan, run, bare, own, spec, evaluations)
-    print(leaderboard_text(rank(table_of(rows, EVALUATIONS), positive_classes(plan, key))[0]))
+    told = judged_of([table_of(rows, EVALUATIONS)])
+    print(leaderboard_text(rank(told, positive_classes(plan, key))[0]))
     if out is not None:
         judged = [e.model_dump(mode="json") for e in evaluations]
         write_table(rows, out, EVALUATIONS, {"spec": spec, "evaluations": judged})
@@ -114,7 +116,7 @@ def _ipc(found: SyntheticSet, own: data.Dataset, file: Path) -> int:
 def submit(plan: Plan, run: Run) -> None:
     """Bring a submitted file into the place of a distilled set, where it is judged like one."""
     from iadd.leaderboard.results import write_table
-    from iadd.leaderboard.weights import TRACE_FILE
+    from iadd.leaderboard.rows import TRACES
 
     check_run(plan.config, run)
     submission = plan.config.submission(run.method)
@@ -127,7 +129,7 @@ def submit(plan: Plan, run: Run) -> None:
         raise ValueError(
             f"{file}: holds {ipc} images a class, submission {run.method!r} says {run.ipc}"
         )
-    write_table([], paths.trace, TRACE_FILE, {"spec": spec})
+    write_table([], paths.trace, TRACES, {"spec": spec})
     found.picture(paths.picture)
     replace(found, spec=spec, run={}).save(paths.distilled)
     print(f"{paths.distilled}: {len(found)} images, step size {found.step_size}")

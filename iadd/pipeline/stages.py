@@ -157,18 +157,18 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
 
 def _write_trace(plan: Plan, run: Run, spec: dict[str, Any], result: methods.Distilled) -> None:
     from iadd.leaderboard.results import write_table
-    from iadd.leaderboard.rows import TraceRow
+    from iadd.leaderboard.rows import TRACES, TraceRow
     from iadd.leaderboard.weights import TRACE_FILE
 
     same = {"dataset": run.dataset, "ipc": run.ipc, "method": run.method, "tuned": run.tuned}
     weights: dict[int, list[dict[str, Any]]] = {row["iteration"]: [] for row in result.trace}
     for told in result.weights:
         weights[told["iteration"]].append(told)
-    rows = [
-        vars(TraceRow.of(**same, **row, seed=run.seed)) | {"weights": weights[row["iteration"]]}
-        for row in result.trace
-    ]
-    write_table(rows, plan.paths(run).trace, TRACE_FILE, {"spec": spec})
+    rows = [vars(TraceRow.of(**same, **row, seed=run.seed)) for row in result.trace]
+    if result.weights:
+        rows = [row | {"weights": weights[row["iteration"]]} for row in rows]
+    schema = TRACE_FILE if result.weights else TRACES
+    write_table(rows, plan.paths(run).trace, schema, {"spec": spec})
 
 
 def evaluate(plan: Plan, run: Run, device: torch.device = CPU) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from iadd.artifacts import spec_hash
 from iadd.data import About
 from iadd.leaderboard import gathering, results
 from iadd.leaderboard.beside import beside
-from iadd.leaderboard.columns import UNRANKED
+from iadd.leaderboard.columns import Judged, collect_evaluations
 from iadd.leaderboard.controls import controls_text, panels
 from iadd.leaderboard.exposure import PRIVACY, PrivacyRow
 from iadd.leaderboard.exposure_text import exposure_text
@@ -22,7 +23,6 @@ from iadd.leaderboard.published import same_side
 from iadd.leaderboard.ranking import Positive, rank
 from iadd.leaderboard.rows import (
     COMPARISONS,
-    EVALUATIONS,
     LEADERBOARD,
     TRIALS,
     ComparisonRow,
@@ -47,15 +47,15 @@ def collect(plan: Plan) -> None:
 
     Raises ValueError naming the file whose rows were made under another spec than the plan's.
     """
-    collapses = _join(plan)
+    gc.freeze()  # what is loaded stays: no collection of garbage looks through it again
+    judged, collapses = _join(plan)
     submitted = provenance(plan)
     results.write_table(
         submitted, plan.table("submissions"), SUBMISSIONS, {"files": len(submitted)}
     )
     datasets = plan.config.datasets
     positive = positive_classes(plan, *(d.key for d in datasets))
-    evaluations = results.read_arrow(plan.table("evaluations"), EVALUATIONS, UNRANKED)
-    measured, comparisons = rank(evaluations, positive)
+    measured, comparisons = rank(judged, positive)
     data, trainings = _trained(plan)
     measured = with_training(with_collapses(measured, collapses), trainings)
     measured = with_savings(measured, data, trainings)
@@ -88,18 +88,19 @@ def _trained(plan: Plan) -> tuple[dict[str, Data], dict[str, Training]]:
     }
 
 
-def _join(plan: Plan) -> Any:
+def _join(plan: Plan) -> tuple[Judged, Any]:
     """The tables of evaluations, traces, weights, trials and privacy, from the files of all jobs;
-    returns the rows that tell of the whole networks' weights."""
+    returns what ranking needs, and the rows that tell of the whole networks' weights."""
     evaluations: list[gathering.Block] = []
     traces: list[gathering.Block] = []
     runs = sorted(plan.runs(), key=lambda r: (r.dataset, r.ipc, r.method, r.tuned, r.seed))
     for _, group in groupby(runs, key=lambda run: (run.dataset, run.ipc, run.method)):
         same = list(group)
-        judged = {plan.paths(run).evaluation: partial(plan.judged_spec, run) for run in same}
-        evaluations.append(judged)
+        evaluations += [
+            {plan.paths(run).evaluation: partial(plan.judged_spec, run) for run in same}
+        ]
         traces += [{plan.paths(run).trace: partial(_traced, plan, run)} for run in same]
-    gathering.collect(evaluations, plan.table("evaluations"), EVALUATIONS)
+    judged = collect_evaluations(evaluations, plan.table("evaluations"))
     collapses = collect_traces(traces, plan.table("traces"), plan.table("weights"))
     trials = [{plan.trials(*s): {"spec": plan.search_spec(*s)}} for s in sorted(plan.searches())]
     exposed = {
@@ -111,7 +112,7 @@ def _join(plan: Plan) -> Any:
             gathering.collect(blocks, plan.table(name), schema)
         else:  # the workflow declares the table, searched or asked for or not
             results.write_table([], plan.table(name), schema, {"files": 0})
-    return collapses
+    return judged, collapses
 
 
 def _traced(plan: Plan, run: Run) -> dict[str, Any]:
