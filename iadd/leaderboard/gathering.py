@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from iadd.leaderboard.results import (
 
 BATCH = 256
 """Files that are joined at once: thousands of small tables take several times their content."""
+ALIKE = 16
+"""Files that are opened one after another, and then looked at: faster by a fifth than in turn."""
 PART_ROWS = 1 << 14
 """Of a collected table: about as many are held at once, and make one row group."""
 
@@ -74,18 +77,49 @@ def _parts(blocks: Iterable[Block], schema: pa.Schema, least: pa.Schema) -> Iter
     joined: list[pa.Table] = []
     small: list[pa.Table] = []
     rows = 0
-    for block in blocks:
-        for path in sorted(block, key=str):
-            small.append(_expected(path, schema, least, block[path]))
-            files.append(path)
-            rows += len(small[-1])
-            if len(small) == BATCH:
-                joined, small = [*joined, *_joined(small, files)], []
-        if rows >= PART_ROWS:
+    for path, table, is_last in _read(blocks, schema, least):
+        small.append(table)
+        files.append(path)
+        rows += len(table)
+        if len(small) == BATCH:
+            joined, small = [*joined, *_joined(small, files)], []
+        if is_last and rows >= PART_ROWS:
             yield _sorted([*joined, *_joined(small, files)], files, schema)
             files, joined, small, rows = [], [], [], 0
     if rows:
         yield _sorted([*joined, *_joined(small, files)], files, schema)
+
+
+def _read(
+    blocks: Iterable[Block], schema: pa.Schema, least: pa.Schema
+) -> Iterator[tuple[Path, pa.Table, bool]]:
+    """Each file and its table, and whether it is the last of its block.
+
+    Raises ValueError for one that was made under another spec.
+    """
+    ordered = ((block, sorted(block, key=str)) for block in blocks)
+    wanted = ((path, block[path], path == paths[-1]) for block, paths in ordered for path in paths)
+    while some := list(islice(wanted, ALIKE)):
+        specs = [told() if callable(told) else told for _, told, _ in some]
+        texts = [footer_text(schema, spec) for spec in specs]
+        found = [open_table(path) for path, _, _ in some]
+        for (path, _, last), spec, ours, (table, text) in zip(
+            some, specs, texts, found, strict=True
+        ):
+            whole = _completed(table, schema, least)
+            if text != ours or not whole.schema.equals(schema):  # most are so, to the letter
+                footer = footer_of(path, text)
+                check_kind(path, footer, whole.schema, schema)
+                _refuse_stale(path, footer["metadata"], spec)
+            yield path, whole, last
+
+
+def _completed(table: pa.Table, schema: pa.Schema, least: pa.Schema) -> pa.Table:
+    """A table that has the first columns at least, with the others."""
+    if table.num_columns < len(schema) and table.schema.equals(least):
+        for field in map(schema.field, range(len(least), len(schema))):
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def _joined(tables: Sequence[pa.Table], files: Sequence[Path]) -> Iterator[pa.Table]:
@@ -113,21 +147,6 @@ def _sorted(tables: Sequence[pa.Table], files: Sequence[Path], schema: pa.Schema
 
 def _key(row: pa.Table, schema: pa.Schema) -> tuple[Any, ...]:
     return tuple(row[name][0].as_py() for name in json.loads(schema.metadata[b"key"]))
-
-
-def _expected(path: Path, schema: pa.Schema, least: pa.Schema, told: Expected) -> pa.Table:
-    """A job's table; ValueError if it was made under another spec."""
-    expected = told() if callable(told) else told
-    table, text = open_table(path)
-    if table.num_columns < len(schema) and table.schema.equals(least):
-        for field in map(schema.field, range(len(least), len(schema))):
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    as_expected = text == footer_text(schema, expected)  # most are, to the letter
-    if not as_expected or not table.schema.equals(schema):
-        footer = footer_of(path, text)
-        check_kind(path, footer, table.schema, schema)
-        _refuse_stale(path, footer["metadata"], expected)
-    return table
 
 
 def _refuse_stale(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
