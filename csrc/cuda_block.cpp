@@ -41,10 +41,10 @@ struct Call {
        const OptionalTensor& scale_dot_, const OptionalTensor& shift_dot_, bool relu_, bool pool_)
       : x(x_.contiguous()), relu(relu_), pool(pool_), dual(scale_dot_) {
     TORCH_CHECK_VALUE(x.dim() == (dual ? 5 : 4) && (!dual || x.size(0) == 2), "x has shape ",
-                      x.sizes(), ", expected ", dual ? "(2, B, C, H, W)" : "(B, C, H, W)");
+                      x.sizes(), ", expected ", dual ? "(2, B, H, W, C)" : "(B, H, W, C)");
     TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, "x is ",
                      x.scalar_type(), ", allowed are float32 and float64");
-    images = x.size(-4), channels = x.size(-3), height = x.size(-2), width = x.size(-1);
+    images = x.size(-4), height = x.size(-3), width = x.size(-2), channels = x.size(-1);
     TORCH_CHECK_VALUE(height * width <= (1 << 28), "x has planes of ", height, " x ", width,
                       ", allowed are 2^28 pixels");
     scale = operand("scale", scale_, {channels});
@@ -56,8 +56,8 @@ struct Call {
   }
 
   std::vector<int64_t> outputs() const {
-    std::vector<int64_t> shape{images, channels, pool ? height / 2 : height,
-                               pool ? width / 2 : width};
+    std::vector<int64_t> shape{images, pool ? height / 2 : height, pool ? width / 2 : width,
+                               channels};
     if (dual) shape.insert(shape.begin(), 2);
     return shape;
   }
@@ -79,7 +79,7 @@ struct Call {
   void run_as() const {
     const auto in = [](const Tensor& t) { return t.defined() ? t.data_ptr<T>() : nullptr; };
     Problem<T> p{};
-    p.planes = images * channels, p.channels = channels;
+    p.images = images, p.channels = channels;
     p.height = static_cast<int>(height), p.width = static_cast<int>(width);
     p.relu = relu, p.pool = pool;
     p.x = in(x), p.scale = in(scale), p.shift = in(shift);
@@ -96,8 +96,9 @@ struct Call {
 #endif
     const auto pass = p.by_x ? (dual ? run<true, true, Alone, T> : run<true, false, Alone, T>)
                              : (dual ? run<false, true, Alone, T> : run<false, false, Alone, T>);
-    at::parallel_for(0, p.planes, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) pass(Alone(), p, plane);
+    at::parallel_for(0, images * channels, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane)
+        pass(Alone(), p, plane / channels, plane % channels);
     });
   }
   void run_pass() const { x.scalar_type() == at::kFloat ? run_as<float>() : run_as<double>(); }

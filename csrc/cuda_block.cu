@@ -1,7 +1,8 @@
-// The fused block kernels on CUDA devices: a warp, or a block of threads for large planes, a plane.
+// The fused block kernels on CUDA devices: a block of threads takes eight channels of an image.
 //
-// Bound by memory: a pass reads its maps from DRAM once (later sweeps of a plane hit L1) and writes
-// once. Sums are shuffles in a fixed order, no atomics: the same bits every time.
+// Bound by memory: a pass reads its maps from DRAM once (later sweeps hit the caches) and writes
+// once, 32 bytes, a whole sector, a pixel. Sums go in a fixed order, no atomics: the same bits every
+// time.
 
 #include <cuda_runtime.h>
 
@@ -11,67 +12,53 @@ namespace iadd::block {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 128;    // of a block
-constexpr int64_t kSmall = 256;  // pixels: up to here a warp has a plane to itself
-constexpr int64_t kBlocks = int64_t{1} << 30;
+constexpr int kLanes = 8;  // channels of a block, neighbours in memory
+constexpr unsigned kMost = 1u << 30;
 
-template <class T>
-__device__ inline T warp_sum(T value) {
+// The threads of a block that share a channel; `rows` of them.
+template <int rows>
+struct Rows {
+  __device__ int rank() const { return threadIdx.x / kLanes; }
+  __device__ int size() const { return rows; }
+  template <class T>
+  __device__ T sum(T value) const {
+    constexpr int warps = rows * kLanes / kWarp;
+    const int lane = threadIdx.x % kLanes;
 #pragma unroll
-  for (int step = kWarp / 2; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  return value;
-}
-
-struct Warp {
-  __device__ int rank() const { return threadIdx.x % kWarp; }
-  __device__ int size() const { return kWarp; }
-  template <class T>
-  __device__ T sum(T value) const {
-    return warp_sum(value);
-  }
-};
-
-struct Block {
-  __device__ int rank() const { return threadIdx.x; }
-  __device__ int size() const { return kThreads; }
-  template <class T>
-  __device__ T sum(T value) const {
-    __shared__ T parts[kThreads / kWarp];
-    value = warp_sum(value);
+    for (int step = kWarp / 2; step >= kLanes; step /= 2)
+      value += __shfl_xor_sync(~0u, value, step);
+    __shared__ T parts[warps][kLanes];
     __syncthreads();  // the last sum's readers are done
-    if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
+    if (threadIdx.x % kWarp < kLanes) parts[threadIdx.x / kWarp][lane] = value;
     __syncthreads();
     T total = 0;
 #pragma unroll
-    for (int k = 0; k < kThreads / kWarp; ++k) total += parts[k];
+    for (int k = 0; k < warps; ++k) total += parts[k][lane];
     return total;
   }
 };
 
-template <bool back, bool dual, class T>
-__global__ void __launch_bounds__(kThreads) warps(Problem<T> p) {
-  const int64_t warp = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  const int64_t stride = int64_t{gridDim.x} * (kThreads / kWarp);
-  for (int64_t plane = warp; plane < p.planes; plane += stride) run<back, dual>(Warp(), p, plane);
-}
-
-template <bool back, bool dual, class T>
-__global__ void __launch_bounds__(kThreads) blocks(Problem<T> p) {
-  for (int64_t plane = blockIdx.x; plane < p.planes; plane += gridDim.x)
-    run<back, dual>(Block(), p, plane);
+template <bool back, bool dual, int rows, class T>
+__global__ void __launch_bounds__(rows* kLanes) planes(Problem<T> p, int64_t chunks) {
+  for (int64_t k = blockIdx.x; k < p.images * chunks; k += gridDim.x) {
+    // Threads beyond the last channel do its work once more, and write what it writes.
+    const int64_t channel = k % chunks * kLanes + threadIdx.x % kLanes;
+    run<back, dual>(Rows<rows>(), p, k / chunks,
+                    channel < p.channels ? channel : p.channels - 1);
+  }
 }
 
 template <bool back, bool dual, class T>
 int start(const Problem<T>& p, cudaStream_t stream) {
-  if (!p.planes || !p.pixels()) return cudaSuccess;
-  const bool small = p.pixels() <= kSmall;
-  const int64_t each = small ? kThreads / kWarp : 1;
-  const int64_t wanted = (p.planes + each - 1) / each;
-  const auto grid = static_cast<unsigned>(wanted < kBlocks ? wanted : kBlocks);
-  if (small)
-    warps<back, dual><<<grid, kThreads, 0, stream>>>(p);
+  if (!p.images || !p.channels || !p.pixels()) return cudaSuccess;
+  const int64_t chunks = (p.channels + kLanes - 1) / kLanes, wanted = p.images * chunks;
+  const unsigned grid = wanted < kMost ? static_cast<unsigned>(wanted) : kMost;
+  if (p.pixels() <= 64)
+    planes<back, dual, 8><<<grid, 8 * kLanes, 0, stream>>>(p, chunks);
+  else if (p.pixels() <= 256)
+    planes<back, dual, 16><<<grid, 16 * kLanes, 0, stream>>>(p, chunks);
   else
-    blocks<back, dual><<<grid, kThreads, 0, stream>>>(p);
+    planes<back, dual, 32><<<grid, 32 * kLanes, 0, stream>>>(p, chunks);
   return cudaGetLastError();
 }
 

@@ -6,7 +6,6 @@ Experts, evaluation networks, validation probes, forgetting counts and DC's inne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -14,27 +13,11 @@ from torch import Tensor
 
 from iadd.augment import Augmentation, Draw, augment_together, pack_draws, steps_together
 from iadd.data import ImageRows
-from iadd.engine.backend import Backend, choose_backend
+from iadd.descent import Descent, TrainingPlan
+from iadd.engine.backend import choose_backend
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How a network is trained: SGD, with momentum if given; `drops` cut the rate tenfold."""
-
-    epochs: int
-    batch: int
-    step_size: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    drops: tuple[int, ...] = ()
-    """Epochs (0-based) at whose start the learning rate is multiplied by 0.1."""
-    rho: float = 0.0
-    """Size of the perturbation of a sharpness-aware step (GSAM); 0: plain SGD."""
-    alpha: float = 0.0
-    """Weight of GSAM's step against the surrogate gap."""
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -71,7 +54,10 @@ def train(
     batches = _augmented_batches(images, targets, plan, augmentation, generator)
     if teacher:
         batches = ((seen, teacher(seen)) for seen, _ in batches)
-    return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
+    alone = ((seen[None], labels[None]) for seen, labels in batches)
+    of_one = on_epoch and (lambda epoch, params: on_epoch(epoch, params[0]))
+    start = params.to(images.device)[None]
+    return _descend(network, start, len(images), alone, plan, of_one)[0]
 
 
 def train_many(
@@ -87,7 +73,7 @@ def train_many(
     """`train` of M networks side by side: parameters (M, P), a generator each.
 
     A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
-    that one small network cannot fill; `Backend.batched` says for which networks it works.
+    that one small network cannot fill.
     """
     batches = _batches_of_many(images, targets, plan, augmentation, generators)
     return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
@@ -101,23 +87,16 @@ def _descend(
     plan: TrainingPlan,
     on_epoch: OnEpoch | None,
 ) -> Tensor:
-    """SGD over the batches of all epochs, of `size` images each; `params` are left as they are."""
-    params = params.clone()
-    backend = choose_backend(network, params.device, params.dtype)
-    velocity, rate = torch.zeros_like(params), plan.step_size
+    """SGD over the batches of all epochs, of `size` images each: parameters (M, P)."""
+    descent = Descent(choose_backend(network, params.device, params.dtype), params, plan)
     for epoch in range(plan.epochs):
         if epoch in plan.drops:
-            rate *= 0.1
+            descent.rate *= 0.1
         for seen, labels in islice(batches, -(-size // plan.batch)):
-            gradient = _gradient(backend, params, seen, labels, plan)
-            if plan.weight_decay:
-                gradient.add_(params, alpha=plan.weight_decay)
-            if plan.momentum:
-                gradient = velocity.mul_(plan.momentum).add_(gradient)
-            params.sub_(gradient, alpha=rate)
+            descent.step(seen, labels)
         if on_epoch:
-            on_epoch(epoch + 1, params)
-    return params
+            on_epoch(epoch + 1, descent.params)
+    return descent.params
 
 
 def _augmented_batches(
@@ -160,24 +139,6 @@ def _batches_of_many(
                 packed = packed.map(lambda z: z.flatten(0, 1).to(images.device))
                 seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
             yield seen, targets[rows]
-
-
-def _gradient(
-    backend: Backend, params: Tensor, images: Tensor, targets: Tensor, plan: TrainingPlan
-) -> Tensor:
-    """The direction (P,) or (M, P) that a step goes against: the gradient, or GSAM's.
-
-    GSAM (Zhuang et al., ICLR 2022, arXiv 2203.08065) takes the gradient g' at params + e and takes
-    off `alpha` times the part of g that is orthogonal to g'. The perturbation is adaptive (Kwon et
-    al., ICML 2021, arXiv 2102.11600), as in FTD's code: e = rho p^2 g / ||p g||.
-    """
-    _, grad = backend.gradient(params, images, targets)
-    if not plan.rho:
-        return grad
-    norm = (params * grad).norm(dim=-1, keepdim=True) + 1e-12
-    _, there = backend.gradient(params + plan.rho / norm * params.square() * grad, images, targets)
-    along = (grad * there).sum(-1, keepdim=True) / (there.square().sum(-1, keepdim=True) + 1e-24)
-    return there - plan.alpha * (grad - along * there)
 
 
 def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Statistics | None:

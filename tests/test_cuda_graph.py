@@ -102,22 +102,13 @@ def test_what_is_too_large_is_left_to_others(monkeypatch: pytest.MonkeyPatch) ->
 def test_capture_that_fails_is_said_once_and_done_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(work: object, pool: object) -> None:
+    def refuse() -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(cuda_graph, "_captured", refuse)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "Stream", refuse)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    frame = cuda_graph.Frame(
-        choose_backend(build_network("convnet-d1-w3", 1, 8, 3), torch.device("cpu")),
-        (3, 1, 8, 8),
-        2,
-        None,
-        False,
-    )
-    iteration = cuda_graph.Iteration(frame)
-    assert not iteration._capture()
-    assert iteration.forward == iteration._forward
+    assert cuda_graph.captured(lambda: None, torch.device("cpu")) is None
+    assert cuda_graph.captured(lambda: None, torch.device("cuda")) is None
     assert [r.message for r in caplog.records] == [
         "no CUDA graph, launching one by one: operation not permitted when stream is capturing"
     ]

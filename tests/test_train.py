@@ -108,7 +108,7 @@ def test_seeds_are_values_of_their_names() -> None:
 def test_many_side_by_side_end_where_each_ends_alone(
     families: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.train.choose_backend", CudaConvNet)  # takes several, on any device
+    monkeypatch.setattr("iadd.train.choose_backend", CudaConvNet)
     g = generator_for("many")
     network = build_network("convnet-d1-w4", 3, 8, 3)
     images = torch.randn(10, 3, 8, 8, generator=g, dtype=torch.float64)

@@ -37,9 +37,6 @@ class Backend(ABC):
     of the backend's dtype and on its device. The loss is `cross_entropy`.
     """
 
-    batched = False
-    """Whether `gradient` takes several networks at once: (M, P), (M, B, C, H, W), (M, B, K)."""
-
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
         self.network, self.device, self.dtype = network, device, dtype
 

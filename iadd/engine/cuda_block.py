@@ -46,9 +46,9 @@ def fused(device: torch.device) -> bool:
 def forward(
     x: Tensor, affine: Affine, form: Form, along: Affine | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The block's output (B, C, h, w) and the moments that `backward` needs: (B, C, 2).
+    """The block's output (B, h, w, C) and the moments that `backward` needs: (B, C, 2).
 
-    With `along`, which affine moves along: values and tangents (2, B, C, H, W), and moments
+    With `along`, which affine moves along: values and tangents (2, B, h, w, C), and moments
     (B, C, 4): mean, r, and their tangents' mean(x.) and mean(x' x.).
     """
     if affine.scale is not None and fused(x.device):
@@ -65,9 +65,9 @@ def backward(
     form: Form,
     along: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients by x (B, C, H, W), and by scale and shift (C, 2), from that by the output.
+    """Gradients by x (B, H, W, C), and by scale and shift (C, 2), from that by the output.
 
-    With `along`: adjoints (2, B, C, H, W), tangents first, here and in `by_y`; and the tangents
+    With `along`: adjoints (2, B, H, W, C), tangents first, here and in `by_y`; and the tangents
     (C, 2) of those by scale and shift.
     """
     if affine.scale is not None and fused(x.device):
@@ -98,9 +98,9 @@ def forward_reference(
     if along is not None and unit_dot is not None:
         a_dot = _transformed(unit_dot, affine._replace(shift=along.shift))
         if along.scale is not None:
-            a_dot = a_dot + _planes(along.scale) * unit
+            a_dot = a_dot + along.scale * unit
         y = torch.stack((y, _pool(_through_relu(a_dot, a, form), form)))
-    return y, torch.stack(moments, -1)[:, :, 0, 0] if moments else None  # (B, C, 2 or 4)
+    return y, torch.stack(moments, -1)[:, 0, 0] if moments else None  # (B, C, 2 or 4)
 
 
 def backward_reference(
@@ -113,7 +113,7 @@ def backward_reference(
 ) -> tuple[Tensor, Tensor]:
     """`backward` in plain operators."""
     value = x if along is None else x[0]
-    unit, moments = value, [] if stats is None else list(stats[:, :, None, None].unbind(-1))
+    unit, moments = value, [] if stats is None else list(stats[:, None, None].unbind(-1))
     if moments:
         unit = (value - moments[0]) * moments[1]
     a = _transformed(unit, affine)
@@ -124,29 +124,25 @@ def backward_reference(
         return by_x, _without_scale((*moving, by_a)[0])
     rate = moments[1]
     shift, weight = _mean(by_a), _mean(by_a * unit)
-    centred, gain = by_a - shift - unit * weight, rate * _planes(affine.scale)
+    centred, gain = by_a - shift - unit * weight, rate * affine.scale
     if along is None or along.scale is None:
         return gain * centred, _parts(weight, shift, value)
     (by_a_dot,), (mean_dot, slope) = moving, moments[2:]
     unit_dot = rate * (x[1] - mean_dot - unit * slope)
     shift_dot, weight_dot = _mean(by_a_dot), _mean(by_a_dot * unit + by_a * unit_dot)
     centred_dot = by_a_dot - shift_dot - unit_dot * weight - unit * weight_dot
-    gain_dot = rate * (_planes(along.scale) - slope * gain)
+    gain_dot = rate * (along.scale - slope * gain)
     by_x = torch.stack((gain_dot * centred + gain * centred_dot, gain * centred))
     return by_x, _parts(weight_dot, shift_dot, value)
 
 
 def _transformed(unit: Tensor, affine: Affine) -> Tensor:
-    scaled = unit if affine.scale is None else _planes(affine.scale) * unit
-    return scaled + _planes(affine.shift)
-
-
-def _planes(vector: Tensor) -> Tensor:
-    return vector[:, None, None]
+    scaled = unit if affine.scale is None else affine.scale * unit
+    return scaled + affine.shift
 
 
 def _mean(x: Tensor) -> Tensor:
-    return x.mean((2, 3), keepdim=True)
+    return x.mean((1, 2), keepdim=True)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,11 +152,11 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _parts(by_scale: Tensor, by_shift: Tensor, x: Tensor) -> Tensor:
     """Sums over images and pixels (C, 2) from means over planes."""
-    return torch.cat((by_scale, by_shift), 2).sum(0)[..., 0] * (x.shape[2] * x.shape[3])
+    return torch.stack((by_scale, by_shift), -1).sum(0)[0, 0] * (x.shape[1] * x.shape[2])
 
 
 def _without_scale(by_a: Tensor) -> Tensor:
-    by_shift = by_a.sum((0, 2, 3))
+    by_shift = by_a.sum((0, 1, 2))
     return torch.stack((torch.zeros_like(by_shift), by_shift), 1)
 
 
@@ -170,13 +166,22 @@ def _through_relu(by_a: Tensor, a: Tensor, form: Form) -> Tensor:
 
 
 def _pool(x: Tensor, form: Form) -> Tensor:
-    return F.avg_pool2d(x, 2) if form.pool else x
+    return planes_last(F.avg_pool2d(planes_first(x), 2)) if form.pool else x
 
 
 def _unpool(by_y: Tensor, x: Tensor, form: Form) -> Tensor:
     if not form.pool:
         return by_y
-    by_x: Tensor = torch.ops.aten.avg_pool2d_backward(
-        by_y, x, [2, 2], [2, 2], [0, 0], False, True, None
-    )
-    return by_x
+    maps = planes_first(by_y), planes_first(x)
+    by_x = torch.ops.aten.avg_pool2d_backward(*maps, [2, 2], [2, 2], [0, 0], False, True, None)
+    return planes_last(by_x)
+
+
+def planes_first(x: Tensor) -> Tensor:
+    """A map (B, H, W, C) as PyTorch's operators take it: (B, C, H, W), not copied."""
+    return x.permute(0, 3, 1, 2)
+
+
+def planes_last(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) as it is here: (B, H, W, C), not copied where its channels lie last."""
+    return x.permute(0, 2, 3, 1).contiguous()

@@ -151,30 +151,39 @@ class Iteration:
         into.mul_(-self.alpha)
 
     def _capture(self) -> bool:
-        try:
-            with torch.cuda.device(self.backend.device):
-                pool = torch.cuda.graph_pool_handle()
-                self.forward = _captured(self._forward, pool)
-                self.backward = _captured(self._backward, pool)
-        except RuntimeError as error:
-            self.forward, self.backward = self._forward, self._backward
-            reason = str(error).splitlines()[0]
-            logging.getLogger("iadd").warning("no CUDA graph, launching one by one: %s", reason)
+        pool = torch.cuda.graph_pool_handle()
+        forward = captured(self._forward, self.backend.device, pool)
+        backward = forward and captured(self._backward, self.backend.device, pool)
+        if not forward or not backward:
             return False
+        self.forward, self.backward = forward, backward
         return True
 
 
-def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
-    """The CUDA graph of `work`, after two runs in which libraries choose and allocate."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        work()
+def captured(
+    work: Callable[[], None], device: torch.device, pool: Any = None
+) -> Callable[[], None] | None:
+    """The CUDA graph of `work`, after two runs in which libraries choose and allocate.
+
+    None on other devices, and where a graph cannot hold it, which is said.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        with torch.cuda.device(device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    work()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                work()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        logging.getLogger("iadd").warning("no CUDA graph, launching one by one: %s", reason)
+        return None
     replay: Callable[[], None] = graph.replay
     return replay
 

@@ -7,8 +7,9 @@ validation data, and every network is reported with what it reached, also one th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from iadd.evaluation.scores import Score, accuracy_of, score_of
 from iadd.networks import Network, Statistics, build_network
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
-from iadd.train import TrainingPlan, fixed_statistics, predict, train
+from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
 
 
 def score(
@@ -92,11 +93,10 @@ def evaluate(
     if rules.optimistic:
         yield from _best_on_test(judge, synthetic, networks)
         return
-    jobs = [(name, k) for name, count in networks.items() for k in range(count)]
-    for done, (name, eval_seed) in enumerate(jobs, 1):
-        row = judge.row(synthetic, name, eval_seed)
+    rows = chain.from_iterable(judge.rows(synthetic, *item) for item in networks.items())
+    for done, row in enumerate(rows, 1):
         if progress:
-            progress(done, len(jobs), f"{name} {row['accuracy']:.4f}")
+            progress(done, sum(networks.values()), f"{row['network_eval']} {row['accuracy']:.4f}")
         yield row
 
 
@@ -110,7 +110,7 @@ def _best_on_test(
     """
     for name, count in networks.items():
         states = synthetic.states or (synthetic,)
-        tried = [[judge.row(state, name, k) for k in range(count)] for state in states]
+        tried = [list(judge.rows(state, name, count)) for state in states]
         yield from max(tried, key=lambda rows: sum(row["accuracy"] for row in rows))
 
 
@@ -128,44 +128,44 @@ class _Judge:
     seeds: Seeds
     teacher: Teacher | None
 
-    def row(self, synthetic: SyntheticSet, name: str, eval_seed: int) -> dict[str, Any]:
-        """Train one network on the set, test it, and tell what it reached."""
+    def rows(self, synthetic: SyntheticSet, name: str, count: int) -> Iterator[dict[str, Any]]:
+        """Train fresh networks on the set, test each once, and tell what they reached."""
         began, data = time.perf_counter(), self.dataset
         network = build_network(name, data.channels, data.resolution, data.classes)
         rates = self.rules.rates if synthetic.step_size is None else ()
-        trained = [
-            self.train(network, synthetic, rate, eval_seed)
-            for rate in rates or (synthetic.step_size,)
-        ]
-        params, statistics = trained[0]
-        if len(trained) > 1:
-            params, statistics = max(
-                trained,
-                key=lambda found: accuracy(network, found[0], data.validation, found[1]),
-            )
-        judged = score(network, params, self.test, statistics)
-        own = self._own(synthetic)
-        return vars(judged) | {
-            "network_eval": name,
-            "eval_seed": eval_seed,
-            "label_regime": self.rules.regime(synthetic.label_kind),
-            "train_accuracy": accuracy(network, params, own, statistics),
-            "status": "diverged" if judged.confusion is None else "ok",
-            "evaluate_seconds": time.perf_counter() - began,
-        }
+        tried = [self._train(network, synthetic, rate, count) for rate in rates or (None,)]
+        for eval_seed, trained in enumerate(zip(*tried, strict=True)):
+            params, statistics = trained[0]
+            if len(trained) > 1:
+                params, statistics = max(
+                    trained,
+                    key=lambda found: accuracy(network, found[0], data.validation, found[1]),
+                )
+            judged = score(network, params, self.test, statistics)
+            row = vars(judged) | {
+                "network_eval": name,
+                "eval_seed": eval_seed,
+                "label_regime": self.rules.regime(synthetic.label_kind),
+                "train_accuracy": accuracy(network, params, self._own(synthetic), statistics),
+                "status": "diverged" if judged.confusion is None else "ok",
+                "evaluate_seconds": time.perf_counter() - began,
+            }
+            began = time.perf_counter()
+            yield row
 
-    def train(
-        self, network: Network, synthetic: SyntheticSet, rate: float | None, eval_seed: int
-    ) -> tuple[Tensor, Statistics | None]:
-        """A fresh network's parameters (P,), and its batch statistics where it has any."""
+    def _train(
+        self, network: Network, synthetic: SyntheticSet, rate: float | None, count: int
+    ) -> Iterator[tuple[Tensor, Statistics | None]]:
+        """Fresh networks' parameters (P,), and batch statistics where they have any."""
         images = self._own(synthetic).images
+        streams = ("evaluate", self.protocol, network.name)
         return train_fresh(
             network,
             images,
             self.rules.targets(synthetic.labels, network.classes).to(images.device),
-            self.rules.plan(rate, self.epochs, self.batch, self.step_size),
+            self.rules.plan(rate or synthetic.step_size, self.epochs, self.batch, self.step_size),
             self.rules.families(self.dataset),
-            self.seeds.generator("evaluate", self.protocol, network.name, eval_seed),
+            [self.seeds.generator(*streams, eval_seed) for eval_seed in range(count)],
             self.teacher if self.rules.teacher else None,
         )
 
@@ -190,11 +190,20 @@ def train_fresh(
     targets: Tensor,
     plan: TrainingPlan,
     families: Augmentation,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     teacher: Teacher | None = None,
-) -> tuple[Tensor, Statistics | None]:
-    """A fresh network's trained parameters (P,), and its batch statistics where it has any."""
-    start = network.init(generator)
-    params = train(network, start, images, targets, plan, families, generator, teacher=teacher)
-    finite = bool(torch.isfinite(params).all())
-    return params, fixed_statistics(network, params, images) if finite else None
+) -> Iterator[tuple[Tensor, Statistics | None]]:
+    """Fresh networks' trained parameters (P,), and batch statistics where they have any.
+
+    One a generator: on a CPU one after the other, on a card side by side.
+    """
+    starts = [network.init(generator) for generator in generators]
+    rest = (images, targets, plan, families)
+    if images.device.type == "cpu" or len(starts) == 1 or teacher:
+        pairs = zip(starts, generators, strict=True)
+        trained = (train(network, start, *rest, g, teacher=teacher) for start, g in pairs)
+    else:
+        trained = iter(train_many(network, torch.stack(starts), *rest, generators))
+    for params in trained:
+        finite = bool(torch.isfinite(params).all())
+        yield params, fixed_statistics(network, params, images) if finite else None

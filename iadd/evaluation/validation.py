@@ -47,9 +47,7 @@ def validation_accuracy(
     rules = find_protocol(validation.protocol)
     plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
     targets = rules.targets(labels, network.classes).to(images.device)
-    families, total = rules.families(dataset), 0.0
-    for k in range(validation.networks):
-        generator = seeds.generator("validate", k)
-        params, statistics = train_fresh(network, images, targets, plan, families, generator)
-        total += accuracy(network, params, dataset.validation, statistics)
-    return total / validation.networks
+    generators = [seeds.generator("validate", k) for k in range(validation.networks)]
+    trained = train_fresh(network, images, targets, plan, rules.families(dataset), generators)
+    found = [accuracy(network, params, dataset.validation, also) for params, also in trained]
+    return sum(found) / len(found)

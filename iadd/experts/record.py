@@ -199,9 +199,9 @@ def _train(
 
 def _at_once(network: Network, recipe: Recipe, device: torch.device) -> int:
     """How many experts are trained side by side: one on a CPU, on a card as many as may fill it."""
-    if device.type == "cpu" or not choose_backend(network, device).batched:
+    if device.type == "cpu":
         return 1
-    width = network.options.width if network.options else 1
+    width = network.options.width if network.options else 128
     return max(1, FULL // (recipe.batch * width))
 
 

@@ -61,7 +61,8 @@ def fresh(
     rules = find_protocol(training.protocol)
     targets = rules.targets(labels.to(images.device), network.classes)
     plan = rules.plan(step_size, training.epochs, rules.batch, training.step_size)
-    return train_fresh(network, images, targets, plan, rules.families(dataset), generator)
+    (trained,) = train_fresh(network, images, targets, plan, rules.families(dataset), [generator])
+    return trained
 
 
 def calibration(
