@@ -1,6 +1,8 @@
 // The affine families of the augmentation: images moved by a matrix each, sampled bilinearly with
 // zeros around, as torch's affine_grid and grid_sample with align_corners do it; and the transpose.
 // A grid, which is larger than a grey image twice over, is never laid out.
+#include "augment.h"
+
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -8,6 +10,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#ifdef IADD_WITH_CUDA
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
 
 namespace iadd {
 namespace {
@@ -82,6 +90,24 @@ void walk(const Tensor& from, const Tensor& matrix, const Tensor& to) {
   });
 }
 
+#ifdef IADD_WITH_CUDA
+template <class T>
+void walk_on_card(const Tensor& from, const Tensor& matrix, const Tensor& to, bool transposed) {
+  TORCH_CHECK_VALUE(from.size(2) * from.size(3) <= (1 << 28), "images have ", from.size(2), " x ",
+                    from.size(3), " pixels, allowed are 2^28");
+  const c10::cuda::CUDAGuard guard(from.device());
+  const Samples<T> samples{from.size(0),
+                           from.size(1),
+                           static_cast<int>(from.size(2)),
+                           static_cast<int>(from.size(3)),
+                           from.const_data_ptr<T>(),
+                           matrix.const_data_ptr<T>(),
+                           to.mutable_data_ptr<T>()};
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  C10_CUDA_CHECK(static_cast<cudaError_t>(launch(samples, transposed, stream.stream())));
+}
+#endif
+
 Tensor move(const Tensor& images_, const Tensor& matrix_, bool transposed) {
   TORCH_CHECK_VALUE(images_.dim() == 4, "images have ", images_.dim(),
                     " dimensions, allowed are (B, C, H, W)");
@@ -95,7 +121,16 @@ Tensor move(const Tensor& images_, const Tensor& matrix_, bool transposed) {
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, "images are ", type,
                    ", allowed are float32, float64");
   const Tensor out = at::empty_like(images);
+  TORCH_CHECK_VALUE(matrix.device() == images.device(), "matrix is on ", matrix.device(),
+                    ", expected ", images.device(), " as the images");
   if (!images.numel()) return out;
+#ifdef IADD_WITH_CUDA
+  if (images.is_cuda()) {
+    const auto run = type == at::kFloat ? walk_on_card<float> : walk_on_card<double>;
+    run(images, matrix, out, transposed);
+    return out;
+  }
+#endif
   const auto run = type == at::kFloat ? transposed ? walk<float, true> : walk<float, false>
                    : transposed       ? walk<double, true>
                                       : walk<double, false>;
@@ -110,5 +145,8 @@ TORCH_LIBRARY_FRAGMENT(iadd, m) {
 }
 
 TORCH_LIBRARY_IMPL(iadd, CPU, m) { m.impl("affine_sample", move); }
+#ifdef IADD_WITH_CUDA
+TORCH_LIBRARY_IMPL(iadd, CUDA, m) { m.impl("affine_sample", move); }
+#endif
 
 }  // namespace iadd

@@ -83,8 +83,8 @@ class PackedDraws:
 
     def apply(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) augmented each its own way; bit for bit what `augment` makes."""
-        kind, uniform = self.kind[:, None, None, None], self.uniform.to(images)
-        out = torch.where(kind == 1, move(images, self.matrix.to(images)), images)
+        kind, uniform = self.kind[:, None, None, None], _beside(self.uniform, images)
+        out = torch.where(kind == 1, move(images, _beside(self.matrix, images)), images)
         out = torch.where(kind == 2, _color(images, uniform), out)
         return torch.where(kind == 3, images * _cutout_mask(images, uniform), out)
 
@@ -156,7 +156,7 @@ def _apply(images: Tensor, draw: Draw | None, transposed: bool) -> Tensor:
     """A draw, or the transpose of its linear part."""
     if draw is None:
         return images
-    uniform = draw.uniform.to(images).expand(len(images), 3)
+    uniform = _beside(draw.uniform, images).expand(len(images), 3)
     if draw.family == "color":
         if transposed:  # no brightness; saturation and contrast are symmetric, and they commute
             uniform = torch.cat((torch.full_like(uniform[:, :1], 0.5), uniform[:, 1:]), 1)
@@ -166,13 +166,19 @@ def _apply(images: Tensor, draw: Draw | None, transposed: bool) -> Tensor:
     return move(images, _MATRICES[draw.family](uniform, images.shape[-1]), transposed)
 
 
+def _beside(drawn: Tensor, images: Tensor) -> Tensor:
+    """What was drawn on the CPU, where the images are; without waiting for what a device does."""
+    return drawn.to(images.device, images.dtype, non_blocking=True)
+
+
 def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
     """Images (B, C, H, W) sampled bilinearly where matrices (B, 2, 3) lead, zeros around them.
 
     In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
-    The kernel is csrc/augment.cpp.
+    The kernels are csrc/augment.cpp and augment.cu.
     """
-    if not extension.has_cpu_kernels(images.device, images.dtype):
+    kernels = images.dtype in (torch.float32, torch.float64) and extension.has_kernels(images.device)
+    if not kernels:
         return move_reference(images, matrix, transposed)
     if images.requires_grad and torch.is_grad_enabled():
         return cast(Tensor, _Move.apply(images, matrix, transposed))

@@ -136,7 +136,9 @@ def _batches_of_many(
             if augmentation.families:
                 draws = [augmentation.draw(g, count) for g in generators]
                 packed = pack_draws(draws, count, images.shape[-1], images.dtype)
-                packed = packed.map(lambda z: z.flatten(0, 1).to(images.device))
+                packed = packed.map(
+                    lambda z: z.flatten(0, 1).to(images.device, non_blocking=True)
+                )
                 seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
             yield seen, targets[rows]
 

@@ -212,3 +212,21 @@ def test_packed_draws_of_images_that_go_different_ways_at_once() -> None:
     mixed = packed.map(lambda z: z.flatten(0, 1)).apply(images.flatten(0, 1))
     apart = torch.cat([augment(x, draw) for x, draw in zip(images, draws, strict=True)])
     assert torch.equal(mixed, apart)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (5, 1, 7, 12), (2, 2, 1, 9), (3, 3, 33, 32)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_card_moves_as_the_cpu_does(shape: tuple[int, int, int, int], transposed: bool) -> None:
+    g = torch.Generator().manual_seed(sum(shape))
+    images = torch.randn(shape, generator=g, dtype=torch.float64)
+    for spread in (0.1, 1.0, 3.0):
+        matrix = torch.eye(2, 3).double() + spread * torch.randn(
+            shape[0], 2, 3, generator=g, dtype=torch.float64
+        )
+        matrix[0, :, :2] = matrix[0, 0, 0]  # all of its samples lie on a line
+        found = move(images.cuda(), matrix.cuda(), transposed)
+        wanted = move(images, matrix, transposed)
+        assert float((found.cpu() - wanted).abs().max()) < 1e-9 * max(1, float(wanted.abs().max()))
+        assert torch.equal(found, move(images.cuda(), matrix.cuda(), transposed))

@@ -76,9 +76,9 @@ class Iteration:
         self.alpha.copy_(student.rate)
         if self.frame.batch is not None:
             rows = [step.rows for step in student.steps if step.rows is not None]
-            self.rows.copy_(torch.stack(rows))
+            self.rows.copy_(torch.stack(rows), non_blocking=True)
         for buffer, new in zip(vars(self.draws).values(), vars(packed).values(), strict=True):
-            buffer.copy_(new)
+            buffer.copy_(new, non_blocking=True)
         self.forward()
         for t in range(1, self.frame.steps + 1):
             student.watch(t, self.trajectory[t])
