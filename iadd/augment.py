@@ -26,7 +26,7 @@ FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_PAD, CUTOUT, FLIP, SCALE, ROTATE_DEGREES = 0.125, 0.5, 0.5, 1.2, 15.0
 
-TOGETHER_BYTES = 1 << 20
+TOGETHER_BYTES = {"cpu": 1 << 20, "cuda": 1 << 25}
 """Of images: up to here, several steps' cost less augmented together than each by itself."""
 
 
@@ -67,7 +67,7 @@ class Augmentation:
 class PackedDraws:
     """Draws of several families as tensors, which one sequence of operations applies.
 
-    For CUDA graphs, and for several networks that see augmentations of their own at once.
+    For CUDA graphs, whose sequence of operations is fixed.
     """
 
     kind: Tensor
@@ -124,7 +124,8 @@ def augment_adjoint(gradient: Tensor, draw: Draw | None) -> Tensor:
 
 def steps_together(images: Tensor, count: int) -> int:
     """How many steps, which see `count` of the images (N, C, H, W) each, to augment together."""
-    return max(1, TOGETHER_BYTES // (count * images[0].nbytes))
+    most = TOGETHER_BYTES.get(images.device.type, TOGETHER_BYTES["cpu"])
+    return max(1, most // (count * images[0].nbytes))
 
 
 def augment_together(

@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from iadd.augment import Augmentation, Draw, augment_together, pack_draws, steps_together
+from iadd.augment import Augmentation, Draw, augment_together, steps_together
 from iadd.data import ImageRows
 from iadd.descent import Descent, TrainingPlan
 from iadd.engine.backend import choose_backend
@@ -21,7 +21,7 @@ EVALUATION_BATCH = 512
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-"""Augmented images and targets of one step after the other."""
+"""Augmented images (M, B, C, H, W) and targets (M, B, K) of one step after the other."""
 OnEpoch = Callable[[int, Tensor], None]
 
 
@@ -51,13 +51,12 @@ def train(
 
     A non-finite state is not an error here: it is returned, and whoever asked records it.
     """
-    batches = _augmented_batches(images, targets, plan, augmentation, generator)
+    batches = _augmented_batches(images, targets, plan, augmentation, [generator])
     if teacher:
-        batches = ((seen, teacher(seen)) for seen, _ in batches)
-    alone = ((seen[None], labels[None]) for seen, labels in batches)
+        batches = ((seen, teacher(seen[0])[None]) for seen, _ in batches)
     of_one = on_epoch and (lambda epoch, params: on_epoch(epoch, params[0]))
     start = params.to(images.device)[None]
-    return _descend(network, start, len(images), alone, plan, of_one)[0]
+    return _descend(network, start, len(images), batches, plan, of_one)[0]
 
 
 def train_many(
@@ -75,7 +74,7 @@ def train_many(
     A network draws what it would draw alone, and ends where it would end up to rounding. For a GPU
     that one small network cannot fill.
     """
-    batches = _batches_of_many(images, targets, plan, augmentation, generators)
+    batches = _augmented_batches(images, targets, plan, augmentation, generators)
     return _descend(network, params.to(images.device), len(images), batches, plan, on_epoch)
 
 
@@ -104,43 +103,25 @@ def _augmented_batches(
     targets: Tensor,
     plan: TrainingPlan,
     augmentation: Augmentation,
-    generator: torch.Generator,
-) -> Batches:
-    """The batches of all epochs, augmented for several steps at once."""
-
-    def steps() -> Iterator[tuple[Tensor, Draw | None]]:
-        for _ in range(plan.epochs):
-            order = torch.randperm(len(images), generator=generator).to(images.device)
-            for rows in order.split(plan.batch):
-                yield rows, augmentation.draw(generator, len(rows))
-
-    coming = steps()
-    together = steps_together(images[:1], min(plan.batch, len(images)))
-    while near := list(islice(coming, together)):
-        seen = augment_together([images[rows] for rows, _ in near], [draw for _, draw in near])
-        yield from zip(seen, (targets[rows] for rows, _ in near), strict=True)
-
-
-def _batches_of_many(
-    images: ImageRows,
-    targets: Tensor,
-    plan: TrainingPlan,
-    augmentation: Augmentation,
     generators: Sequence[torch.Generator],
 ) -> Batches:
-    """Batches (M, B, ...) of M networks, each in its own order and with its own augmentations."""
-    for _ in range(plan.epochs):
-        orders = torch.stack([torch.randperm(len(images), generator=g) for g in generators])
-        for rows in orders.to(images.device).split(plan.batch, 1):
-            seen, count = images[rows], rows.shape[1]  # (M, B, C, H, W)
-            if augmentation.families:
-                draws = [augmentation.draw(g, count) for g in generators]
-                packed = pack_draws(draws, count, images.shape[-1], images.dtype)
-                packed = packed.map(
-                    lambda z: z.flatten(0, 1).to(images.device, non_blocking=True)
-                )
-                seen = packed.apply(seen.flatten(0, 1)).view_as(seen)
-            yield seen, targets[rows]
+    """The batches of all epochs for a network a generator, augmented for several steps at once."""
+    many = len(generators)
+
+    def steps() -> Iterator[tuple[Tensor, list[Draw | None]]]:
+        for _ in range(plan.epochs):
+            orders = torch.stack([torch.randperm(len(images), generator=g) for g in generators])
+            for rows in orders.to(images.device).split(plan.batch, 1):
+                yield rows, [augmentation.draw(g, rows.shape[1]) for g in generators]
+
+    coming = steps()
+    together = steps_together(images[:1], many * min(plan.batch, len(images)))
+    while near := list(islice(coming, together)):
+        batches = [images[own] for rows, _ in near for own in rows]
+        seen = augment_together(batches, [draw for _, draws in near for draw in draws])
+        for k, (rows, _) in enumerate(near):
+            own = seen[k * many : (k + 1) * many]
+            yield torch.stack(own) if many > 1 else own[0][None], targets[rows]
 
 
 def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Statistics | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadd.augment import FAMILIES, Augmentation, augment
+from iadd.augment import TOGETHER_BYTES, FAMILIES, Augmentation, augment
 from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.networks import build_network
@@ -46,7 +46,7 @@ def test_equals_torch_optim(name: str) -> None:
 def test_augmented_steps_are_those_taken_one_by_one(
     together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iadd.augment.TOGETHER_BYTES", together)  # of one step, a few, all
+    monkeypatch.setitem(TOGETHER_BYTES, "cpu", together)  # of one step, a few, all
     g, network, augmentation = (
         generator_for("steps"),
         build_network("mlp-w8", 1, 8, 3),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iadd.augment import FAMILIES, Augmentation, Draw
+from iadd.augment import TOGETHER_BYTES, FAMILIES, Augmentation, Draw
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import Backend, choose_backend
 from iadd.engine.student import Unrolled, draw_steps
@@ -195,7 +195,7 @@ def test_how_many_steps_are_augmented_together_changes_no_bit(
 ) -> None:
     found = []
     for together in (1, 7_000, 1 << 20):  # one step's images, two steps', all
-        monkeypatch.setattr("iadd.augment.TOGETHER_BYTES", together)
+        monkeypatch.setitem(TOGETHER_BYTES, "cpu", together)
         found.append(run("mlp-w16", mode, families=FAMILIES, steps=7, batch=batch))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0][:5], other[:5], strict=True))

@@ -9,7 +9,8 @@ the two graphs the end-point loss runs as ordinary code, so that a method may co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -186,6 +187,33 @@ def captured(
         return None
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+class Aside:
+    """While a graph is captured, a branch of it beside what else is launched; else nothing.
+
+    Whoever branches keeps all that the branch reads until after `join`: memory that is given back
+    goes to what is launched next, which need not wait for the branch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        self.stream = torch.cuda.Stream(device) if capturing else None
+
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """What is launched within waits for what was launched before, and nothing waits for it."""
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def join(self) -> None:
+        """What is launched from now on waits for the branch."""
+        if self.stream is not None:
+            torch.cuda.current_stream().wait_stream(self.stream)
 
 
 _iteration = lru_cache(maxsize=1)(Iteration)  # recaptured when the frame changes

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from iadd.engine import cuda_block
 from iadd.engine.cuda_block import Affine, Form, planes_last
+from iadd.engine.cuda_graph import Aside
 from iadd.engine.cuda_products import Convolution, Patches
 from iadd.networks import Network
 
@@ -119,11 +120,15 @@ class ConvNet:
 
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
         """Gradient by params (P,) from that by logits."""
-        head = self.values[1]
+        head, aside = self.values[1], Aside(by_logits.device)
         by_head = [by_logits.T @ kept.features, by_logits.sum(0)]
-        found = []
+        found, held = [], []  # what a branch reads stays until it has been joined
         for k, by_x, by_affine in self._backward(kept, by_logits @ head):
-            found.append(self._one(self._by_weight(kept, k, by_x), by_affine))
+            held.append(by_x)
+            with aside.branch():
+                by_weight = self._by_weight(kept, k, by_x)
+            found.append(self._one(by_weight, by_affine))
+        aside.join()
         return self._gather(found[::-1], by_head)
 
     def by_images(self, kept: Activations, by_features: Tensor) -> Tensor:
@@ -136,7 +141,9 @@ class ConvNet:
         if not k:
             return kept.patches.by_weight(by_x)
         ready, x = self.convolution.along_batch, kept.inputs[k - 1]
-        return self.convolution.by_weight(ready(by_x, second=True), ready(x))
+        return self.convolution.by_weight(
+            ready(by_x, second=True), ready(x if self.direction is None else x.flatten(0, 1))
+        )
 
     def _backward(
         self, kept: Activations, by_features: Tensor
@@ -164,36 +171,33 @@ class ConvNet:
         by_head_dot = (by_logits_dot.T @ f).addmm_(by_logits.T, f_dot)
         by_f_dot = (by_logits_dot @ head).addmm_(by_logits, head_dot)
         by_y = torch.stack([self._maps(z) for z in (by_f_dot, by_logits @ head)])
-        found = []
+        found, held, aside = [], [], Aside(by_logits.device)  # as in `by_params`
         for k in reversed(range(len(layers))):
             layer, along = layers[k], moving[k]
             by_x, by_affine = cuda_block.backward(
                 kept.convolved[k], kept.stats[k], layer.affine, by_y, self.forms[k], along.affine
             )
-            if k:
-                by_weight, by_y = self._back(by_x, kept.inputs[k - 1], layer, along)
-            else:  # images stand still
-                by_weight = kept.patches.by_weight(by_x[0])
+            held.append(by_x)
+            with aside.branch():  # pairs tangent adjoints with values, adjoints with tangents
+                by_weight = self._by_weight(kept, k, by_x.flatten(0, 1) if k else by_x[0])
             found.append(self._one(by_weight, by_affine))
+            if k:
+                by_y = self._by_input(by_x, layer, along)
         by_images = kept.patches.by_images(
             [(by_x[0], layers[0].weight), (by_x[1], moving[0].weight)]
         )
+        aside.join()
         return self._gather(found[::-1], [by_head_dot, by_logits_dot.sum(0)]), by_images
 
-    def _back(
-        self, by_x: Tensor, x: Tensor, layer: _Layer, along: _Layer
-    ) -> tuple[Tensor, Tensor]:
-        """Through a later block's convolution, in dual numbers: by its weight, and by its input."""
-        channels, batch = self.convolution.along_channels, self.convolution.along_batch
-        count, adjoints = x.shape[1], by_x.flatten(0, 1)
-        # Pairs tangent adjoints with values and adjoints with tangents.
-        by_weight = self.convolution.by_weight(
-            batch(adjoints, second=True), batch(x.flatten(0, 1))
-        )
-        ready = channels(adjoints)
-        by_y = self.convolution.by_input(ready, batch(layer.weight, second=True))
-        by_y[:count] += self.convolution.by_input(ready[count:], batch(along.weight, second=True))
-        return by_weight, by_y.view_as(x)
+    def _by_input(self, by_x: Tensor, layer: _Layer, along: _Layer) -> Tensor:
+        """Adjoints (2, B, H, W, C) of a later block's input from those of its convolution."""
+        count, ready = by_x.shape[1], self.convolution.along_channels(by_x.flatten(0, 1))
+        weights = [
+            self.convolution.along_batch(one.weight, second=True) for one in (layer, along)
+        ]
+        by_y = self.convolution.by_input(ready, weights[0])
+        by_y[:count] += self.convolution.by_input(ready[count:], weights[1])
+        return by_y.view(2, count, *by_y.shape[1:])
 
     def _features(self, x: Tensor) -> Tensor:
         """(..., B, h, w, C) -> (..., B, F), in the order of a map with channels first."""
