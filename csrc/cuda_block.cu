@@ -1,8 +1,7 @@
-// The fused block kernels on CUDA devices: a block of threads takes eight channels of an image.
+// The fused block kernels on CUDA devices: a block of threads takes some channels of an image.
 //
 // Bound by memory: a pass reads its maps from DRAM once (later sweeps hit the caches) and writes
-// once, 32 bytes, a whole sector, a pixel. Sums go in a fixed order, no atomics: the same bits every
-// time.
+// once. Sums go in a fixed order, no atomics: the same bits every time.
 
 #include <cuda_runtime.h>
 
@@ -12,24 +11,24 @@ namespace iadd::block {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kLanes = 8;  // channels of a block, neighbours in memory
-constexpr unsigned kMost = 1u << 30;
+constexpr int64_t kFull = 264;  // blocks that keep a large device busy
+constexpr int64_t kMost = int64_t{1} << 30;
 
-// The threads of a block that share a channel; `rows` of them.
-template <int rows>
+// The threads of a block that share a channel: `rows` of them, `lanes` channels beside one another.
+template <int lanes, int rows>
 struct Rows {
-  __device__ int rank() const { return threadIdx.x / kLanes; }
+  __device__ int rank() const { return threadIdx.x / lanes; }
   __device__ int size() const { return rows; }
   template <class T>
   __device__ T sum(T value) const {
-    constexpr int warps = rows * kLanes / kWarp;
-    const int lane = threadIdx.x % kLanes;
+    constexpr int warps = rows * lanes / kWarp;
+    const int lane = threadIdx.x % lanes;
 #pragma unroll
-    for (int step = kWarp / 2; step >= kLanes; step /= 2)
+    for (int step = kWarp / 2; step >= lanes; step /= 2)
       value += __shfl_xor_sync(~0u, value, step);
-    __shared__ T parts[warps][kLanes];
+    __shared__ T parts[warps][lanes];
     __syncthreads();  // the last sum's readers are done
-    if (threadIdx.x % kWarp < kLanes) parts[threadIdx.x / kWarp][lane] = value;
+    if (threadIdx.x % kWarp < lanes) parts[threadIdx.x / kWarp][lane] = value;
     __syncthreads();
     T total = 0;
 #pragma unroll
@@ -38,27 +37,37 @@ struct Rows {
   }
 };
 
-template <bool back, bool dual, int rows, class T>
-__global__ void __launch_bounds__(rows* kLanes) planes(Problem<T> p, int64_t chunks) {
+template <bool back, bool dual, int lanes, int rows, class T>
+__global__ void __launch_bounds__(rows* lanes) planes(Problem<T> p, int64_t chunks) {
   for (int64_t k = blockIdx.x; k < p.images * chunks; k += gridDim.x) {
     // Threads beyond the last channel do its work once more, and write what it writes.
-    const int64_t channel = k % chunks * kLanes + threadIdx.x % kLanes;
-    run<back, dual>(Rows<rows>(), p, k / chunks,
+    const int64_t channel = k % chunks * lanes + threadIdx.x % lanes;
+    run<back, dual>(Rows<lanes, rows>(), p, k / chunks,
                     channel < p.channels ? channel : p.channels - 1);
   }
 }
 
+template <bool back, bool dual, int lanes, int rows, class T>
+void start(const Problem<T>& p, cudaStream_t stream) {
+  const int64_t chunks = (p.channels + lanes - 1) / lanes, wanted = p.images * chunks;
+  const auto grid = static_cast<unsigned>(wanted < kMost ? wanted : kMost);
+  planes<back, dual, lanes, rows><<<grid, rows * lanes, 0, stream>>>(p, chunks);
+}
+
+// Threads of a block by the pixels of a plane. A warp that reads 32 neighbours reads fastest; where
+// that leaves a device idle, eight of them, still whole sectors, make four times as many blocks.
 template <bool back, bool dual, class T>
-int start(const Problem<T>& p, cudaStream_t stream) {
+int choose(const Problem<T>& p, cudaStream_t stream) {
   if (!p.images || !p.channels || !p.pixels()) return cudaSuccess;
-  const int64_t chunks = (p.channels + kLanes - 1) / kLanes, wanted = p.images * chunks;
-  const unsigned grid = wanted < kMost ? static_cast<unsigned>(wanted) : kMost;
-  if (p.pixels() <= 64)
-    planes<back, dual, 8><<<grid, 8 * kLanes, 0, stream>>>(p, chunks);
-  else if (p.pixels() <= 256)
-    planes<back, dual, 16><<<grid, 16 * kLanes, 0, stream>>>(p, chunks);
+  const int pixels = p.pixels();
+  if (p.images * ((p.channels + kWarp - 1) / kWarp) >= kFull)
+    pixels <= 64    ? start<back, dual, 32, 4>(p, stream)
+    : pixels <= 256 ? start<back, dual, 32, 8>(p, stream)
+                    : start<back, dual, 32, 16>(p, stream);
   else
-    planes<back, dual, 32><<<grid, 32 * kLanes, 0, stream>>>(p, chunks);
+    pixels <= 64    ? start<back, dual, 8, 8>(p, stream)
+    : pixels <= 256 ? start<back, dual, 8, 16>(p, stream)
+                    : start<back, dual, 8, 32>(p, stream);
   return cudaGetLastError();
 }
 
@@ -67,8 +76,8 @@ int start(const Problem<T>& p, cudaStream_t stream) {
 template <class T>
 int launch(const Problem<T>& p, void* stream) {
   const bool dual = p.scale_dot;
-  const auto pass = p.by_x ? (dual ? start<true, true, T> : start<true, false, T>)
-                           : (dual ? start<false, true, T> : start<false, false, T>);
+  const auto pass = p.by_x ? (dual ? choose<true, true, T> : choose<true, false, T>)
+                           : (dual ? choose<false, true, T> : choose<false, false, T>);
   return pass(p, static_cast<cudaStream_t>(stream));
 }
 template int launch(const Problem<float>&, void*);

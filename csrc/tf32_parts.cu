@@ -1,4 +1,4 @@
-// Float32 maps in TF32 parts on CUDA devices: each element read once, three written, 128 bits a time.
+// Float32 operands in TF32 parts on CUDA devices: each element read once, three written.
 
 #include <cuda_runtime.h>
 
@@ -10,6 +10,11 @@ namespace {
 constexpr int kThreads = 256, kVector = 4;
 constexpr int64_t kBlocks = 132 * 16;
 
+unsigned blocks_for(int64_t threads) {
+  const int64_t wanted = (threads + kThreads - 1) / kThreads;
+  return static_cast<unsigned>(wanted < kBlocks ? wanted : kBlocks);
+}
+
 template <int vector>
 struct alignas(4 * vector) Few {
   float x[vector];
@@ -18,7 +23,7 @@ struct alignas(4 * vector) Few {
 // `vector` neighbours at a time: `inner` and the addresses are multiples of it.
 template <int vector, class Index>
 __global__ void __launch_bounds__(kThreads)
-    split(const float* x, float* out, Index size, Index inner, bool second) {
+    split(const float* x, float* out, Index size, Index inner) {
   using Vector = Few<vector>;
   const Index stride = Index(gridDim.x) * kThreads * vector;
   for (Index i = (Index(blockIdx.x) * kThreads + threadIdx.x) * vector; i < size; i += stride) {
@@ -31,33 +36,45 @@ __global__ void __launch_bounds__(kThreads)
     }
     float* to = out + i + i / inner * inner * 2;
     *reinterpret_cast<Vector*>(to) = high;
-    *reinterpret_cast<Vector*>(to + inner) = second ? high : low;
-    *reinterpret_cast<Vector*>(to + 2 * inner) = second ? low : high;
+    *reinterpret_cast<Vector*>(to + inner) = low;
+    *reinterpret_cast<Vector*>(to + 2 * inner) = high;
   }
 }
 
+__global__ void __launch_bounds__(kThreads) split(Weight weight) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads, size = weight.size();
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size; i += stride)
+    weight.move(i);
+}
+
 template <int vector>
-int start(const float* x, float* out, int64_t size, int64_t inner, bool second, cudaStream_t on) {
-  const int64_t wanted = (size / vector + kThreads - 1) / kThreads;
-  const auto blocks = static_cast<unsigned>(wanted < kBlocks ? wanted : kBlocks);
+void start(const float* x, float* out, int64_t size, int64_t inner, cudaStream_t on) {
+  const unsigned blocks = blocks_for(size / vector);
   if (size <= (int64_t{1} << 29))  // so that no sum of indices overflows
     split<vector, uint32_t><<<blocks, kThreads, 0, on>>>(x, out, static_cast<uint32_t>(size),
-                                                         static_cast<uint32_t>(inner), second);
+                                                         static_cast<uint32_t>(inner));
   else
-    split<vector, int64_t><<<blocks, kThreads, 0, on>>>(x, out, size, inner, second);
-  return cudaGetLastError();
+    split<vector, int64_t><<<blocks, kThreads, 0, on>>>(x, out, size, inner);
 }
 
 bool aligned(const float* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace
 
-int launch(const float* x, float* out, int64_t size, int64_t inner, bool second, void* stream) {
+int launch(const float* x, float* out, int64_t size, int64_t inner, void* stream) {
   if (!size) return cudaSuccess;
   const auto on = static_cast<cudaStream_t>(stream);
-  const bool whole = inner % kVector == 0 && aligned(x) && aligned(out);
-  return whole ? start<kVector>(x, out, size, inner, second, on)
-               : start<1>(x, out, size, inner, second, on);
+  if (inner % kVector == 0 && aligned(x) && aligned(out))
+    start<kVector>(x, out, size, inner, on);
+  else
+    start<1>(x, out, size, inner, on);
+  return cudaGetLastError();
+}
+
+int launch(const Weight& weight, void* stream) {
+  if (!weight.size()) return cudaSuccess;
+  split<<<blocks_for(weight.size()), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(weight);
+  return cudaGetLastError();
 }
 
 }  // namespace iadd::tf32

@@ -28,10 +28,30 @@ IADD_BOTH Parts parts(float x) {
   return {high, x - high};
 }
 
-// x: runs of `inner` elements, `size` in all; out: of each run h, l, h, or `second` h, h, l.
+// A 3x3 convolution's weight (outputs, inputs, 3, 3) as an operand with its inputs last, in parts
+// h, h, l: (outputs, 3, 3, 3 inputs). `flipped`: as the adjoint convolution's, turned by half a
+// turn: (inputs, 3, 3, 3 outputs). Element i of the weight in that order goes to three places.
+struct Weight {
+  const float* x;
+  float* out;
+  int64_t outputs, inputs;
+  bool flipped;
+
+  IADD_BOTH int64_t size() const { return outputs * inputs * 9; }
+  IADD_BOTH void move(int64_t i) const {
+    const int64_t last = flipped ? outputs : inputs, row = i / last, k = i - row * last;
+    const int64_t r = row / 9, tap = row - r * 9;
+    const Parts p = parts(flipped ? x[(k * inputs + r) * 9 + 8 - tap] : x[(r * inputs + k) * 9 + tap]);
+    float* to = out + row * 3 * last + k;
+    to[0] = to[last] = p.high, to[2 * last] = p.low;
+  }
+};
+
 #ifdef IADD_WITH_CUDA
 // Launch on `stream` (a cudaStream_t); the cudaError_t of the launch, 0 for none.
-int launch(const float* x, float* out, int64_t size, int64_t inner, bool second, void* stream);
+// x: runs of `inner` elements, `size` in all; out: of each run h, l, h.
+int launch(const float* x, float* out, int64_t size, int64_t inner, void* stream);
+int launch(const Weight&, void* stream);
 #endif
 
 }  // namespace iadd::tf32

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iadd.engine.backend import Backend
-from iadd.engine.cuda_graph import captured
+from iadd.engine.cuda_graph import beside, captured
 
 OFTEN = 8
 """Steps of one shape that are taken before it is captured: a capture costs about as many."""
@@ -140,7 +140,7 @@ class CapturedStep:
                 self.rule.take(self.backend, *row, self.rate)
             return
         here = torch.cuda.current_stream()
-        branches = [torch.cuda.Stream() for _ in rows]
+        branches = [beside(here, number) for number in range(1, len(rows) + 1)]
         for branch, row in zip(branches, rows, strict=True):
             branch.wait_stream(here)
             with torch.cuda.stream(branch):

@@ -96,15 +96,13 @@ def arithmetic(precision: str, device: torch.device, *, autocast: bool) -> Itera
     """How matrix products and convolutions round on a card within this block.
 
     `float32` is IEEE throughout (torch alone would use TF32 in convolutions); `tf32` and `bf16`
-    round the operands to 10 and 7 bits of mantissa and sum in float32. `parts`: convolutions get
-    operands that TF32 holds without rounding, the rest is IEEE. `autocast`: torch does the rounding
-    to bf16; else whoever is called does. CPUs are left alone.
+    round the operands to 10 and 7 bits of mantissa and sum in float32. `autocast`: torch does the
+    rounding to bf16; else whoever is called does. CPUs are left alone.
     """
     if device.type != "cuda":
         yield
         return
-    tf32 = "tf32" if precision == "tf32" else "ieee"
-    before = _set_products(tf32, "tf32" if precision == "parts" else tf32)
+    before = _set_products("tf32" if precision == "tf32" else "ieee")
     try:
         with torch.autocast("cuda", torch.bfloat16, enabled=autocast and precision == "bf16"):
             yield

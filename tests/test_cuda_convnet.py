@@ -87,6 +87,12 @@ def test_any_shape(batch: int, resolution: int, name: str) -> None:
     compare(build_network(name, 3, resolution, 3), batch)
 
 
+def test_a_large_batch_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iadd.engine.cuda_convnet.CHUNK_PIXELS", 3 * 8 * 8)
+    for batch in (3, 4, 7):
+        compare(build_network("convnet-d2-w4", 3, 8, 3), batch)
+
+
 def test_what_is_outside_the_family() -> None:
     for name in ("mlp", "convnet-batchnorm", "convnet-leakyrelu", "convnet-maxpool"):
         assert convnet_config(build_network(name, 3, 8, 3)) is None

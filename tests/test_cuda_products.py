@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from iadd import devices
 from iadd.engine import cuda_products
-from iadd.engine.cuda_products import Convolution, Patches, tf32_parts
+from iadd.engine.cuda_products import Convolution, Patches, tf32_parts, tf32_weight
 from iadd.extension import has_kernels
 
 built = pytest.mark.skipif(
@@ -28,14 +29,13 @@ def bits_below_ten(x: Tensor) -> Tensor:
 def test_parts_of_a_number_by_hand() -> None:
     """1 + 2^-11 + 2^-20: TF32 rounds to 1 + 2^-10, and the rest is -2^-11 + 2^-20."""
     x = torch.tensor([1 + 2**-11 + 2**-20])
-    high, low, again = tf32_parts(x, 1, second=False).flatten().tolist()
+    high, low, again = tf32_parts(x).tolist()
     assert high == again == 1 + 2**-10 and low == 2**-20 - 2**-11
-    assert tf32_parts(x, 1, second=True).flatten().tolist() == [high, high, low]
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False))
 def test_parts_add_up_and_the_high_one_is_tf32(x: float) -> None:
-    high, low, _ = tf32_parts(torch.tensor([x]), 1, second=False).flatten()
+    high, low, _ = tf32_parts(torch.tensor([x]))
     assert float(high) + float(low) == x
     assert int(bits_below_ten(high)) == 0 and abs(float(low)) <= abs(x) * 2**-11
 
@@ -44,27 +44,39 @@ def test_parts_add_up_and_the_high_one_is_tf32(x: float) -> None:
 def test_what_is_not_finite_stays_so(x: float) -> None:
     payload = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)  # a GPU's NaN
     for value in (torch.tensor([x]), payload):
-        high, low, _ = tf32_parts(value, 1, second=False).flatten()
+        high, low, _ = tf32_parts(value)
         assert not bool(high.isfinite()) and float(low) == 0
+
+
+def test_a_weights_parts_stand_beside_a_maps() -> None:
+    weight = normal(2, 3, 3, 3)
+    map_parts, weight_parts = tf32_parts(weight.permute(0, 2, 3, 1)), tf32_weight(weight, False)
+    assert torch.equal(map_parts[..., :3], weight_parts[..., :3])
+    assert torch.equal(map_parts[..., 3:6], weight_parts[..., 6:])
+    flipped = tf32_weight(weight, True)
+    assert flipped.shape == (3, 3, 3, 6)
+    assert torch.equal(flipped[1, 0, 2, :2], weight_parts[:, 2, 0, 1])
 
 
 @built
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5), st.sampled_from([1, 3, 4, 8]), st.booleans())
-def test_the_kernel_is_the_reference(runs: int, inner: int, second: bool) -> None:
-    x = normal(runs, inner)
-    x[0, 0] = float("nan")
-    found = torch.ops.iadd.tf32_parts(x, inner, second)
-    wanted = tf32_parts(x, inner, second)
-    assert torch.equal(found.view(torch.int32), wanted.view(torch.int32))
+def test_the_kernels_are_the_reference(outputs: int, inputs: int, flipped: bool) -> None:
+    x, weight = normal(outputs, inputs), normal(outputs, inputs, 3, 3)
+    x[0, 0] = weight[0, 0, 0, 1] = float("nan")
+    for found, wanted in (
+        (torch.ops.iadd.tf32_parts(x), tf32_parts(x)),
+        (torch.ops.iadd.tf32_weight(weight, flipped), tf32_weight(weight, flipped)),
+    ):
+        assert torch.equal(found.view(torch.int32), wanted.view(torch.int32))
 
 
 @built
-def test_the_kernel_refuses_what_does_not_fit() -> None:
+def test_the_kernels_refuse_what_does_not_fit() -> None:
     with pytest.raises(TypeError, match="x is Double, allowed is float32"):
-        torch.ops.iadd.tf32_parts(normal(4).double(), 4, False)
-    with pytest.raises(ValueError, match="inner is 3, allowed is what divides"):
-        torch.ops.iadd.tf32_parts(normal(4), 3, False)
+        torch.ops.iadd.tf32_parts(normal(4).double())
+    with pytest.raises(ValueError, match=r"allowed is \(O, C, 3, 3\)"):
+        torch.ops.iadd.tf32_weight(normal(4, 2, 5, 5), False)
 
 
 def relative(got: Tensor, wanted: Tensor) -> float:
@@ -72,27 +84,26 @@ def relative(got: Tensor, wanted: Tensor) -> float:
     return float((got.double() - wanted).norm() / wanted.norm())
 
 
-def through(convolution: Convolution, dtype: torch.dtype) -> list[Tensor]:
+def through(product: Convolution, dtype: torch.dtype) -> list[Tensor]:
     """A convolution of 5 to 6 channels and its two adjoints, channels first."""
     x, weight, by_y = (
         normal(3, 7, 9, 5).to(dtype),
-        normal(6, 3, 3, 5).to(dtype),
+        normal(6, 5, 3, 3).to(dtype),
         normal(3, 7, 9, 6).to(dtype),
     )
-    channels, batch = convolution.along_channels, convolution.along_batch
+    by_x = product.forward(product.ready(by_y), product.ready_weight(weight, flipped=True))
     return [
-        convolution.forward(channels(x), channels(weight, second=True)).permute(0, 3, 1, 2),
-        convolution.by_input(channels(by_y), batch(weight, second=True)).permute(0, 3, 1, 2),
-        convolution.by_weight(batch(by_y, second=True), batch(x)),
+        product.forward(product.ready(x), product.ready_weight(weight)).permute(0, 3, 1, 2),
+        by_x.permute(0, 3, 1, 2),
+        product.by_weight(by_y, x),
     ]
 
 
 def by_autograd() -> list[Tensor]:
-    x, weight, by_y = (
-        z.double().permute(0, 3, 1, 2)
-        for z in (normal(3, 7, 9, 5), normal(6, 3, 3, 5), normal(3, 7, 9, 6))
+    x, by_y = (
+        z.double().permute(0, 3, 1, 2) for z in (normal(3, 7, 9, 5), normal(3, 7, 9, 6))
     )
-    leaves = [z.clone().requires_grad_() for z in (x, weight)]
+    leaves = [z.clone().requires_grad_() for z in (x, normal(6, 5, 3, 3).double())]
     y = F.conv2d(*leaves, padding=1)
     return [y.detach(), *torch.autograd.grad(y, leaves, by_y)]
 
@@ -103,21 +114,23 @@ def test_products_are_convolutions() -> None:
 
 
 def test_operands_in_parts_keep_float32s_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for got, wanted in zip(
-        through(Convolution(split=True), torch.float32), by_autograd(), strict=True
-    ):
+    in_parts = Convolution(parts=True)
+    for got, wanted in zip(through(in_parts, torch.float32), by_autograd(), strict=True):
         assert relative(got, wanted) < 1e-6
     # The products really are of TF32 numbers: without the low parts they are as coarse as those.
-    high = lambda x, inner, second: tf32_parts(x, inner, second) * torch.tensor([1.0, 0, 0])[:, None]  # noqa: E731
+    only_high = torch.tensor([1.0, 0.0, 0.0])
+
+    def high(x: Tensor) -> Tensor:
+        return tf32_parts(x) * only_high.repeat_interleave(x.shape[-1])
+
     monkeypatch.setattr(cuda_products, "tf32_parts", high)
-    coarse = through(Convolution(split=True), torch.float32)
-    assert all(relative(a, b) > 1e-5 for a, b in zip(coarse, by_autograd(), strict=True))
+    coarse = zip(through(in_parts, torch.float32)[:2], by_autograd()[:2], strict=True)
+    assert all(relative(got, wanted) > 1e-5 for got, wanted in coarse)
 
 
 def test_bf16_rounds_and_widens() -> None:
-    for got, wanted in zip(
-        through(Convolution(dtype=torch.bfloat16), torch.float32), by_autograd(), strict=True
-    ):
+    rounded = through(Convolution("bf16"), torch.float32)
+    for got, wanted in zip(rounded, by_autograd(), strict=True):
         assert got.dtype == torch.float32 and 1e-4 < relative(got, wanted) < 1e-1
 
 
@@ -142,8 +155,32 @@ def test_patches_are_the_first_convolution(channels: int) -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (2, 8), (1001, 128), (7, 4096)])
 def test_parts_on_a_card(shape: tuple[int, int]) -> None:
     x = normal(*shape)
-    for inner in (shape[1], x.numel()):
-        for second in (False, True):
-            assert torch.equal(
-                tf32_parts(x.cuda(), inner, second).cpu(), tf32_parts(x, inner, second)
-            )
+    assert torch.equal(tf32_parts(x.cuda()).cpu(), tf32_parts(x))
+    weight = normal(shape[1] % 100, 7, 3, 3)
+    for flipped in (False, True):
+        found = tf32_weight(weight.cuda(), flipped)
+        assert torch.equal(found.cpu(), tf32_weight(weight, flipped))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_card_multiplies_parts_as_float32() -> None:
+    devices.choose("cuda:0")
+    x, weight, by_y = normal(8, 16, 16, 64), normal(64, 64, 3, 3), normal(8, 16, 16, 64)
+
+    def products(product: Convolution, device: str, dtype: torch.dtype) -> list[Tensor]:
+        a, w, b = (z.to(device, dtype) for z in (x, weight, by_y))
+        back = product.ready_weight(w, flipped=True)
+        return [
+            product.forward(product.ready(a), product.ready_weight(w)).cpu(),
+            product.forward(product.ready(b), back).cpu(),
+            product.by_weight(b, a).cpu(),
+        ]
+
+    exact = products(Convolution(), "cpu", torch.float64)
+    for precision, low, high in (("float32", 0.0, 3e-6), ("tf32", 1e-4, 1e-2)):
+        product = Convolution(precision, parts=precision == "float32")
+        with devices.arithmetic(precision, torch.device("cuda", 0), autocast=False):
+            found = products(product, "cuda", torch.float32)
+        for got, wanted in zip(found, exact, strict=True):
+            assert low <= relative(got, wanted) < high, precision

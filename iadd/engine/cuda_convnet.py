@@ -7,8 +7,9 @@ CPUs too, where tests compare it with autograd.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,11 @@ from iadd.engine import cuda_block
 from iadd.engine.base import Backend, Tangent
 from iadd.engine.cuda_passes import ConvNet
 from iadd.engine.cuda_products import Convolution
+
+
+CHUNK_PIXELS = 200 * 32 * 32
+"""Of a batch that is taken at once: 200 images of CIFAR's size fill a card, more only take memory,
+and cuDNN chooses slower algorithms for them."""
 
 
 class CudaConvNet(Backend):
@@ -35,33 +41,40 @@ class CudaConvNet(Backend):
     def convolution(self) -> Convolution:
         """Float32 in parts on a GPU; elsewhere, and in float64, as it is."""
         precision, single = self.network.precision, self.dtype == torch.float32
-        split = precision == "float32" and single and self.device.type == "cuda"
-        return Convolution(split, torch.bfloat16 if precision == "bf16" else None)
+        parts = precision == "float32" and single and self.device.type == "cuda"
+        return Convolution(precision, parts)
 
     @torch.no_grad()
     def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        net = self._net(params)
+        net, count, found = self._net(params), len(images), []
         with self._arithmetic():
-            kept = net.forward(images)
-            log_p = F.log_softmax(kept.logits, 1)  # (B, K)
-            loss = -(targets * log_p).sum() / len(log_p)
-            by_logits = (log_p.exp() * targets.sum(1, keepdim=True) - targets) / len(log_p)
-            return loss, net.by_params(kept, by_logits)
+            for seen, labels in _chunks(images, targets, halves=1):
+                kept = net.forward(seen)
+                log_p = F.log_softmax(kept.logits, 1)  # (B, K)
+                loss = -(labels * log_p).sum() / count
+                by_logits = (log_p.exp() * labels.sum(1, keepdim=True) - labels) / count
+                found.append((loss, net.by_params(kept, by_logits)))
+        loss, by_params = (_sum(parts) for parts in zip(*found, strict=True))
+        return loss, by_params
 
     @torch.no_grad()
     def tangent(
         self, params: Tensor, images: Tensor, targets: Tensor, direction: Tensor
     ) -> Tangent:
-        net = self._net(params, direction)
+        net, count, found = self._net(params, direction), len(images), []
         with self._arithmetic():
-            kept = net.forward(images)
-            logits, along = kept.logits  # (B, K) each
-            p, count, mass = logits.softmax(1), len(logits), targets.sum(1, keepdim=True)
-            by_logits = (p * mass - targets) / count
-            centred = along - (p * along).sum(1, keepdim=True)
-            slope = (by_logits * along).sum()
-            by_params, by_images = net.dual_backward(kept, p * centred * mass / count, by_logits)
-        return Tangent(by_params, by_images, centred / -count, slope)
+            for seen, labels in _chunks(images, targets, halves=2):
+                kept = net.forward(seen)
+                logits, along = kept.logits  # (B, K) each
+                p, mass = logits.softmax(1), labels.sum(1, keepdim=True)
+                by_logits = (p * mass - labels) / count
+                centred = along - (p * along).sum(1, keepdim=True)
+                slope = (by_logits * along).sum()
+                by_logits_dot = p * centred * mass / count
+                by_params, by_images = net.dual_backward(kept, by_logits_dot, by_logits)
+                found.append((by_params, by_images, centred / -count, slope))
+        by_params, by_images, by_targets, slopes = zip(*found, strict=True)
+        return Tangent(_sum(by_params), _joined(by_images), _joined(by_targets), _sum(slopes))
 
     def logits(self, params: Tensor, images: Tensor) -> Tensor:
         return self._forward(params, images)[0]
@@ -85,6 +98,23 @@ class CudaConvNet(Backend):
         return ConvNet(self.network, params, direction, self.convolution)
 
     def _arithmetic(self) -> AbstractContextManager[None]:
-        # The passes round to bf16 themselves; operands in parts are TF32 already.
-        precision = "parts" if self.convolution.split else self.network.precision
-        return arithmetic(precision, self.device, autocast=False)
+        # The passes round to bf16 themselves.
+        return arithmetic(self.network.precision, self.device, autocast=False)
+
+
+def _chunks(images: Tensor, targets: Tensor, halves: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in parts that are taken one after the other: what a network says of them adds up.
+
+    `halves`: 2 where maps are of dual numbers, else 1.
+    """
+    most = max(1, CHUNK_PIXELS // (halves * images.shape[2] * images.shape[3]))
+    parts = -(-len(images) // most)
+    return zip(images.chunk(parts), targets.chunk(parts), strict=True)
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    return reduce(torch.add, parts)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tuple(parts)) if len(parts) > 1 else parts[0]

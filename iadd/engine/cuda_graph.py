@@ -2,7 +2,7 @@
 
 The same student steps and the same backward recursion as in `unroll`; everything that changes from
 iteration to iteration lies in buffers: start, images, targets, step size, rows, augmentations. The
-images of all steps are augmented in one call, and their gradients backpropagated in one. Between
+images of many steps are augmented in one call, and their gradients backpropagated in one. Between
 the two graphs the end-point loss runs as ordinary code, so that a method may compute it freely.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from iadd.augment import PackedDraws, pack_draws
+from iadd.augment import PackedDraws, pack_draws, steps_together
 from iadd.engine.base import Backend
 from iadd.engine.student import Student, Unrolled
 
@@ -65,6 +65,9 @@ class Iteration:
         self.by_images = torch.zeros_like(self.images)
         self.by_targets = torch.zeros_like(self.targets)
         self.by_alpha = torch.zeros_like(self.alpha)
+        together = steps_together(self.images, seen)
+        self.parts = [slice(k, k + together) for k in range(0, steps, together)]
+        """Steps whose images are augmented at once."""
         self.forward: Callable[[], None] = self._forward
         self.backward: Callable[[], None] = self._backward
         self.captured = device.type == "cuda" and self._capture()
@@ -94,19 +97,16 @@ class Iteration:
         path = ("captured " if self.captured else "replay ") + self.backend.name
         return Unrolled(loss.detach(), *gradients, end, path)
 
-    def _picked(self) -> Tensor:
-        """The images of all steps as they stand: (J * b, C, H, W)."""
-        picked: Tensor = self.images[self.rows]
-        return picked.flatten(0, 1)
-
-    def _augmented(self, picked: Tensor) -> Tensor:
+    def _augmented(self, part: slice, picked: Tensor) -> Tensor:
         if not self.frame.augmented:
             return picked
-        return self.draws.map(lambda z: z.flatten(0, 1)).apply(picked)
+        return self.draws.map(lambda z: z[part].flatten(0, 1)).apply(picked)
 
     def _forward(self) -> None:
         with torch.no_grad():
-            self.seen.copy_(self._augmented(self._picked()).view_as(self.seen))
+            for part in self.parts:
+                picked = self.images[self.rows[part]].flatten(0, 1)  # (steps * b, C, H, W)
+                self.seen[part] = self._augmented(part, picked).view_as(self.seen[part])
             self.labels.copy_(self.targets[self.rows])
             for t in range(self.frame.steps):
                 now, after = self.trajectory[t], self.trajectory[t + 1]
@@ -132,24 +132,27 @@ class Iteration:
                 self.by_alpha.sub_(h.slope)
                 if not self.frame.truncated:
                     self.adjoint.addcmul_(self.alpha, h.params, value=-1)
-        by_picked = self.by_seen.flatten(0, 1)
-        if self.frame.augmented:
-            with torch.enable_grad():
-                leaf = self._picked().detach().requires_grad_()
-                (by_picked,) = torch.autograd.grad(self._augmented(leaf), leaf, by_picked)
-        with torch.no_grad():
-            self._gather(by_picked.view_as(self.by_seen), self.by_images)
-            self._gather(self.by_labels, self.by_targets)
+        self.by_images.zero_()
+        for part in self.parts:
+            by_picked = self.by_seen[part].flatten(0, 1)
+            if self.frame.augmented:
+                leaf = self.images[self.rows[part]].flatten(0, 1).requires_grad_()
+                with torch.enable_grad():
+                    augmented = self._augmented(part, leaf)
+                (by_picked,) = torch.autograd.grad(augmented, leaf, by_picked)
+            self._gather(part, by_picked.view_as(self.by_seen[part]), self.by_images)
+        self.by_targets.zero_()
+        self._gather(slice(None), self.by_labels, self.by_targets)
+        for found in (self.by_images, self.by_targets):
+            found.mul_(-self.alpha)
 
-    def _gather(self, parts: Tensor, into: Tensor) -> None:
-        """Add up what the steps (J, b, ...) say of each image (N, ...), times -alpha."""
+    def _gather(self, part: slice, by_seen: Tensor, into: Tensor) -> None:
+        """Add up what some steps (j, b, ...) say of each image (N, ...)."""
         if self.frame.batch is None:
-            torch.sum(parts, 0, out=into)
-        else:
-            into.zero_()
-            for rows, part in zip(self.rows, parts, strict=True):
-                into.index_add_(0, rows, part)  # rows of a step differ: the order is fixed
-        into.mul_(-self.alpha)
+            into.add_(by_seen.sum(0))
+            return
+        for rows, one in zip(self.rows[part], by_seen, strict=True):
+            into.index_add_(0, rows, one)  # rows of a step differ: the order is fixed
 
     def _capture(self) -> bool:
         pool = torch.cuda.graph_pool_handle()
@@ -189,6 +192,15 @@ def captured(
     return replay
 
 
+@lru_cache(maxsize=64)
+def beside(stream: torch.cuda.Stream, number: int = 0) -> torch.cuda.Stream:
+    """A stream for branches of what that stream captures; always the same one.
+
+    Memory that a stream has freed is used again by this stream alone.
+    """
+    return torch.cuda.Stream(stream.device)
+
+
 class Aside:
     """While a graph is captured, a branch of it beside what else is launched; else nothing.
 
@@ -198,7 +210,7 @@ class Aside:
 
     def __init__(self, device: torch.device) -> None:
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        self.stream = torch.cuda.Stream(device) if capturing else None
+        self.stream = beside(torch.cuda.current_stream(device)) if capturing else None
 
     @contextmanager
     def branch(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from iadd.networks import Network
 
 
 class _Layer(NamedTuple):
-    weight: Tensor  # the first (O, C, 3, 3), the others (O, 3, 3, C)
+    weight: Tensor  # (O, C, 3, 3)
     bias: Tensor  # (O,)
     affine: Affine  # of what follows the convolution
 
@@ -78,7 +78,7 @@ class ConvNet:
             weight, bias = parts[k : k + 2]
             # Instance norm takes the convolution's bias away again: it is never added.
             affine = Affine(*parts[k + 2 : k + 4]) if self.norm else Affine(None, bias)
-            layers.append(_Layer(planes_last(weight) if k else weight, bias, affine))
+            layers.append(_Layer(weight, bias, affine))
         return layers, parts[-2], parts[-1]
 
     def forward(self, images: Tensor) -> Activations:
@@ -101,21 +101,22 @@ class ConvNet:
             moments.append(stats)
         features = self._features(x)
         if still:
-            logits = torch.addmm(bias, features, head.T)
+            logits = torch.baddbmm(bias, features[None], head.T[None])[0]
         else:
-            (f, f_dot), (_, head_dot, bias_dot) = features, self.tangents
-            z_dot = torch.addmm(bias_dot, f_dot, head.T).addmm_(f, head_dot.T)
-            logits = torch.stack((torch.addmm(bias, f, head.T), z_dot))
+            _, head_dot, bias_dot = self.tangents
+            both = torch.stack((bias, bias_dot))[:, None]
+            logits = torch.baddbmm(both, features, head.T.expand(2, -1, -1))
+            logits[1:].baddbmm_(features[:1], head_dot.T[None])
         return Activations(patches, inputs, convolved, moments, features, logits)
 
     def _convolved(self, x: Tensor, layer: _Layer, along: _Layer | None) -> Tensor:
         """A later block's convolution of a map, or of a map in dual numbers."""
-        ready = self.convolution.along_channels
+        product, weight = self.convolution, self.convolution.ready_weight
         if along is None:
-            return self.convolution.forward(ready(x), ready(layer.weight, second=True))
-        both, count = ready(x.flatten(0, 1)), x.shape[1]
-        y = self.convolution.forward(both, ready(layer.weight, second=True))
-        y[count:] += self.convolution.forward(both[:count], ready(along.weight, second=True))
+            return product.forward(product.ready(x), weight(layer.weight))
+        both, count = product.ready(x.flatten(0, 1)), x.shape[1]
+        y = product.forward(both, weight(layer.weight))
+        y[count:] += product.forward(both[:count], weight(along.weight))
         return y.view(2, count, *y.shape[1:])
 
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
@@ -140,10 +141,8 @@ class ConvNet:
         """Gradient by block k's weight from that by its convolution."""
         if not k:
             return kept.patches.by_weight(by_x)
-        ready, x = self.convolution.along_batch, kept.inputs[k - 1]
-        return self.convolution.by_weight(
-            ready(by_x, second=True), ready(x if self.direction is None else x.flatten(0, 1))
-        )
+        x = kept.inputs[k - 1]
+        return self.convolution.by_weight(by_x, x if self.direction is None else x.flatten(0, 1))
 
     def _backward(
         self, kept: Activations, by_features: Tensor
@@ -157,9 +156,9 @@ class ConvNet:
             )
             yield k, by_x, by_affine
             if k:
-                ready = self.convolution.along_channels(by_x)
-                weight = self.convolution.along_batch(layer.weight, second=True)
-                by_y = self.convolution.by_input(ready, weight)
+                product = self.convolution
+                weight = product.ready_weight(layer.weight, flipped=True)
+                by_y = product.forward(product.ready(by_x), weight)
 
     def dual_backward(
         self, kept: Activations, by_logits_dot: Tensor, by_logits: Tensor
@@ -191,12 +190,11 @@ class ConvNet:
 
     def _by_input(self, by_x: Tensor, layer: _Layer, along: _Layer) -> Tensor:
         """Adjoints (2, B, H, W, C) of a later block's input from those of its convolution."""
-        count, ready = by_x.shape[1], self.convolution.along_channels(by_x.flatten(0, 1))
-        weights = [
-            self.convolution.along_batch(one.weight, second=True) for one in (layer, along)
-        ]
-        by_y = self.convolution.by_input(ready, weights[0])
-        by_y[:count] += self.convolution.by_input(ready[count:], weights[1])
+        product, count = self.convolution, by_x.shape[1]
+        both = product.ready(by_x.flatten(0, 1))
+        weight, moving = (product.ready_weight(z.weight, flipped=True) for z in (layer, along))
+        by_y = product.forward(both, weight)
+        by_y[:count] += product.forward(both[count:], moving)
         return by_y.view(2, count, *by_y.shape[1:])
 
     def _features(self, x: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 Tensor cores multiply numbers of 10 bits of mantissa (TF32) several times faster than a GPU's other
 units multiply float32. A float32 number is the sum of two TF32 ones but for its last two bits:
-x = h + l. So x w = h h' + l h' + h l' to about 2^-22, summed in float32: one product of TF32
-numbers whose sums are three times as long. That is what `float32` means here on a GPU (known as
-3xTF32; Ootomo and Yokota, IJHPCA 36(4), 2022).
+x = h + l. So x w = h h' + l h' + h l' to about 2^-22, summed in float32: one convolution of TF32
+numbers with three times the channels. That is how `float32` runs on a GPU here (known as 3xTF32;
+Ootomo and Yokota, IJHPCA 36(4), 2022), but for weights' gradients, whose sums go over pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,63 +18,74 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadd import extension
+from iadd.devices import arithmetic
 from iadd.engine.cuda_block import planes_first, planes_last
 
 
-def tf32_parts(x: Tensor, inner: int, second: bool) -> Tensor:
-    """Float32 of any shape as runs of `inner` elements, each run as three TF32 parts: (n, 3, inner).
-
-    They are h, l, h, or of the second operand of a product h, h, l: part by part the products of
-    the two are h h', l h' and h l'.
-    """
+def tf32_parts(x: Tensor) -> Tensor:
+    """Float32 (..., C) in TF32 parts h, l, h beside one another: (..., 3 C)."""
     if x.is_cuda and extension.has_kernels(x.device):
-        parts: Tensor = torch.ops.iadd.tf32_parts(x, inner, second)
+        parts: Tensor = torch.ops.iadd.tf32_parts(x)
         return parts
+    high, low = _split(x)
+    return torch.cat((high, low, high), -1)
+
+
+def tf32_weight(weight: Tensor, flipped: bool) -> Tensor:
+    """A weight (O, C, 3, 3) in TF32 parts h, h, l of its inputs: (O, 3, 3, 3 C).
+
+    Part by part its products with `tf32_parts` are h h', l h' and h l'. `flipped`: of the adjoint
+    convolution, (C, 3, 3, 3 O).
+    """
+    if weight.is_cuda and extension.has_kernels(weight.device):
+        parts: Tensor = torch.ops.iadd.tf32_weight(weight, flipped)
+        return parts
+    high, low = _split(inputs_last(weight, flipped))
+    return torch.cat((high, high, low), -1)
+
+
+def inputs_last(weight: Tensor, flipped: bool) -> Tensor:
+    """A weight (O, C, 3, 3) as (O, 3, 3, C); or that of the adjoint convolution, (C, 3, 3, O)."""
+    return planes_last(weight.flip(2, 3).transpose(0, 1) if flipped else weight)
+
+
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     bits = x.contiguous().view(torch.int32)
     high = ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
     high = torch.where(x.isfinite(), high, x)
-    low = torch.where(high.isfinite(), x - high, 0.0)
-    order = (high, high, low) if second else (high, low, high)
-    return torch.stack([part.reshape(-1, inner) for part in order], 1)
+    return high, torch.where(high.isfinite(), x - high, 0.0)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """3x3 convolutions with padding 1, and their two adjoints, on operands made ready before.
+    """3x3 convolutions with padding 1, and their two adjoints, of operands made ready before.
 
-    Maps are (B, H, W, C), weights (O, 3, 3, C). `split`: operands are float32 in three TF32 parts,
-    which lie along the dimension that a product sums over. `dtype`: what operands are rounded to.
-    Results are float32 as they would be of the whole operands.
+    Maps are (B, H, W, C), weights (O, C, 3, 3). `precision`: how products round, one of
+    `iadd.networks.PRECISIONS`. `parts`: float32 operands go in TF32 parts.
     """
 
-    split: bool = False
-    dtype: torch.dtype | None = None
+    precision: str = "float32"
+    parts: bool = False
 
-    def along_channels(self, x: Tensor, second: bool = False) -> Tensor:
-        """An operand of a product that sums over its last dimension."""
-        if not self.split:
-            return self.round(x)
-        return tf32_parts(x, x.shape[-1], second).view(*x.shape[:-1], -1)
+    def ready(self, x: Tensor) -> Tensor:
+        """A map as an operand of `forward`."""
+        return tf32_parts(x) if self.parts else self.round(x)
 
-    def along_batch(self, x: Tensor, second: bool = False) -> Tensor:
-        """An operand of a product that sums over its first dimension."""
-        if not self.split:
-            return self.round(x)
-        return tf32_parts(x, x.numel(), second).view(-1, *x.shape[1:])
+    def ready_weight(self, weight: Tensor, *, flipped: bool = False) -> Tensor:
+        """A weight as an operand of `forward`; `flipped`: of its adjoint by the input."""
+        if self.parts:
+            return tf32_weight(weight, flipped)
+        return self.round(inputs_last(weight, flipped))
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Map (B, H, W, O) of an input and a weight, both ready along channels."""
-        y = F.conv2d(planes_first(x), planes_first(weight), padding=1)
+        """Map (B, H, W, O) of an input and a weight; by a flipped one, an output's gradient."""
+        with self._tensor_cores(x.device):
+            y = F.conv2d(planes_first(x), planes_first(weight), padding=1)
         return self._widened(planes_last(y))
 
-    def by_input(self, by_y: Tensor, weight: Tensor) -> Tensor:
-        """Gradient (B, H, W, C) from that by the output, along channels, and the weight, along O."""
-        by_x = F.conv_transpose2d(planes_first(by_y), planes_first(weight), padding=1)
-        return self._widened(planes_last(by_x))
-
     def by_weight(self, by_y: Tensor, x: Tensor) -> Tensor:
-        """Gradient (O, C, 3, 3), from that by the output and the input, both along the batch."""
-        by_y, x = planes_first(by_y), planes_first(x)
+        """Gradient (O, C, 3, 3) from that by the output and the input, as they are."""
+        by_y, x = planes_first(self.round(by_y)), planes_first(self.round(x))
         shape = x.new_empty(1).expand(by_y.shape[1], x.shape[1], 3, 3)  # only its sizes are read
         one, wanted = [1, 1], [False, True, False]
         _, by_weight, _ = torch.ops.aten.convolution_backward(
@@ -81,10 +94,17 @@ class Convolution:
         return self._widened(by_weight)
 
     def round(self, x: Tensor) -> Tensor:
-        return x if self.dtype is None else x.to(self.dtype)
+        """As the operands of a product are rounded."""
+        return x.bfloat16() if self.precision == "bf16" else x
 
     def _widened(self, x: Tensor) -> Tensor:
-        return x if self.dtype is None else x.float()
+        return x.float() if self.precision == "bf16" else x
+
+    @contextmanager
+    def _tensor_cores(self, device: torch.device) -> Iterator[None]:
+        """Operands in parts are TF32 numbers already: their products may be taken as such."""
+        with arithmetic("tf32" if self.parts else self.precision, device, autocast=False):
+            yield
 
 
 class Patches:
