@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -28,8 +27,8 @@ from reference import SETTINGS, Setting
 from torch import Tensor
 
 from iadd import devices
-from iadd.augment import FAMILIES, Augmentation
-from iadd.engine import cuda_block, cuda_graph
+from iadd.augment import FAMILIES, Augmentation, move, move_reference
+from iadd.engine import cuda_block, cuda_graph, cuda_products
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_block import Affine, Form
@@ -157,29 +156,30 @@ def extra_bytes(way: Callable[[], object]) -> int:
 def outer(rounds: int) -> None:
     for name, (setting, wanted) in OUTER.items():
         error = validate(setting)
-        p = Problem(setting, torch.float32)
+        p, coarse = (Problem(setting, torch.float32, kind) for kind in ("float32", "tf32"))
         mine_bytes, plain_bytes = extra_bytes(p.ours), plain_memory(p)
         ways = [p.ours, lambda p=p: p.ours("replay"), p.plain]
         mine, uncaptured, *plain = interleaved(ways[: 3 if plain_bytes else 2], rounds)
         theirs = plain[0] if plain else None  # where it does not fit
-        tuned_cudnn = with_cudnn_benchmark(p, rounds)
         p.ours()
-        floor = floor_seconds(p.network, setting)
+        path, floor = p.path, floor_seconds(p.network, setting)
+        same = all(torch.equal(a, b) for a, b in zip(p.ours(), p.ours(), strict=True))
+        (tf32,) = interleaved([coarse.ours], rounds)
         say(
             setting=name,
             speedup=theirs / mine if theirs else None,
             speedup_wanted=wanted,
-            speedup_allocator_tuned=tuned(name),
             memory_ratio=plain_bytes / mine_bytes if plain_bytes else None,
-            memory_bytes=[mine_bytes, plain_bytes],
+            gib=[mine_bytes / GIB, plain_bytes / GIB if plain_bytes else None],
             seconds=mine,
             seconds_plain=theirs,
             seconds_uncaptured=uncaptured,
-            seconds_cudnn_benchmark=tuned_cudnn,
+            seconds_tf32=tf32,
             floor_seconds=floor,
             times_floor=mine / floor,
             float64_error=error,
-            path=p.path,
+            same_bits_twice=same,
+            path=path,
             device=devices.describe(DEVICE),
         )
 
@@ -191,31 +191,6 @@ def plain_memory(p: Problem) -> int | None:
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return None
-
-
-def with_cudnn_benchmark(p: Problem, rounds: int) -> float:
-    """Seconds where cuDNN may try its algorithms: faster, but not the same bits every time."""
-    torch.backends.cudnn.benchmark = True
-    cuda_graph._iteration.cache_clear()
-    (spent,) = interleaved([p.ours], rounds)
-    torch.backends.cudnn.benchmark = False
-    cuda_graph._iteration.cache_clear()
-    return spent
-
-
-def tuned(name: str) -> float | None:
-    """The speed-up where PyTorch's allocator grows its segments, in a process of its own."""
-    environment = os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    command = [sys.executable, __file__, "--tasks", "ratio", "--setting", name]
-    command += ["--dry"] * DRY
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return float(done.stdout) if done.returncode == 0 else None
-
-
-def ratio(name: str) -> None:
-    p = Problem(OUTER[name][0], torch.float32)
-    mine, theirs = interleaved([p.ours, p.plain], 3)
-    print(theirs / mine)
 
 
 # ------------------------------------------------------------------------------------- The floor
@@ -308,7 +283,7 @@ def experts() -> None:
     network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)
     images = torch.randn(count, 3, side, side, generator=g).to(DEVICE)
     targets = F.one_hot(torch.arange(count) % 10, 10).float().to(DEVICE)
-    schedule = TrainingPlan(1, 256, 0.01)
+    schedule = TrainingPlan(1, size(256, 25), 0.01)
     rest = (images, targets, schedule, Augmentation(FAMILIES))
     for many in (1, 2, 4):
         starts = torch.stack([network.init(g) for _ in range(many)])
@@ -330,6 +305,22 @@ def experts() -> None:
             minutes_wanted=30,
             path=choose_backend(network, DEVICE).name,
         )
+
+
+def judges() -> None:
+    """Five networks side by side for 1,000 epochs on 1 and on 10 images a class, as a judge does."""
+    g = torch.Generator().manual_seed(0)
+    side, epochs = size(32, 8), size(1000, 20)
+    network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)
+    for ipc in (1, 10):
+        images = torch.randn(10 * ipc, 3, side, side, generator=g).to(DEVICE)
+        targets = F.one_hot(torch.arange(10 * ipc) % 10, 10).float().to(DEVICE)
+        schedule = TrainingPlan(epochs, 256, 0.01, 0.9, 5e-4, (epochs // 2,))
+        starts = torch.stack([network.init(g) for _ in range(5)])
+        generators = [torch.Generator().manual_seed(m) for m in range(5)]
+        rest = (images, targets, schedule, Augmentation(FAMILIES))
+        spent = seconds(lambda s=starts, r=rest, g=generators: train_many(network, s, *r, g))
+        say(setting=f"judges-ipc{ipc}", seconds=spent, seconds_wanted=20)
 
 
 def packing() -> None:
@@ -362,7 +353,7 @@ def trial() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < size(8, 1):
+    while time.perf_counter() - began < size(4, 1):
         p.ours()
         devices.synchronize(DEVICE)
         count += 1
@@ -374,17 +365,37 @@ def trial() -> None:
 
 def kernels() -> None:
     """Every fused kernel once against its reference, small: also what compute-sanitizer watches."""
-    worst = 0.0
     g = torch.Generator(device=DEVICE).manual_seed(0)
-    for side in (2, 3, 8, 9, 16, 17, 32, 33):
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, device=DEVICE, dtype=torch.float64)
+
+    pairs = list(_blocks(normal))
+    for shape in ((3, 5), (2, 8), (130, 64)):
+        x, weight = normal(*shape).float(), normal(*shape, 3, 3).float()
+        with_cpu = [z.cpu() for z in (x, weight)]
+        pairs.append((cuda_products.tf32_parts(x), cuda_products.tf32_parts(with_cpu[0])))
+        for flipped in (False, True):
+            found = cuda_products.tf32_weight(weight, flipped)
+            pairs.append((found, cuda_products.tf32_weight(with_cpu[1], flipped)))
+    for transposed in (False, True):
+        images, matrix = normal(4, 3, 9, 12), normal(4, 2, 3)
+        found = move(images, matrix, transposed)
+        pairs.append((found, move_reference(images.cpu(), matrix.cpu(), transposed)))
+    errors = [float((a.cpu() - b.cpu()).abs().max() / (1 + b.abs().max())) for a, b in pairs]
+    say(setting="kernels", max_relative_error=max(errors), fused=cuda_block.fused(DEVICE))
+    if not max(errors) < 1e-10:
+        raise SystemExit("a fused kernel differs from its reference")
+
+
+def _blocks(normal: Callable[..., Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the block kernels give and what is right, over sides, channels and forms."""
+    sides = [(side, 5) for side in (2, 3, 8, 9, 16, 17, 32, 33)] + [(9, 300), (17, 300), (4, 1100)]
+    for side, channels in sides:
         for form in (Form(True, True), Form(True, False), Form(False, True)):
             pooled = side // 2 if form.pool else side
-
-            def normal(*shape: int) -> Tensor:
-                return torch.randn(*shape, generator=g, device=DEVICE, dtype=torch.float64)
-
-            x, by_y = normal(2, 3, 5, side, side), normal(2, 3, 5, pooled, pooled)
-            affine, along = Affine(normal(5), normal(5)), Affine(normal(5), normal(5))
+            x, by_y = normal(2, 30, side, side, channels), normal(2, 30, pooled, pooled, channels)
+            affine, along = (Affine(normal(channels), normal(channels)) for _ in range(2))
             kernels = (cuda_block.forward, cuda_block.backward)
             plain = (cuda_block.forward_reference, cuda_block.backward_reference)
             got, wanted = (
@@ -392,16 +403,7 @@ def kernels() -> None:
                 + _block(*passes, x, affine, by_y, form, along)
                 for passes in (kernels, plain)
             )
-            pairs = zip(got, wanted, strict=True)
-            for a, b in pairs:
-                worst = max(worst, float((a - b).abs().max() / (1 + b.abs().max())))
-    say(
-        setting="kernels",
-        max_relative_error=worst,
-        fused=cuda_block.fused(DEVICE),
-    )
-    if not worst < 1e-10:
-        raise SystemExit("a fused kernel differs from its reference")
+            yield from zip(got, wanted, strict=True)
 
 
 def _block(
@@ -419,10 +421,9 @@ def _block(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", default="kernels,outer,memory,experts,precision,packing")
+    parser.add_argument("--tasks", default="kernels,outer,memory,experts,judges,precision,packing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
-    parser.add_argument("--setting", default="a", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not DRY and not torch.cuda.is_available():
         print("gpu.py: no CUDA device here, nothing was measured")
@@ -436,7 +437,7 @@ def main() -> None:
         "kernels": kernels,
         "packing": packing,
         "trial": trial,
-        "ratio": lambda: ratio(options.setting),
+        "judges": judges,
     }
     for task in options.tasks.split(","):
         if task not in tasks:

@@ -1,6 +1,7 @@
 """A published table on one card: CIFAR-10 by the full recipe, `mtt` beside `iadd`, stage by stage.
 
-    python benchmarks/gpu_table.py IMAGES [--ipc 1] [--experts 20] [--seconds 540] [--dry]
+    python benchmarks/gpu_table.py IMAGES [--ipc 1] [--experts 20] [--precision float32]
+        [--seconds 540] [--dry]
 
 IMAGES holds `train/<class>/` and `test/<class>/`. Settings are those of config/cifar10.yaml with
 ZCA; fewer experts and one seed are the only cuts, so that the table fits into minutes. The two
@@ -26,7 +27,7 @@ METHODS = ("mtt", "iadd")
 ROOT = Path(__file__).parent.parent
 
 
-def benchmark(images: str, ipc: int, experts: int, dry: bool) -> dict[str, Any]:
+def benchmark(images: str, ipc: int, experts: int, precision: str, dry: bool) -> dict[str, Any]:
     """config/cifar10.yaml on folders of images, one ipc, one seed, one protocol, two methods."""
     published = yaml.safe_load((ROOT / "config" / "cifar10.yaml").read_text())
     methods = {
@@ -44,6 +45,7 @@ def benchmark(images: str, ipc: int, experts: int, dry: bool) -> dict[str, Any]:
         "ipc": [ipc],
         "datasets": [data | {"published": "cifar10", "augmentation": families, "resolution": 32}],
         "network": published["network"],
+        "precision": precision,
         "experts": {"count": experts, "per_shard": experts},
         "validation": published["validation"],
         "evaluations": [judged],
@@ -86,12 +88,15 @@ def main() -> None:
     parser.add_argument("images")
     parser.add_argument("--ipc", type=int, choices=[1, 10, 50], default=1)
     parser.add_argument("--experts", type=int, default=20)
+    parser.add_argument("--precision", choices=["float32", "tf32"], default="float32")
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
     given = parser.parse_args()
     config = Path(f"gpu-table-ipc{given.ipc}.yaml")
     images = str(Path(given.images).resolve())
-    config.write_text(yaml.safe_dump(benchmark(images, given.ipc, given.experts, given.dry)))
+    config.write_text(
+        yaml.safe_dump(benchmark(images, given.ipc, given.experts, given.precision, given.dry))
+    )
     clock, path = Clock(given.seconds), str(config)
     device = ["--device", "cpu" if given.dry else "cuda"]
     runs = [[path, "--method", name, "--ipc", str(given.ipc), *device] for name in METHODS]

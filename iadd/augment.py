@@ -178,7 +178,9 @@ def move(images: Tensor, matrix: Tensor, transposed: bool = False) -> Tensor:
     In `affine_grid`'s coordinates, corners aligned. `transposed`: the adjoint map, of gradients.
     The kernels are csrc/augment.cpp and augment.cu.
     """
-    kernels = images.dtype in (torch.float32, torch.float64) and extension.has_kernels(images.device)
+    kernels = images.dtype in (torch.float32, torch.float64) and extension.has_kernels(
+        images.device
+    )
     if not kernels:
         return move_reference(images, matrix, transposed)
     if images.requires_grad and torch.is_grad_enabled():

@@ -115,7 +115,7 @@ def test_a_plane_by_hand() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("channels", [5, 8, 20])
+@pytest.mark.parametrize("channels", [5, 8, 20, 2900])
 @pytest.mark.parametrize("side", [2, 8, 11, 16, 17, 32, 33])
 def test_cuda_kernels_are_the_reference(side: int, channels: int) -> None:
     form = Form(relu=True, pool=True)

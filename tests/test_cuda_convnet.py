@@ -80,9 +80,7 @@ def test_passes_are_autograd(name: str, channels: int) -> None:
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    batch=st.integers(1, 4), resolution=st.integers(8, 15), name=st.sampled_from(FAMILY)
-)
+@given(batch=st.integers(1, 4), resolution=st.integers(8, 15), name=st.sampled_from(FAMILY))
 def test_any_shape(batch: int, resolution: int, name: str) -> None:
     compare(build_network(name, 3, resolution, 3), batch)
 

@@ -100,9 +100,7 @@ def through(product: Convolution, dtype: torch.dtype) -> list[Tensor]:
 
 
 def by_autograd() -> list[Tensor]:
-    x, by_y = (
-        z.double().permute(0, 3, 1, 2) for z in (normal(3, 7, 9, 5), normal(3, 7, 9, 6))
-    )
+    x, by_y = (z.double().permute(0, 3, 1, 2) for z in (normal(3, 7, 9, 5), normal(3, 7, 9, 6)))
     leaves = [z.clone().requires_grad_() for z in (x, normal(6, 5, 3, 3).double())]
     y = F.conv2d(*leaves, padding=1)
     return [y.detach(), *torch.autograd.grad(y, leaves, by_y)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadd.augment import TOGETHER_BYTES, FAMILIES, Augmentation, augment
+from iadd.augment import FAMILIES, TOGETHER_BYTES, Augmentation, augment
 from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.networks import build_network

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iadd.augment import TOGETHER_BYTES, FAMILIES, Augmentation, Draw
+from iadd.augment import FAMILIES, TOGETHER_BYTES, Augmentation, Draw
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import Backend, choose_backend
 from iadd.engine.student import Unrolled, draw_steps

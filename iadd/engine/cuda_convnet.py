@@ -21,7 +21,6 @@ from iadd.engine.base import Backend, Tangent
 from iadd.engine.cuda_passes import ConvNet
 from iadd.engine.cuda_products import Convolution
 
-
 CHUNK_PIXELS = 200 * 32 * 32
 """Of a batch that is taken at once: 200 images of CIFAR's size fill a card, more only take memory,
 and cuDNN chooses slower algorithms for them."""

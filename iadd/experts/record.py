@@ -20,7 +20,6 @@ from torch import Tensor
 from iadd.artifacts import Stored, load_tensors, parsing, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset
-from iadd.engine.backend import choose_backend
 from iadd.experts.recipes import Recipe
 from iadd.experts.waypoints import path_lengths
 from iadd.networks import Network
