@@ -308,7 +308,7 @@ def experts() -> None:
 
 
 def judges() -> None:
-    """Five networks side by side for 1,000 epochs on 1 and on 10 images a class, as a judge does."""
+    """Five networks side by side, 1,000 epochs on 1 and on 10 images a class, as a judge has them."""
     g = torch.Generator().manual_seed(0)
     side, epochs = size(32, 8), size(1000, 20)
     network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)
@@ -390,7 +390,7 @@ def kernels() -> None:
 
 def _blocks(normal: Callable[..., Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """What the block kernels give and what is right, over sides, channels and forms."""
-    sides = [(side, 5) for side in (2, 3, 8, 9, 16, 17, 32, 33)] + [(9, 300), (17, 300), (4, 1100)]
+    sides = [(side, 5) for side in (2, 3, 8, 9, 16, 17, 32, 33)] + [(9, 300), (4, 1100)]
     for side, channels in sides:
         for form in (Form(True, True), Form(True, False), Form(False, True)):
             pooled = side // 2 if form.pool else side
