@@ -390,11 +390,14 @@ def kernels() -> None:
 
 def _blocks(normal: Callable[..., Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """What the block kernels give and what is right, over sides, channels and forms."""
-    sides = [(side, 5) for side in (2, 3, 8, 9, 16, 17, 32, 33)] + [(9, 300), (4, 1100)]
-    for side, channels in sides:
-        for form in (Form(True, True), Form(True, False), Form(False, True)):
+    forms = (Form(True, True), Form(True, False), Form(False, True))
+    few = [(3, side, 5, forms) for side in (2, 3, 8, 9, 16, 17, 32, 33)]
+    many = [(24, side, 352, forms[:1]) for side in (3, 9, 17)]  # enough for the wide blocks
+    for count, side, channels, chosen in few + many:
+        for form in chosen:
             pooled = side // 2 if form.pool else side
-            x, by_y = normal(2, 30, side, side, channels), normal(2, 30, pooled, pooled, channels)
+            x = normal(2, count, side, side, channels)
+            by_y = normal(2, count, pooled, pooled, channels)
             affine, along = (Affine(normal(channels), normal(channels)) for _ in range(2))
             kernels = (cuda_block.forward, cuda_block.backward)
             plain = (cuda_block.forward_reference, cuda_block.backward_reference)

@@ -176,9 +176,11 @@ def test_a_card_multiplies_parts_as_float32() -> None:
         ]
 
     exact = products(Convolution(), "cpu", torch.float64)
-    for precision, low, high in (("float32", 0.0, 3e-6), ("tf32", 1e-4, 1e-2)):
+    for precision, most in (("float32", 1e-5), ("tf32", 1e-2)):
         product = Convolution(precision, parts=precision == "float32")
         with devices.arithmetic(precision, torch.device("cuda", 0), autocast=False):
             found = products(product, "cuda", torch.float32)
-        for got, wanted in zip(found, exact, strict=True):
-            assert low <= relative(got, wanted) < high, precision
+        errors = [relative(got, wanted) for got, wanted in zip(found, exact, strict=True)]
+        assert max(errors) < most, (precision, errors)
+        # Forwards TF32 is what was asked for; cuDNN may still take better for weights' gradients.
+        assert precision == "float32" or min(errors[:2]) > 1e-4

@@ -50,6 +50,21 @@ def test_snapshots_are_independent_copies(blobs: Dataset, network: Network, tmp_
     assert not torch.equal(experts.snapshot(0, 0), experts.snapshot(1, 0))
 
 
+def test_snapshots_that_stay_are_copies_and_make_room(
+    blobs: Dataset, network: Network, tmp_path: Path
+) -> None:
+    spec = record(blobs, network, tmp_path / "s.safetensors")
+    experts = Experts([tmp_path / "s.safetensors"], spec)
+    plain = [experts.snapshot(0, epoch) for epoch in range(4)]
+    experts.near_bytes = 2 * plain[0].nbytes  # as on a card, which keeps two of them
+    for epoch in (0, 1, 0, 2, 3, 2, 0.0):
+        found = experts.snapshot(0, epoch)
+        assert torch.equal(found, plain[int(epoch)])
+        found.zero_()
+        assert len(experts._near) <= 2
+    assert torch.equal(experts.snapshot(0, 1.5), torch.lerp(plain[1], plain[2], 0.5))
+
+
 def test_a_trajectory_is_plain_sgd(blobs: Dataset, network: Network, tmp_path: Path) -> None:
     """One full-batch epoch without augmentation, worked by hand."""
     recipe = Recipe(step_size=0.1, batch=10_000, augmentation=False)

@@ -14,6 +14,10 @@ from iadd.artifacts import TensorFile, parsing, spec_hash
 from iadd.experts.waypoints import shares
 
 
+NEAR_BYTES = 1 << 28
+"""Of snapshots that stay on a card: reading one takes longer than a small student's step."""
+
+
 class _Told(BaseModel):
     """What a shard tells beside the tensors, with its types."""
 
@@ -55,6 +59,8 @@ class Experts:
         if not paths:
             raise ValueError("experts: no shards given; record them first (iadd experts)")
         self._rows = []
+        self._near: dict[tuple[int, int], Tensor] = {}
+        self.near_bytes = 0 if device.type == "cpu" else NEAR_BYTES
         self.seconds = 0.0
         self.validation_accuracy: list[float] = []
         """Of each expert at its last epoch, a fraction; empty without validation data."""
@@ -79,14 +85,28 @@ class Experts:
 
         Between two epochs, or way-points, that are kept they lie on a straight line.
         """
-        file, row = self._rows[expert]
         if self.waypoints:
+            file, row = self._rows[expert]
             k, beta = shares(file.get_slice("lengths", row), self.waypoints, epoch)
-            share = beta.float().repeat_interleave(torch.tensor(self.sizes)).to(self.device)
+            share = beta.float().repeat_interleave(torch.tensor(self.sizes))
         else:
-            k, share = int(epoch), torch.tensor(epoch % 1).to(self.device)
-        start = file.get_slice("parameters", row, k).float().to(self.device)
+            k, share = int(epoch), torch.tensor(epoch % 1)
         if not bool(share.any()):
-            return start
-        end = file.get_slice("parameters", row, k + 1).float().to(self.device)
-        return torch.lerp(start, end, share)
+            return self._kept(expert, k).clone()
+        ends = self._kept(expert, k), self._kept(expert, k + 1)
+        return torch.lerp(*ends, share.to(self.device))
+
+    def _kept(self, expert: int, k: int) -> Tensor:
+        """Float32 parameters (P,) as they are stored, on the device.
+
+        On a card they stay until they are asked for again; the oldest make room.
+        """
+        if (near := self._near.get((expert, k))) is not None:
+            return near
+        file, row = self._rows[expert]
+        params = file.get_slice("parameters", row, k).float().to(self.device)
+        if params.nbytes <= self.near_bytes:
+            while (len(self._near) + 1) * params.nbytes > self.near_bytes:
+                del self._near[next(iter(self._near))]
+            self._near[expert, k] = params
+        return params
