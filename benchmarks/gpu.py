@@ -308,7 +308,7 @@ def experts() -> None:
 
 
 def judges() -> None:
-    """Five networks side by side, 1,000 epochs on 1 and on 10 images a class, as a judge has them."""
+    """Five networks side by side, 1,000 epochs on 1 and on 10 images a class: a judge's work."""
     g = torch.Generator().manual_seed(0)
     side, epochs = size(32, 8), size(1000, 20)
     network = build_network("convnet-w4" if DRY else "convnet", 3, side, 10)

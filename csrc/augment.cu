@@ -54,7 +54,8 @@ __device__ inline T sample(const T* image, const Map<T>& map, int column, int ro
   return sum;
 }
 
-// Pixels first..last of a row or column of `side` within `reach` of a place; all, if it is no number.
+// Pixels first..last of a row or column of `side` within `reach` of a place; all, if it is no
+// number.
 template <class T>
 __device__ inline void around(T place, T reach, int side, int& first, int& last) {
   const T low = place - reach, high = place + reach;

@@ -24,8 +24,7 @@ struct Rows {
     constexpr int warps = rows * lanes / kWarp;
     const int lane = threadIdx.x % lanes;
 #pragma unroll
-    for (int step = kWarp / 2; step >= lanes; step /= 2)
-      value += __shfl_xor_sync(~0u, value, step);
+    for (int step = kWarp / 2; step >= lanes; step /= 2) value += __shfl_xor_sync(~0u, value, step);
     __shared__ T parts[warps][lanes];
     __syncthreads();  // the last sum's readers are done
     if (threadIdx.x % kWarp < lanes) parts[threadIdx.x / kWarp][lane] = value;

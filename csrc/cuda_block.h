@@ -3,9 +3,9 @@
 // block on a GPU, one worker on a CPU. No torch header here.
 //
 // With u = (x - mean) r, r = 1 / sqrt(var + eps), a = scale u + shift: y = pool(relu(a)).
-// Dual maps hold values, then tangents; dual adjoints hold tangents, then adjoints. Channels are the
-// last dimension of a map: a plane's pixels lie `channels` apart, and neighbouring threads work on
-// neighbouring channels.
+// Dual maps hold values, then tangents; dual adjoints hold tangents, then adjoints. Channels are
+// the last dimension of a map: a plane's pixels lie `channels` apart, and neighbouring threads work
+// on neighbouring channels.
 #pragma once
 
 #include <cmath>
@@ -118,7 +118,8 @@ IADD_BOTH void moments(const Group& group, const Plane<const T>& x, int pixels, 
   for (int i = group.rank(); i < pixels; i += group.size()) total += x[i];
   mean = group.sum(total) / T(pixels);
   IADD_UNROLL_SOME
-  for (int i = group.rank(); i < pixels; i += group.size()) squares += (x[i] - mean) * (x[i] - mean);
+  for (int i = group.rank(); i < pixels; i += group.size())
+    squares += (x[i] - mean) * (x[i] - mean);
   rate = inverse_root(group.sum(squares) / T(pixels) + T(kEpsilon));
 }
 

@@ -16,8 +16,7 @@ namespace {
 using at::Tensor;
 
 void check(const Tensor& x) {
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", x.scalar_type(),
-                   ", allowed is float32");
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", x.scalar_type(), ", allowed is float32");
 }
 
 #ifdef IADD_WITH_CUDA
@@ -62,8 +61,8 @@ Tensor tf32_weight(const Tensor& given, bool flipped) {
                     "weight has shape ", given.sizes(), ", allowed is (O, C, 3, 3)");
   const Tensor x = given.contiguous();
   const int64_t outputs = x.size(0), inputs = x.size(1);
-  const Tensor out = at::empty(
-      {flipped ? inputs : outputs, 3, 3, 3 * (flipped ? outputs : inputs)}, x.options());
+  const Tensor out =
+      at::empty({flipped ? inputs : outputs, 3, 3, 3 * (flipped ? outputs : inputs)}, x.options());
   const Weight weight{x.const_data_ptr<float>(), out.mutable_data_ptr<float>(), outputs, inputs,
                       flipped};
 #ifdef IADD_WITH_CUDA

@@ -41,7 +41,8 @@ struct Weight {
   IADD_BOTH void move(int64_t i) const {
     const int64_t last = flipped ? outputs : inputs, row = i / last, k = i - row * last;
     const int64_t r = row / 9, tap = row - r * 9;
-    const Parts p = parts(flipped ? x[(k * inputs + r) * 9 + 8 - tap] : x[(r * inputs + k) * 9 + tap]);
+    const Parts p =
+        parts(flipped ? x[(k * inputs + r) * 9 + 8 - tap] : x[(r * inputs + k) * 9 + tap]);
     float* to = out + row * 3 * last + k;
     to[0] = to[last] = p.high, to[2 * last] = p.low;
   }

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from iadd.augment import Augmentation, Draw, augment_together, steps_together
 from iadd.data import ImageRows
-from iadd.descent import Descent, TrainingPlan
 from iadd.engine.backend import choose_backend
+from iadd.engine.descent import Descent, TrainingPlan
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512

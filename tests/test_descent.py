@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from iadd.augment import FAMILIES, Augmentation
-from iadd.descent import CapturedStep, Descent, TrainingPlan
 from iadd.engine.backend import choose_backend
+from iadd.engine.descent import CapturedStep, Descent, TrainingPlan
 from iadd.networks import build_network
 from iadd.seeds import generator_for
 from iadd.train import train, train_many

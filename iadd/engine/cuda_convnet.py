@@ -72,8 +72,8 @@ class CudaConvNet(Backend):
                 by_logits_dot = p * centred * mass / count
                 by_params, by_images = net.dual_backward(kept, by_logits_dot, by_logits)
                 found.append((by_params, by_images, centred / -count, slope))
-        by_params, by_images, by_targets, slopes = zip(*found, strict=True)
-        return Tangent(_sum(by_params), _joined(by_images), _joined(by_targets), _sum(slopes))
+        every = list(zip(*found, strict=True))  # by params, images, targets; slopes
+        return Tangent(_sum(every[0]), _joined(every[1]), _joined(every[2]), _sum(every[3]))
 
     def logits(self, params: Tensor, images: Tensor) -> Tensor:
         return self._forward(params, images)[0]

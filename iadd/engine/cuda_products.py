@@ -114,11 +114,11 @@ class Patches:
     """
 
     def __init__(self, images: Tensor, convolution: Convolution) -> None:
-        batch, channels, *self.side = images.shape
+        batch, channels, height, width = images.shape
         windows = F.pad(images, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)  # (B, C, H, W, 3, 3)
         rows = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, 9 * channels)
         self.round = convolution.round
-        self.rows, self.batch = self.round(rows), batch
+        self.rows, self.batch, self.side = self.round(rows), batch, (height, width)
 
     def forward(self, weights: list[Tensor]) -> Tensor:
         """Maps (n, B, H, W, O) of n weights (O, C, 3, 3)."""

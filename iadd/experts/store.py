@@ -13,7 +13,6 @@ from torch import Tensor
 from iadd.artifacts import TensorFile, parsing, spec_hash
 from iadd.experts.waypoints import shares
 
-
 NEAR_BYTES = 1 << 28
 """Of snapshots that stay on a card: reading one takes longer than a small student's step."""
 
