@@ -113,7 +113,8 @@ def pixels(item: Item) -> NDArray[Any]:
     try:
         with _open(item) as opened:
             _check_scans(opened)
-            image = ImageOps.exif_transpose(opened)
+            image: Image = opened
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode[0] not in "IF":
                 plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
                 image = image.convert("RGBA" if image.has_transparency_data else plain)
@@ -168,6 +169,8 @@ def shown(item: Item, look: Look) -> tuple[NDArray[Any], bytes, float, float, bo
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{item}: has NaN or infinite values")
     grey = len(found) == 1
+    if found.shape[1:] == (look.side, look.side) and (grey or look.channels == 3):
+        return found, content, low, high, grey
     image = Image.fromarray(found[0] if grey else np.ascontiguousarray(found.transpose(1, 2, 0)))
     if look.channels == 1 and not grey:
         image = image.convert("L")
