@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -216,6 +217,7 @@ def collect(config: ConfigPath) -> None:
     """Gather all results, rank the methods, write the leaderboard."""
     from iadd.pipeline import stages, tables
 
+    gc.freeze()  # what is loaded stays: no collection of garbage looks through it again
     tables.collect(stages.open_plan(config)[0])
 
 

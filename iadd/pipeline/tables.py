@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -47,7 +46,6 @@ def collect(plan: Plan) -> None:
 
     Raises ValueError naming the file whose rows were made under another spec than the plan's.
     """
-    gc.freeze()  # what is loaded stays: no collection of garbage looks through it again
     judged, collapses = _join(plan)
     submitted = provenance(plan)
     results.write_table(
