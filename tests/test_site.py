@@ -546,3 +546,10 @@ def test_a_grid_is_cut_where_a_page_would_become_too_large():
     assert max(map(len, texts)) < 3000 and texts[0].count("x" * 100) == 2  # note, and data
     assert html.parts(whole, 10**6) == [whole]
     assert html.parts(whole._replace(lines=[]), 10) == [whole._replace(lines=[])]
+
+
+def test_durations_differ_in_words_as_they_do_in_seconds():
+    """Rule: 148 and 218 s are not "2 min" and "4 min"."""
+    words = {0.5: "500 ms", 119: "119.0 s", 148: "2.5 min", 218: "3.6 min", 700: "12 min"}
+    assert {seconds: html.duration(seconds) for seconds in words} == words
+    assert html.duration(9000) == "2.5 h" and html.duration(None) == html.MISSING

@@ -267,7 +267,8 @@ def duration(seconds: float | None) -> str:
         return MISSING
     if 0 < seconds < 1:
         return time_words(seconds)
-    for limit, unit, form in ((120, 1, "{:.1f} s"), (7200, 60, "{:.0f} min")):
+    units = ((120, 1, "{:.1f} s"), (600, 60, "{:.1f} min"), (7200, 60, "{:.0f} min"))
+    for limit, unit, form in units:
         if seconds < limit:
             return form.format(seconds / unit)
     return f"{seconds / 3600:.1f} h"
