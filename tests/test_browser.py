@@ -15,6 +15,7 @@ import pytest
 from every_page import every_page
 from made_up_site import site
 from made_up_tables import runs, spread
+from PIL import Image
 
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import build_site
@@ -292,3 +293,19 @@ def test_ten_thousand_rows_are_small_and_quick(tmp_path: Path, seen: Seen) -> No
     assert found["TaskDuration"] < 3
     assert "250" in page.inner_text(".dt-info")
     assert not seen.said
+
+
+def test_pictures_of_many_classes_leave_pages_short(seen: Seen, made: Path, tmp_path: Path) -> None:
+    """Rule: 200 classes are a picture of 13,600 pixels, of which a page shows some at a time."""
+    folder = Path(shutil.copytree(made, tmp_path / "site"))
+    for picture in (folder / "pictures").rglob("*.png"):
+        Image.new("RGB", (286, 13_600), "red").save(picture)
+    for name in ("data/digits/ipc1.html", "runs/digits/iadd-ipc1-seed0.html"):
+        page = seen.open(folder / name)
+        shown = page.locator("img[src*=pictures]").first
+        shown.scroll_into_view_if_needed()
+        page.wait_for_function("e => e.naturalHeight == 13600", arg=shown.element_handle())
+        box = page.locator(".tall" if "runs" in name else ".thumbs a").first.bounding_box()
+        assert box and 200 < box["height"] <= 900 and box["width"] >= 250
+        assert page.evaluate("e => e.clientHeight / e.clientWidth", shown.element_handle()) > 40
+        assert page.evaluate("document.documentElement.scrollHeight") < 9000
