@@ -96,6 +96,33 @@ def test_short_jobs_are_grouped_and_long_ones_are_not(prepared: Any) -> None:
     assert given.group_settings.group_components == {"runs": 3}
 
 
+@pytest.mark.parametrize(
+    ("nodes", "slots"),
+    [("2\n4+\n", 4), ("16\n", 8), ("", 8), ("exit 1", 8)],
+)
+def test_a_submission_fits_a_node(
+    nodes: str, slots: int, prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: 8 cores of a node that has 4 would be waited for for ever."""
+    from snakemake.resources import Resource
+
+    program = tmp_path / "bin" / "sinfo"
+    program.parent.mkdir()
+    answer = (
+        nodes if nodes.startswith("exit") else f"echo \"$@\" > {tmp_path}/asked\nprintf '{nodes}'"
+    )
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    given = workflow(slurm_partition="cpu")
+    given.global_resources["slots"] = Resource("slots", 8)
+    Demands(prepared, given).run_group(Wildcards(RUN))
+    found = given.global_resources["slots"]
+    assert getattr(found, "value", found) == slots
+    if not nodes.startswith("exit"):
+        assert (tmp_path / "asked").read_text().split()[-1] == "--partition=cpu"
+
+
 def test_a_promised_card_is_insisted_on(prepared: Any) -> None:
     for asked in ({"gpu": 1}, {"gres": "gpu:a100:1"}):
         asks = Demands(prepared, workflow(**asked))

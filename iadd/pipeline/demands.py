@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from iadd.networks import Network, build_network
+from iadd.pipeline import slurm
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.signatures import inspected
@@ -186,18 +187,33 @@ class Demands:
         )
 
     def _settle_parts(self) -> None:
-        """Say how many unconnected jobs a group may hold, once Snakemake has read its options.
+        """Say how many unconnected jobs a group may hold, once Snakemake has read its options, and
+        how many of them run side by side where nodes have few cores.
 
-        It tells no submission that, or how many run side by side: inside, the parts of a group
-        would run one after another, or ask for more than the submission has.
+        It tells no submission either: inside, the parts of a group would run one after another, or
+        ask for more than the submission has.
         """
         settings, names = self.workflow.group_settings, ("runs", "experts", "yardsticks")
         if self.workflow.remote_exec:
             settings.group_components = dict.fromkeys(names, sys.maxsize)
             given = int(os.environ.get("SLURM_CPUS_PER_TASK", SLOTS))
             self.workflow.global_resources["slots"] = given
-        elif not settings.group_components:
+            return
+        if not settings.group_components:
             settings.group_components = dict.fromkeys(names, PARTS)
+        if self.most_slots is not None:
+            self.workflow.global_resources["slots"] = self.most_slots
+
+    @cached_property
+    def most_slots(self) -> int | None:
+        """A node's cores where a submission would ask for more: it would wait for ever."""
+        given = self.workflow.global_resources.get("slots")
+        asked = given.value if given is not None else None
+        if self.workflow.local_exec or not isinstance(asked, int):
+            return None
+        partition = str(self._asked("distill", "slurm_partition").raw or "").strip("'\"")
+        cores = slurm.cores_of_a_node(partition or None)
+        return cores if cores and cores < asked else None
 
     def _seconds(self, rule: str, wildcards: Any) -> float:
         if rule in FIXED:

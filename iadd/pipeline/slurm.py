@@ -65,6 +65,16 @@ def cancel_leftovers(plan: Plan) -> int:
     return len(left)
 
 
+def cores_of_a_node(partition: str | None = None) -> int | None:
+    """Cores of the largest node, of a partition or of all; None where SLURM does not tell."""
+    where = [f"--partition={partition}"] if partition else []
+    try:
+        told = _ask("sinfo", "--noheader", "--format=%c", *where).split()
+        return max(int(count.rstrip("+")) for count in told)
+    except ValueError:  # no SLURM, no such partition, or no nodes in it
+        return None
+
+
 def _prefix(plan: Plan) -> str:
     """Names the jobs of one benchmark in one folder: letters, digits and hyphens, at most 50."""
     place = hashlib.sha256(str(plan.root.absolute()).encode()).hexdigest()[:8]

@@ -46,7 +46,7 @@ asyncio.sleep = lambda seconds, *result: sleep(min(seconds, 1.0), *result)
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
     folder = Path(tempfile.mkdtemp(prefix="iadd-slurm-", dir="/tmp"))
-    found = Slurm(folder, nodes=2)
+    found = Slurm(folder, cpus=3, nodes=2)  # fewer than a group of short jobs would take
     try:
         (folder / "soon").mkdir()
         (folder / "soon" / "sitecustomize.py").write_text(SOON)
