@@ -9,8 +9,7 @@ Ootomo and Yokota, IJHPCA 36(4), 2022), but for weights' gradients, whose sums g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -100,11 +99,9 @@ class Convolution:
     def _widened(self, x: Tensor) -> Tensor:
         return x.float() if self.precision == "bf16" else x
 
-    @contextmanager
-    def _tensor_cores(self, device: torch.device) -> Iterator[None]:
+    def _tensor_cores(self, device: torch.device) -> AbstractContextManager[None]:
         """Operands in parts are TF32 numbers already: their products may be taken as such."""
-        with arithmetic("tf32" if self.parts else self.precision, device, autocast=False):
-            yield
+        return arithmetic("tf32" if self.parts else self.precision, device, autocast=False)
 
 
 class Patches:
