@@ -375,9 +375,10 @@ def kernels() -> None:
         x, weight = normal(*shape).float(), normal(*shape, 3, 3).float()
         with_cpu = [z.cpu() for z in (x, weight)]
         pairs.append((cuda_products.tf32_parts(x), cuda_products.tf32_parts(with_cpu[0])))
-        for flipped in (False, True):
-            found = cuda_products.tf32_weight(weight, flipped)
-            pairs.append((found, cuda_products.tf32_weight(with_cpu[1], flipped)))
+        for in_parts in (False, True):
+            (found,) = cuda_products.conv_operands([weight], in_parts)
+            (wanted,) = cuda_products.conv_operands([with_cpu[1]], in_parts)
+            pairs += zip(found, wanted, strict=True)
     for transposed in (False, True):
         images, matrix = normal(4, 3, 9, 12), normal(4, 2, 3)
         found = move(images, matrix, transposed)

@@ -41,10 +41,33 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void __launch_bounds__(kThreads) split(Weight weight) {
-  const int64_t stride = int64_t{gridDim.x} * kThreads, size = weight.size();
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size; i += stride)
-    weight.move(i);
+// A block takes kTile x kTile filters of one weight at a time: read once as they lie, in runs of
+// neighbours, and written in both orders, again in runs.
+constexpr int kTile = 16;
+
+template <bool in_parts>
+__global__ void __launch_bounds__(kThreads) operands(const __grid_constant__ Weights weights) {
+  __shared__ float tile[kTile][kTile * 9 + 1];
+  const Weight& w = weights.of[blockIdx.y];
+  const int64_t across = (w.inputs + kTile - 1) / kTile, down = (w.outputs + kTile - 1) / kTile;
+  for (int64_t t = blockIdx.x; t < across * down; t += gridDim.x) {
+    const int64_t first = t / across * kTile, left = t % across * kTile;
+    const int rows = static_cast<int>(min(int64_t{kTile}, w.outputs - first));
+    const int columns = static_cast<int>(min(int64_t{kTile}, w.inputs - left));
+    __syncthreads();  // the last tile's readers are done
+    for (int i = threadIdx.x; i < rows * columns * 9; i += kThreads) {
+      const int row = i / (columns * 9), rest = i - row * (columns * 9);
+      tile[row][rest] = w.x[w.at(first + row, left, 0) + rest];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kTile * kTile * 9; i += kThreads) {
+      const int near = i % kTile, far = i / kTile % kTile, tap = i / (kTile * kTile);
+      if (far < rows && near < columns)
+        w.put_forward<in_parts>(first + far, left + near, tap, tile[far][near * 9 + tap]);
+      if (near < rows && far < columns)
+        w.put_flipped<in_parts>(first + near, left + far, tap, tile[near][far * 9 + tap]);
+    }
+  }
 }
 
 template <int vector>
@@ -71,9 +94,17 @@ int launch(const float* x, float* out, int64_t size, int64_t inner, void* stream
   return cudaGetLastError();
 }
 
-int launch(const Weight& weight, void* stream) {
-  if (!weight.size()) return cudaSuccess;
-  split<<<blocks_for(weight.size()), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(weight);
+int launch(const Weights& weights, bool in_parts, void* stream) {
+  int64_t tiles = 0;
+  for (int k = 0; k < weights.count; ++k) {
+    const Weight& w = weights.of[k];
+    const int64_t these = (w.inputs + kTile - 1) / kTile * ((w.outputs + kTile - 1) / kTile);
+    tiles = these > tiles ? these : tiles;
+  }
+  if (!tiles) return cudaSuccess;
+  const dim3 grid(static_cast<unsigned>(tiles < kBlocks ? tiles : kBlocks), weights.count);
+  const auto kernel = in_parts ? operands<true> : operands<false>;
+  kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(weights);
   return cudaGetLastError();
 }
 

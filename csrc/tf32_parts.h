@@ -5,11 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define IADD_BOTH __host__ __device__ inline
-#else
-#define IADD_BOTH inline
-#endif
+#include "both.h"
 
 namespace iadd::tf32 {
 
@@ -28,31 +24,49 @@ IADD_BOTH Parts parts(float x) {
   return {high, x - high};
 }
 
-// A 3x3 convolution's weight (outputs, inputs, 3, 3) as an operand with its inputs last, in parts
-// h, h, l: (outputs, 3, 3, 3 inputs). `flipped`: as the adjoint convolution's, turned by half a
-// turn: (inputs, 3, 3, 3 outputs). Element i of the weight in that order goes to three places.
+// A 3x3 convolution's weight (outputs, inputs, 3, 3) and its two operands with their inputs last:
+// `forward` (outputs, 3, 3, n inputs), and of the adjoint convolution, turned by half a turn,
+// `flipped` (inputs, 3, 3, n outputs). n is 3, for parts h, h, l, or 1, for the numbers as they
+// are.
 struct Weight {
   const float* x;
-  float* out;
+  float *forward, *flipped;
   int64_t outputs, inputs;
-  bool flipped;
 
-  IADD_BOTH int64_t size() const { return outputs * inputs * 9; }
-  IADD_BOTH void move(int64_t i) const {
-    const int64_t last = flipped ? outputs : inputs, row = i / last, k = i - row * last;
-    const int64_t r = row / 9, tap = row - r * 9;
-    const Parts p =
-        parts(flipped ? x[(k * inputs + r) * 9 + 8 - tap] : x[(r * inputs + k) * 9 + tap]);
-    float* to = out + row * 3 * last + k;
-    to[0] = to[last] = p.high, to[2 * last] = p.low;
+  IADD_BOTH int64_t at(int64_t o, int64_t c, int tap) const { return (o * inputs + c) * 9 + tap; }
+  template <bool in_parts>
+  IADD_BOTH void put_forward(int64_t o, int64_t c, int tap, float value) const {
+    put<in_parts>(forward + (o * 9 + tap) * (in_parts ? 3 : 1) * inputs, inputs, c, value);
   }
+  template <bool in_parts>
+  IADD_BOTH void put_flipped(int64_t o, int64_t c, int tap, float value) const {
+    put<in_parts>(flipped + (c * 9 + 8 - tap) * (in_parts ? 3 : 1) * outputs, outputs, o, value);
+  }
+
+ private:
+  template <bool in_parts>
+  IADD_BOTH static void put(float* row, int64_t length, int64_t k, float value) {
+    if constexpr (in_parts) {
+      const Parts p = parts(value);
+      row[k] = row[length + k] = p.high, row[2 * length + k] = p.low;
+    } else {
+      row[k] = value;
+    }
+  }
+};
+
+constexpr int kWeights = 16;  // in one launch
+
+struct Weights {
+  Weight of[kWeights];
+  int count;
 };
 
 #ifdef IADD_WITH_CUDA
 // Launch on `stream` (a cudaStream_t); the cudaError_t of the launch, 0 for none.
 // x: runs of `inner` elements, `size` in all; out: of each run h, l, h.
 int launch(const float* x, float* out, int64_t size, int64_t inner, void* stream);
-int launch(const Weight&, void* stream);
+int launch(const Weights&, bool in_parts, void* stream);
 #endif
 
 }  // namespace iadd::tf32

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from iadd import devices
 from iadd.engine import cuda_products
-from iadd.engine.cuda_products import Convolution, Patches, tf32_parts, tf32_weight
+from iadd.engine.cuda_products import (
+    Convolution,
+    Patches,
+    conv_operands,
+    long_product,
+    tf32_parts,
+)
 from iadd.extension import has_kernels
 
 built = pytest.mark.skipif(
@@ -50,25 +56,25 @@ def test_what_is_not_finite_stays_so(x: float) -> None:
 
 def test_a_weights_parts_stand_beside_a_maps() -> None:
     weight = normal(2, 3, 3, 3)
-    map_parts, weight_parts = tf32_parts(weight.permute(0, 2, 3, 1)), tf32_weight(weight, False)
+    map_parts = tf32_parts(weight.permute(0, 2, 3, 1))
+    ((weight_parts, flipped),) = conv_operands([weight], in_parts=True)
     assert torch.equal(map_parts[..., :3], weight_parts[..., :3])
     assert torch.equal(map_parts[..., 3:6], weight_parts[..., 6:])
-    flipped = tf32_weight(weight, True)
     assert flipped.shape == (3, 3, 3, 6)
     assert torch.equal(flipped[1, 0, 2, :2], weight_parts[:, 2, 0, 1])
 
 
 @built
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 5), st.sampled_from([1, 3, 4, 8]), st.booleans())
-def test_the_kernels_are_the_reference(outputs: int, inputs: int, flipped: bool) -> None:
-    x, weight = normal(outputs, inputs), normal(outputs, inputs, 3, 3)
-    x[0, 0] = weight[0, 0, 0, 1] = float("nan")
-    for found, wanted in (
-        (torch.ops.iadd.tf32_parts(x), tf32_parts(x)),
-        (torch.ops.iadd.tf32_weight(weight, flipped), tf32_weight(weight, flipped)),
-    ):
-        assert torch.equal(found.view(torch.int32), wanted.view(torch.int32))
+@given(st.integers(1, 40), st.sampled_from([1, 3, 4, 8, 33]), st.integers(1, 20), st.booleans())
+def test_the_kernels_are_the_reference(outputs: int, inputs: int, many: int, parts: bool) -> None:
+    x = normal(outputs, inputs)
+    weights = [normal(outputs, inputs + k % 2, 3, 3, seed=k) for k in range(many)]
+    x[0, 0] = weights[0][0, 0, 0, 1] = float("nan")
+    wanted = [tf32_parts(x), *sum(conv_operands(weights, parts), ())]
+    found = [torch.ops.iadd.tf32_parts(x), *torch.ops.iadd.conv_operands(weights, parts)]
+    for got, right in zip(found, wanted, strict=True):
+        assert torch.equal(got.view(torch.int32), right.view(torch.int32))
 
 
 @built
@@ -76,7 +82,13 @@ def test_the_kernels_refuse_what_does_not_fit() -> None:
     with pytest.raises(TypeError, match="x is Double, allowed is float32"):
         torch.ops.iadd.tf32_parts(normal(4).double())
     with pytest.raises(ValueError, match=r"allowed is \(O, C, 3, 3\)"):
-        torch.ops.iadd.tf32_weight(normal(4, 2, 5, 5), False)
+        torch.ops.iadd.conv_operands([normal(4, 2, 3, 3), normal(4, 2, 5, 5)], True)
+
+
+@pytest.mark.parametrize("length", [5, 48, 2048])
+def test_a_long_product_is_a_product(length: int) -> None:
+    a, b = normal(3, length).double(), normal(4, length).double().T
+    assert relative(long_product(a, b), a @ b) < 1e-14
 
 
 def relative(got: Tensor, wanted: Tensor) -> float:
@@ -91,9 +103,10 @@ def through(product: Convolution, dtype: torch.dtype) -> list[Tensor]:
         normal(6, 5, 3, 3).to(dtype),
         normal(3, 7, 9, 6).to(dtype),
     )
-    by_x = product.forward(product.ready(by_y), product.ready_weight(weight, flipped=True))
+    ((forward, flipped),) = product.ready_weights([weight])
+    by_x = product.forward(product.ready(by_y), flipped)
     return [
-        product.forward(product.ready(x), product.ready_weight(weight)).permute(0, 3, 1, 2),
+        product.forward(product.ready(x), forward).permute(0, 3, 1, 2),
         by_x.permute(0, 3, 1, 2),
         product.by_weight(by_y, x),
     ]
@@ -154,10 +167,11 @@ def test_patches_are_the_first_convolution(channels: int) -> None:
 def test_parts_on_a_card(shape: tuple[int, int]) -> None:
     x = normal(*shape)
     assert torch.equal(tf32_parts(x.cuda()).cpu(), tf32_parts(x))
-    weight = normal(shape[1] % 100, 7, 3, 3)
-    for flipped in (False, True):
-        found = tf32_weight(weight.cuda(), flipped)
-        assert torch.equal(found.cpu(), tf32_weight(weight, flipped))
+    weights = [normal(shape[1] % 100, 7, 3, 3), normal(64, 130, 3, 3)]
+    for in_parts in (False, True):
+        found = conv_operands([weight.cuda() for weight in weights], in_parts)
+        for got, wanted in zip(found, conv_operands(weights, in_parts), strict=True):
+            assert all(torch.equal(a.cpu(), b) for a, b in zip(got, wanted, strict=True))
 
 
 @pytest.mark.gpu
@@ -168,10 +182,10 @@ def test_a_card_multiplies_parts_as_float32() -> None:
 
     def products(product: Convolution, device: str, dtype: torch.dtype) -> list[Tensor]:
         a, w, b = (z.to(device, dtype) for z in (x, weight, by_y))
-        back = product.ready_weight(w, flipped=True)
+        ((forward, flipped),) = product.ready_weights([w])
         return [
-            product.forward(product.ready(a), product.ready_weight(w)).cpu(),
-            product.forward(product.ready(b), back).cpu(),
+            product.forward(product.ready(a), forward).cpu(),
+            product.forward(product.ready(b), flipped).cpu(),
             product.by_weight(b, a).cpu(),
         ]
 

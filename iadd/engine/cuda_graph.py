@@ -181,6 +181,7 @@ def captured(
                 for _ in range(2):
                     work()
             torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.empty_cache()  # a graph has memory of its own: what the runs took can go
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
                 work()

@@ -17,7 +17,7 @@ from torch import Tensor
 from iadd.engine import cuda_block
 from iadd.engine.cuda_block import Affine, Form, planes_last
 from iadd.engine.cuda_graph import Aside
-from iadd.engine.cuda_products import Convolution, Patches
+from iadd.engine.cuda_products import Convolution, Operands, Patches, long_product
 from iadd.networks import Network
 
 
@@ -67,6 +67,18 @@ class ConvNet:
         assert self.direction is not None
         return self._read(self.direction)
 
+    @cached_property
+    def zeros(self) -> Tensor:
+        return torch.zeros_like(self.values[0][0].bias)
+
+    @cached_property
+    def operands(self) -> tuple[list[Operands], list[Operands]]:
+        """Of the later blocks' convolutions, and of those that they move along, if they do."""
+        moving = [] if self.direction is None else self.tangents[0][1:]
+        layers = self.values[0][1:]
+        found = self.convolution.ready_weights([layer.weight for layer in (*layers, *moving)])
+        return found[: len(layers)], found[len(layers) :]
+
     def _read(self, flat: Tensor) -> tuple[list[_Layer], Tensor, Tensor]:
         """The blocks' layers, and the head's weight (K, F) and bias (K,)."""
         shapes = [shape for _, shape in self.network.shapes]
@@ -93,30 +105,31 @@ class ConvNet:
             y, first.affine, self.forms[0], first_dot and first_dot.affine
         )
         inputs, convolved, moments = [], [y], [stats]
-        for layer, along, form in zip(layers, moving, self.forms[1:], strict=True):
+        for k, (layer, along) in enumerate(zip(layers, moving, strict=True)):
             inputs.append(x)
-            y = self._convolved(x, layer, along)
+            y = self._convolved(k, x)
             convolved.append(y)
+            form = self.forms[k + 1]
             x, stats = cuda_block.forward(y, layer.affine, form, along and along.affine)
             moments.append(stats)
         features = self._features(x)
         if still:
-            logits = torch.baddbmm(bias, features[None], head.T[None])[0]
+            logits = long_product(features, head.T) + bias
         else:
             _, head_dot, bias_dot = self.tangents
-            both = torch.stack((bias, bias_dot))[:, None]
-            logits = torch.baddbmm(both, features, head.T.expand(2, -1, -1))
-            logits[1:].baddbmm_(features[:1], head_dot.T[None])
+            logits = long_product(features.flatten(0, 1), head.T).view(2, len(images), -1)
+            logits[0] += bias
+            logits[1] += long_product(features[0], head_dot.T) + bias_dot
         return Activations(patches, inputs, convolved, moments, features, logits)
 
-    def _convolved(self, x: Tensor, layer: _Layer, along: _Layer | None) -> Tensor:
-        """A later block's convolution of a map, or of a map in dual numbers."""
-        product, weight = self.convolution, self.convolution.ready_weight
-        if along is None:
-            return product.forward(product.ready(x), weight(layer.weight))
+    def _convolved(self, k: int, x: Tensor) -> Tensor:
+        """The convolution of a map, or of a map in dual numbers, by the later block k."""
+        product, (weights, moving) = self.convolution, self.operands
+        if not moving:
+            return product.forward(product.ready(x), weights[k].forward)
         both, count = product.ready(x.flatten(0, 1)), x.shape[1]
-        y = product.forward(both, weight(layer.weight))
-        y[count:] += product.forward(both[:count], weight(along.weight))
+        y = product.forward(both, weights[k].forward)
+        y[count:] += product.forward(both[:count], moving[k].forward)
         return y.view(2, count, *y.shape[1:])
 
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
@@ -156,9 +169,8 @@ class ConvNet:
             )
             yield k, by_x, by_affine
             if k:
-                product = self.convolution
-                weight = product.ready_weight(layer.weight, flipped=True)
-                by_y = product.forward(product.ready(by_x), weight)
+                product, (weights, _) = self.convolution, self.operands
+                by_y = product.forward(product.ready(by_x), weights[k - 1].flipped)
 
     def dual_backward(
         self, kept: Activations, by_logits_dot: Tensor, by_logits: Tensor
@@ -181,20 +193,19 @@ class ConvNet:
                 by_weight = self._by_weight(kept, k, by_x.flatten(0, 1) if k else by_x[0])
             found.append(self._one(by_weight, by_affine))
             if k:
-                by_y = self._by_input(by_x, layer, along)
+                by_y = self._by_input(k - 1, by_x)
         by_images = kept.patches.by_images(
             [(by_x[0], layers[0].weight), (by_x[1], moving[0].weight)]
         )
         aside.join()
         return self._gather(found[::-1], [by_head_dot, by_logits_dot.sum(0)]), by_images
 
-    def _by_input(self, by_x: Tensor, layer: _Layer, along: _Layer) -> Tensor:
-        """Adjoints (2, B, H, W, C) of a later block's input from those of its convolution."""
-        product, count = self.convolution, by_x.shape[1]
+    def _by_input(self, k: int, by_x: Tensor) -> Tensor:
+        """Adjoints (2, B, H, W, C) of the later block k's input from those of its convolution."""
+        product, (weights, moving), count = self.convolution, self.operands, by_x.shape[1]
         both = product.ready(by_x.flatten(0, 1))
-        weight, moving = (product.ready_weight(z.weight, flipped=True) for z in (layer, along))
-        by_y = product.forward(both, weight)
-        by_y[:count] += product.forward(both[count:], moving)
+        by_y = product.forward(both, weights[k].flipped)
+        by_y[:count] += product.forward(both[count:], moving[k].flipped)
         return by_y.view(2, count, *by_y.shape[1:])
 
     def _features(self, x: Tensor) -> Tensor:
@@ -208,7 +219,7 @@ class ConvNet:
     def _one(self, by_weight: Tensor, by_affine: Tensor) -> list[Tensor]:
         by_scale, by_shift = by_affine.unbind(1)
         if self.norm:  # a bias before an instance norm changes nothing
-            return [by_weight, torch.zeros_like(by_shift), by_scale, by_shift]
+            return [by_weight, self.zeros, by_scale, by_shift]
         return [by_weight, by_shift]
 
     def _gather(self, found: list[list[Tensor]], by_head: list[Tensor]) -> Tensor:

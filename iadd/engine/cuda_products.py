@@ -9,43 +9,61 @@ Ootomo and Yokota, IJHPCA 36(4), 2022), but for weights' gradients, whose sums g
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd import extension
 from iadd.devices import arithmetic
+from iadd.engine import cuda_block
 from iadd.engine.cuda_block import planes_first, planes_last
+
+LONG_PARTS = 32
+"""Of a long sum, at most."""
 
 
 def tf32_parts(x: Tensor) -> Tensor:
     """Float32 (..., C) in TF32 parts h, l, h beside one another: (..., 3 C)."""
-    if x.is_cuda and extension.has_kernels(x.device):
+    if cuda_block.fused(x.device):
         parts: Tensor = torch.ops.iadd.tf32_parts(x)
         return parts
     high, low = _split(x)
     return torch.cat((high, low, high), -1)
 
 
-def tf32_weight(weight: Tensor, flipped: bool) -> Tensor:
-    """A weight (O, C, 3, 3) in TF32 parts h, h, l of its inputs: (O, 3, 3, 3 C).
+class Operands(NamedTuple):
+    """A weight (O, C, 3, 3) with its inputs last, and that of the adjoint convolution."""
 
-    Part by part its products with `tf32_parts` are h h', l h' and h l'. `flipped`: of the adjoint
-    convolution, (C, 3, 3, 3 O).
+    forward: Tensor  # (O, 3, 3, n C)
+    flipped: Tensor  # (C, 3, 3, n O)
+
+
+def conv_operands(weights: Sequence[Tensor], in_parts: bool) -> list[Operands]:
+    """Weights as they are (n = 1), or float32 ones in TF32 parts h, h, l of their inputs (n = 3).
+
+    Part by part their products with `tf32_parts` are h h', l h' and h l'.
     """
-    if weight.is_cuda and extension.has_kernels(weight.device):
-        parts: Tensor = torch.ops.iadd.tf32_weight(weight, flipped)
-        return parts
-    high, low = _split(inputs_last(weight, flipped))
+    if weights and weights[0].dtype == torch.float32 and cuda_block.fused(weights[0].device):
+        found = torch.ops.iadd.conv_operands(weights, in_parts)
+        return list(map(Operands, found[::2], found[1::2]))
+    return [Operands(*(_operand(z, in_parts) for z in (w, _adjoint(w)))) for w in weights]
+
+
+def _adjoint(weight: Tensor) -> Tensor:
+    return weight.flip(2, 3).transpose(0, 1)
+
+
+def _operand(weight: Tensor, in_parts: bool) -> Tensor:
+    last = planes_last(weight)
+    if not in_parts:
+        return last
+    high, low = _split(last)
     return torch.cat((high, high, low), -1)
-
-
-def inputs_last(weight: Tensor, flipped: bool) -> Tensor:
-    """A weight (O, C, 3, 3) as (O, 3, 3, C); or that of the adjoint convolution, (C, 3, 3, O)."""
-    return planes_last(weight.flip(2, 3).transpose(0, 1) if flipped else weight)
 
 
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,11 +88,10 @@ class Convolution:
         """A map as an operand of `forward`."""
         return tf32_parts(x) if self.parts else self.round(x)
 
-    def ready_weight(self, weight: Tensor, *, flipped: bool = False) -> Tensor:
-        """A weight as an operand of `forward`; `flipped`: of its adjoint by the input."""
-        if self.parts:
-            return tf32_weight(weight, flipped)
-        return self.round(inputs_last(weight, flipped))
+    def ready_weights(self, weights: Sequence[Tensor]) -> list[Operands]:
+        """Weights as operands of `forward`, and flipped of its adjoint by the input."""
+        found = conv_operands(weights, self.parts)
+        return [Operands(*map(self.round, one)) for one in found]
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """Map (B, H, W, O) of an input and a weight; by a flipped one, an output's gradient."""
@@ -139,3 +156,16 @@ class Patches:
             by_rows += term
         columns = by_rows.view(self.batch, -1, by_rows.shape[1]).transpose(1, 2)
         return F.fold(columns, self.side, 3, padding=1)
+
+
+def long_product(a: Tensor, b: Tensor) -> Tensor:
+    """The product (M, N) of (M, K) and (K, N) whose sums over K are long and few.
+
+    One block of threads a tile of (M, N) would leave most of a card idle: K is taken in parts
+    beside one another, which are then added up in their order.
+    """
+    parts = math.gcd(a.shape[1], LONG_PARTS)
+    if a.shape[1] < parts * parts:
+        return a @ b
+    blocks = a.unflatten(1, (parts, -1)).transpose(0, 1), b.unflatten(0, (parts, -1))
+    return torch.bmm(*blocks).sum(0)
