@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager
 from functools import cached_property, reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from iadd.devices import arithmetic
 from iadd.engine import cuda_block
 from iadd.engine.base import Backend, Tangent
+from iadd.engine.cuda_loss import cross_entropy, cross_entropy_dual
 from iadd.engine.cuda_passes import ConvNet
 from iadd.engine.cuda_products import Convolution
 
@@ -49,10 +49,9 @@ class CudaConvNet(Backend):
         with self._arithmetic():
             for seen, labels in _chunks(images, targets, halves=1):
                 kept = net.forward(seen)
-                log_p = F.log_softmax(kept.logits, 1)  # (B, K)
-                loss = -(labels * log_p).sum() / count
-                by_logits = (log_p.exp() * labels.sum(1, keepdim=True) - labels) / count
-                found.append((loss, net.by_params(kept, by_logits)))
+                sums, bias = net.loss_input(kept)
+                losses, by_logits = cross_entropy(sums, bias, labels, count)
+                found.append((losses.sum(), net.by_params(kept, by_logits)))
         loss, by_params = (_sum(parts) for parts in zip(*found, strict=True))
         return loss, by_params
 
@@ -64,34 +63,29 @@ class CudaConvNet(Backend):
         with self._arithmetic():
             for seen, labels in _chunks(images, targets, halves=2):
                 kept = net.forward(seen)
-                logits, along = kept.logits  # (B, K) each
-                p, mass = logits.softmax(1), labels.sum(1, keepdim=True)
-                by_logits = (p * mass - labels) / count
-                centred = along - (p * along).sum(1, keepdim=True)
-                slope = (by_logits * along).sum()
-                by_logits_dot = p * centred * mass / count
-                by_params, by_images = net.dual_backward(kept, by_logits_dot, by_logits)
-                found.append((by_params, by_images, centred / -count, slope))
+                sums, moving, bias, bias_dot = net.loss_input(kept)
+                dual = cross_entropy_dual(sums, moving, bias, bias_dot, labels, count)
+                by_params, by_images = net.dual_backward(kept, dual.by_logits)
+                found.append((by_params, by_images, dual.by_targets, dual.slopes.sum()))
         every = list(zip(*found, strict=True))  # by params, images, targets; slopes
         return Tangent(_sum(every[0]), _joined(every[1]), _joined(every[2]), _sum(every[3]))
 
+    @torch.no_grad()
     def logits(self, params: Tensor, images: Tensor) -> Tensor:
-        return self._forward(params, images)[0]
+        net = self._net(params)
+        with self._arithmetic():
+            return net.logits(net.forward(images))
 
+    @torch.no_grad()
     def embed(self, params: Tensor, images: Tensor) -> Tensor:
-        return self._forward(params, images)[1]
+        with self._arithmetic():
+            return self._net(params).forward(images).features
 
     @torch.no_grad()
     def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
         net = self._net(params)
         with self._arithmetic():
             return net.by_images(net.forward(images), cotangent)
-
-    @torch.no_grad()
-    def _forward(self, params: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        with self._arithmetic():
-            kept = self._net(params).forward(images)
-        return kept.logits, kept.features
 
     def _net(self, params: Tensor, direction: Tensor | None = None) -> ConvNet:
         return ConvNet(self.network, params, direction, self.convolution)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from iadd.engine import cuda_block
-from iadd.engine.cuda_block import Affine, Form, planes_last
+from iadd.engine.cuda_block import Affine, Form
 from iadd.engine.cuda_graph import Aside
-from iadd.engine.cuda_products import Convolution, Operands, Patches, long_product
+from iadd.engine.cuda_products import Convolution, Operands, Patches, long_products
 from iadd.networks import Network
 
 
@@ -28,14 +28,13 @@ class _Layer(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What a backward pass needs: every block's input, convolution and moments; the head's."""
+    """What a backward pass needs: every block's input, convolution, moments; the features."""
 
     patches: Patches
     inputs: list[Tensor]  # of the second block on
     convolved: list[Tensor]
     stats: list[Tensor | None]
     features: Tensor  # (B, F); dual: (2, B, F)
-    logits: Tensor  # (B, K); dual: (2, B, K)
 
 
 @dataclass
@@ -95,7 +94,7 @@ class ConvNet:
 
     def forward(self, images: Tensor) -> Activations:
         """Through the blocks and the head: with a direction in dual numbers; images stand still."""
-        (first, *layers), head, bias = self.values
+        first, *layers = self.values[0]
         still = self.direction is None
         (first_dot, *moving) = self.tangents[0] if not still else [None] * len(self.forms)
         patches = Patches(images.detach(), self.convolution)
@@ -112,15 +111,21 @@ class ConvNet:
             form = self.forms[k + 1]
             x, stats = cuda_block.forward(y, layer.affine, form, along and along.affine)
             moments.append(stats)
-        features = self._features(x)
-        if still:
-            logits = long_product(features, head.T) + bias
-        else:
-            _, head_dot, bias_dot = self.tangents
-            logits = long_product(features.flatten(0, 1), head.T).view(2, len(images), -1)
-            logits[0] += bias
-            logits[1] += long_product(features[0], head_dot.T) + bias_dot
-        return Activations(patches, inputs, convolved, moments, features, logits)
+        return Activations(patches, inputs, convolved, moments, self._features(x))
+
+    def logits(self, kept: Activations) -> Tensor:
+        """(B, K), without a direction."""
+        return self.loss_input(kept)[0].sum(0) + self.values[2]
+
+    def loss_input(self, kept: Activations) -> tuple[Tensor, ...]:
+        """The logits as `cuda_loss` takes them: sums and bias; with a direction, both twice."""
+        _, head, bias = self.values
+        sums = long_products(kept.features.flatten(0, -2), head.T)
+        if self.direction is None:
+            return sums, bias
+        _, head_dot, bias_dot = self.tangents
+        moving = long_products(kept.features[0], head_dot.T)
+        return sums.unflatten(1, (2, -1)), moving, bias, bias_dot
 
     def _convolved(self, k: int, x: Tensor) -> Tensor:
         """The convolution of a map, or of a map in dual numbers, by the later block k."""
@@ -172,16 +177,18 @@ class ConvNet:
                 product, (weights, _) = self.convolution, self.operands
                 by_y = product.forward(product.ready(by_x), weights[k - 1].flipped)
 
-    def dual_backward(
-        self, kept: Activations, by_logits_dot: Tensor, by_logits: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Tangents of the gradients by params (P,) and images (B, C, H, W)."""
+    def dual_backward(self, kept: Activations, by_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Tangents of the gradients by params (P,) and images (B, C, H, W).
+
+        `by_logits` (2, B, K): the tangent of the gradient by logits, and that gradient.
+        """
         layers, head, _ = self.values
         moving, head_dot, _ = self.tangents
-        f, f_dot = kept.features
-        by_head_dot = (by_logits_dot.T @ f).addmm_(by_logits.T, f_dot)
-        by_f_dot = (by_logits_dot @ head).addmm_(by_logits, head_dot)
-        by_y = torch.stack([self._maps(z) for z in (by_f_dot, by_logits @ head)])
+        flat = by_logits.flatten(0, 1)
+        by_head_dot = flat.T @ kept.features.flatten(0, 1)  # pairs tangents with values, too
+        by_f = (flat @ head).view_as(kept.features)
+        by_f[0].addmm_(by_logits[1], head_dot)
+        by_y = self._maps(by_f)
         found, held, aside = [], [], Aside(by_logits.device)  # as in `by_params`
         for k in reversed(range(len(layers))):
             layer, along = layers[k], moving[k]
@@ -198,7 +205,7 @@ class ConvNet:
             [(by_x[0], layers[0].weight), (by_x[1], moving[0].weight)]
         )
         aside.join()
-        return self._gather(found[::-1], [by_head_dot, by_logits_dot.sum(0)]), by_images
+        return self._gather(found[::-1], [by_head_dot, by_logits[0].sum(0)]), by_images
 
     def _by_input(self, k: int, by_x: Tensor) -> Tensor:
         """Adjoints (2, B, H, W, C) of the later block k's input from those of its convolution."""
@@ -213,8 +220,9 @@ class ConvNet:
         return x.movedim(-1, -3).flatten(-3)
 
     def _maps(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, h, w, C)."""
-        return planes_last(features.view(len(features), -1, self.side, self.side))
+        """(..., B, F) -> (..., B, h, w, C)."""
+        maps: Tensor = features.unflatten(-1, (-1, self.side, self.side))
+        return maps.movedim(-3, -1).contiguous()
 
     def _one(self, by_weight: Tensor, by_affine: Tensor) -> list[Tensor]:
         by_scale, by_shift = by_affine.unbind(1)

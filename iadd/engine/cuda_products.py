@@ -158,14 +158,11 @@ class Patches:
         return F.fold(columns, self.side, 3, padding=1)
 
 
-def long_product(a: Tensor, b: Tensor) -> Tensor:
-    """The product (M, N) of (M, K) and (K, N) whose sums over K are long and few.
+def long_products(a: Tensor, b: Tensor) -> Tensor:
+    """Products (S, M, N) of (M, K) and (K, N), whose sum over S parts of K is a b.
 
-    One block of threads a tile of (M, N) would leave most of a card idle: K is taken in parts
-    beside one another, which are then added up in their order.
+    Where sums are long and few, one block of threads a tile of (M, N) would leave most of a card
+    idle: parts of them go beside one another.
     """
     parts = math.gcd(a.shape[1], LONG_PARTS)
-    if a.shape[1] < parts * parts:
-        return a @ b
-    blocks = a.unflatten(1, (parts, -1)).transpose(0, 1), b.unflatten(0, (parts, -1))
-    return torch.bmm(*blocks).sum(0)
+    return torch.bmm(a.unflatten(1, (parts, -1)).transpose(0, 1), b.unflatten(0, (parts, -1)))
