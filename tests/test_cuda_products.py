@@ -14,6 +14,8 @@ from iadd.engine.cuda_products import (
     Patches,
     conv_operands,
     long_products,
+    patches,
+    patches_adjoint,
     tf32_parts,
 )
 from iadd.extension import has_kernels
@@ -85,6 +87,19 @@ def test_the_kernels_refuse_what_does_not_fit() -> None:
         torch.ops.iadd.conv_operands([normal(4, 2, 3, 3), normal(4, 2, 5, 5)], True)
 
 
+@built
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*(st.integers(1, 5) for _ in range(4))))
+def test_the_kernels_of_patches_are_the_reference(shape: tuple[int, ...]) -> None:
+    images = normal(*shape).double()
+    rows = torch.ops.iadd.patches(images)
+    assert torch.equal(rows, patches(images))
+    back = torch.ops.iadd.patches_adjoint(normal(*rows.shape).double(), shape[0], *shape[2:])
+    assert relative(back, patches_adjoint(normal(*rows.shape).double(), shape)) < 1e-14
+    with pytest.raises(ValueError, match="rows have shape"):
+        torch.ops.iadd.patches_adjoint(rows, shape[0] + 1, *shape[2:])
+
+
 @pytest.mark.parametrize("length", [5, 48, 2048])
 def test_a_long_product_is_a_product(length: int) -> None:
     a, b = normal(3, length).double(), normal(4, length).double().T
@@ -151,14 +166,14 @@ def test_patches_are_the_first_convolution(channels: int) -> None:
     weights = [normal(4, channels, 3, 3, seed=k).double() for k in range(2)]
     leaves = [z.clone().requires_grad_() for z in (images, *weights)]
     maps = [F.conv2d(leaves[0], weight, padding=1) for weight in leaves[1:]]
-    patches = Patches(images, Convolution())
-    for got, wanted in zip(patches.forward(weights), maps, strict=True):
+    rows = Patches(images, Convolution())
+    for got, wanted in zip(rows.forward(weights), maps, strict=True):
         assert relative(got.permute(0, 3, 1, 2), wanted.detach()) < 1e-14
     upstream = by_y.permute(0, 3, 1, 2)
     wanted = torch.autograd.grad(maps, leaves, [upstream, 2 * upstream])
     pairs = list(zip((by_y, 2 * by_y), weights, strict=True))
-    assert relative(patches.by_images(pairs), wanted[0]) < 1e-14
-    assert relative(patches.by_weight(by_y), wanted[1].flatten(1)) < 1e-14
+    assert relative(rows.by_images(pairs), wanted[0]) < 1e-14
+    assert relative(rows.by_weight(by_y), wanted[1].flatten(1)) < 1e-14
 
 
 @pytest.mark.gpu
@@ -172,6 +187,16 @@ def test_parts_on_a_card(shape: tuple[int, int]) -> None:
         found = conv_operands([weight.cuda() for weight in weights], in_parts)
         for got, wanted in zip(found, conv_operands(weights, in_parts), strict=True):
             assert all(torch.equal(a.cpu(), b) for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (10, 3, 32, 32), (3, 5, 7, 9)])
+def test_patches_on_a_card(shape: tuple[int, ...]) -> None:
+    images = normal(*shape).double()
+    rows = patches(images)
+    assert torch.equal(patches(images.cuda()).cpu(), rows)
+    assert relative(patches_adjoint(rows.cuda(), shape).cpu(), patches_adjoint(rows, shape)) < 1e-14
 
 
 @pytest.mark.gpu

@@ -23,8 +23,10 @@ from iadd.devices import arithmetic
 from iadd.engine import cuda_block
 from iadd.engine.cuda_block import planes_first, planes_last
 
-LONG_PARTS = 32
-"""Of a long sum, at most."""
+LONG_PARTS = 128
+"""Of a long sum, at most; a power of two."""
+SHORTEST_PART = 64
+"""Terms of a part of a long sum, at least."""
 
 
 def tf32_parts(x: Tensor) -> Tensor:
@@ -128,11 +130,8 @@ class Patches:
     """
 
     def __init__(self, images: Tensor, convolution: Convolution) -> None:
-        batch, channels, height, width = images.shape
-        windows = F.pad(images, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)  # (B, C, H, W, 3, 3)
-        rows = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, 9 * channels)
-        self.round = convolution.round
-        self.rows, self.batch, self.side = self.round(rows), batch, (height, width)
+        self.round, self.shape = convolution.round, images.shape
+        self.rows = self.round(patches(images))
 
     def forward(self, weights: list[Tensor]) -> Tensor:
         """Maps (n, B, H, W, O) of n weights (O, C, 3, 3)."""
@@ -140,11 +139,12 @@ class Patches:
         y = self.rows.new_empty(len(flat), len(self.rows), flat[0].shape[1])
         for out, weight in zip(y, flat, strict=True):
             torch.mm(self.rows, weight, out=out)
-        return y.view(len(flat), self.batch, *self.side, -1).to(weights[0].dtype)
+        batch, _, height, width = self.shape
+        return y.view(len(flat), batch, height, width, -1).to(weights[0].dtype)
 
     def by_weight(self, by_y: Tensor) -> Tensor:
         """Gradient (O, 9 C) from that by the output (B, H, W, O)."""
-        return (self.round(by_y).flatten(0, 2).T @ self.rows).to(by_y.dtype)
+        return long_products(self.round(by_y).flatten(0, 2).T, self.rows).to(by_y.dtype).sum(0)
 
     def by_images(self, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Gradient (B, C, H, W): the sum over outputs (B, H, W, O) and weights (O, C, 3, 3)."""
@@ -154,8 +154,25 @@ class Patches:
         )
         for term in more:
             by_rows += term
-        columns = by_rows.view(self.batch, -1, by_rows.shape[1]).transpose(1, 2)
-        return F.fold(columns, self.side, 3, padding=1)
+        return patches_adjoint(by_rows, self.shape)
+
+
+def patches(images: Tensor) -> Tensor:
+    """The 3x3 windows of images (B, C, H, W), with zeros around them: (B H W, 9 C)."""
+    if cuda_block.fused(images.device):
+        rows: Tensor = torch.ops.iadd.patches(images)
+        return rows
+    return F.unfold(images, 3, padding=1).transpose(1, 2).flatten(0, 1)
+
+
+def patches_adjoint(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Gradient by images of that shape (B, C, H, W) from that by their patches (B H W, 9 C)."""
+    batch, _, height, width = shape
+    if cuda_block.fused(rows.device):
+        images: Tensor = torch.ops.iadd.patches_adjoint(rows, batch, height, width)
+        return images
+    columns = rows.view(batch, height * width, -1).transpose(1, 2)
+    return F.fold(columns, (height, width), 3, padding=1)
 
 
 def long_products(a: Tensor, b: Tensor) -> Tensor:
@@ -164,5 +181,8 @@ def long_products(a: Tensor, b: Tensor) -> Tensor:
     Where sums are long and few, one block of threads a tile of (M, N) would leave most of a card
     idle: parts of them go beside one another.
     """
-    parts = math.gcd(a.shape[1], LONG_PARTS)
+    length = a.shape[1]
+    parts = math.gcd(length, LONG_PARTS)
+    while parts > 1 and length // parts < SHORTEST_PART:
+        parts //= 2
     return torch.bmm(a.unflatten(1, (parts, -1)).transpose(0, 1), b.unflatten(0, (parts, -1)))
