@@ -16,10 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import gpu_kernels
 import reference
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,10 @@ from reference import SETTINGS, Setting
 from torch import Tensor
 
 from iadd import devices
-from iadd.augment import FAMILIES, Augmentation, move, move_reference
-from iadd.engine import cuda_block, cuda_graph, cuda_products
+from iadd.augment import FAMILIES, Augmentation
+from iadd.engine import cuda_block, cuda_graph
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
-from iadd.engine.cuda_block import Affine, Form
 from iadd.engine.student import Step, draw_steps
 from iadd.engine.unroll import unroll
 from iadd.networks import Network, build_network
@@ -360,67 +360,12 @@ def trial() -> None:
     print(count / (time.perf_counter() - began))
 
 
-# ------------------------------------------------------------------------------------ The kernels
-
-
 def kernels() -> None:
-    """Every fused kernel once against its reference, small: also what compute-sanitizer watches."""
-    g = torch.Generator(device=DEVICE).manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, device=DEVICE, dtype=torch.float64)
-
-    pairs = list(_blocks(normal))
-    for shape in ((3, 5), (2, 8), (130, 64)):
-        x, weight = normal(*shape).float(), normal(*shape, 3, 3).float()
-        with_cpu = [z.cpu() for z in (x, weight)]
-        pairs.append((cuda_products.tf32_parts(x), cuda_products.tf32_parts(with_cpu[0])))
-        for in_parts in (False, True):
-            (found,) = cuda_products.conv_operands([weight], in_parts)
-            (wanted,) = cuda_products.conv_operands([with_cpu[1]], in_parts)
-            pairs += zip(found, wanted, strict=True)
-    for transposed in (False, True):
-        images, matrix = normal(4, 3, 9, 12), normal(4, 2, 3)
-        found = move(images, matrix, transposed)
-        pairs.append((found, move_reference(images.cpu(), matrix.cpu(), transposed)))
-    errors = [float((a.cpu() - b.cpu()).abs().max() / (1 + b.abs().max())) for a, b in pairs]
-    say(setting="kernels", max_relative_error=max(errors), fused=cuda_block.fused(DEVICE))
-    if not max(errors) < 1e-10:
+    """Every fused kernel once against its reference."""
+    most = gpu_kernels.largest_error(DEVICE)
+    say(setting="kernels", max_relative_error=most, fused=cuda_block.fused(DEVICE))
+    if not most < 1e-10:
         raise SystemExit("a fused kernel differs from its reference")
-
-
-def _blocks(normal: Callable[..., Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the block kernels give and what is right, over sides, channels and forms."""
-    forms = (Form(True, True), Form(True, False), Form(False, True))
-    few = [(3, side, 5, forms) for side in (2, 3, 8, 9, 16, 17, 32, 33)]
-    many = [(24, side, 352, forms[:1]) for side in (3, 9, 17)]  # enough for the wide blocks
-    for count, side, channels, chosen in few + many:
-        for form in chosen:
-            pooled = side // 2 if form.pool else side
-            x = normal(2, count, side, side, channels)
-            by_y = normal(2, count, pooled, pooled, channels)
-            affine, along = (Affine(normal(channels), normal(channels)) for _ in range(2))
-            kernels = (cuda_block.forward, cuda_block.backward)
-            plain = (cuda_block.forward_reference, cuda_block.backward_reference)
-            got, wanted = (
-                _block(*passes, x[0], affine, by_y[0], form)
-                + _block(*passes, x, affine, by_y, form, along)
-                for passes in (kernels, plain)
-            )
-            yield from zip(got, wanted, strict=True)
-
-
-def _block(
-    forward: Callable[..., tuple[Tensor, Tensor]],
-    backward: Callable[..., tuple[Tensor, Tensor]],
-    x: Tensor,
-    affine: Affine,
-    by_y: Tensor,
-    form: Form,
-    along: Affine | None = None,
-) -> list[Tensor]:
-    y, stats = forward(x, affine, form, along)
-    return [y, stats, *backward(x, stats, affine, by_y, form, along)]
 
 
 def main() -> None:

@@ -13,14 +13,6 @@
 
 #include "both.h"
 
-#ifdef __CUDACC__
-#define IADD_UNROLL _Pragma("unroll")
-#define IADD_UNROLL_SOME _Pragma("unroll 4")
-#else
-#define IADD_UNROLL
-#define IADD_UNROLL_SOME
-#endif
-
 namespace iadd::block {
 
 constexpr double kEpsilon = 1e-5;

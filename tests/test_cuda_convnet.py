@@ -122,10 +122,10 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
     x, form = torch.tensor([-1.0, 2.0]).view(1, 1, 2, 1), Form(relu=True, pool=False)
     still = Affine(None, torch.zeros(1))
     by_x, by_affine = backward_reference(x, None, still, torch.full_like(x, 3.0), form)
-    assert by_x.flatten().tolist() == [0.0, 3.0] and by_affine.tolist() == [[0.0, 3.0]]
+    assert by_x.flatten().tolist() == [0.0, 3.0] and by_affine.tolist() == [[[0.0, 3.0]]]
     pair = torch.stack((torch.full_like(x, 5.0), torch.full_like(x, 7.0)))  # tangents first
     dual, sums = backward_reference(torch.stack((x, x)), None, still, pair, form, still)
-    assert dual.flatten().tolist() == [0.0, 5.0, 0.0, 7.0] and sums.tolist() == [[0.0, 5.0]]
+    assert dual.flatten().tolist() == [0.0, 5.0, 0.0, 7.0] and sums.tolist() == [[[0.0, 5.0]]]
 
 
 @pytest.mark.gpu

@@ -65,16 +65,16 @@ def backward(
     form: Form,
     along: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients by x (B, H, W, C), and by scale and shift (C, 2), from that by the output.
+    """Gradients by x (B, H, W, C) and each image's by scale and shift (B, C, 2), by the output's.
 
-    With `along`: adjoints (2, B, H, W, C), tangents first, here and in `by_y`; and the tangents
-    (C, 2) of those by scale and shift.
+    With `along`: adjoints (2, B, H, W, C), tangents first, here and in `by_y`; and the tangents of
+    those by scale and shift.
     """
     if affine.scale is not None and fused(x.device):
         by_x, parts = torch.ops.iadd.block_backward(
             x, stats, *affine, *(along or (None, None)), by_y.contiguous(), *form
         )
-        return by_x, parts.sum(0)
+        return by_x, parts
     return backward_reference(x, stats, affine, by_y, form, along)
 
 
@@ -151,13 +151,13 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parts(by_scale: Tensor, by_shift: Tensor, x: Tensor) -> Tensor:
-    """Sums over images and pixels (C, 2) from means over planes."""
-    return torch.stack((by_scale, by_shift), -1).sum(0)[0, 0] * (x.shape[1] * x.shape[2])
+    """Sums over pixels (B, C, 2) from means over planes."""
+    return torch.stack((by_scale, by_shift), -1)[:, 0, 0] * (x.shape[1] * x.shape[2])
 
 
 def _without_scale(by_a: Tensor) -> Tensor:
-    by_shift = by_a.sum((0, 1, 2))
-    return torch.stack((torch.zeros_like(by_shift), by_shift), 1)
+    by_shift = by_a.sum((1, 2))
+    return torch.stack((torch.zeros_like(by_shift), by_shift), -1)
 
 
 def _through_relu(by_a: Tensor, a: Tensor, form: Form) -> Tensor:

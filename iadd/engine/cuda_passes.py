@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from iadd.engine import cuda_block
 from iadd.engine.cuda_block import Affine, Form
 from iadd.engine.cuda_graph import Aside
 from iadd.engine.cuda_products import Convolution, Operands, Patches, long_products
+from iadd.engine.cuda_sums import flat_sums
 from iadd.networks import Network
 
 
@@ -65,10 +65,6 @@ class ConvNet:
     def tangents(self) -> tuple[list[_Layer], Tensor, Tensor]:
         assert self.direction is not None
         return self._read(self.direction)
-
-    @cached_property
-    def zeros(self) -> Tensor:
-        return torch.zeros_like(self.values[0][0].bias)
 
     @cached_property
     def operands(self) -> tuple[list[Operands], list[Operands]]:
@@ -140,7 +136,7 @@ class ConvNet:
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
         """Gradient by params (P,) from that by logits."""
         head, aside = self.values[1], Aside(by_logits.device)
-        by_head = [by_logits.T @ kept.features, by_logits.sum(0)]
+        by_head = [(by_logits.T @ kept.features)[None], by_logits]
         found, held = [], []  # what a branch reads stays until it has been joined
         for k, by_x, by_affine in self._backward(kept, by_logits @ head):
             held.append(by_x)
@@ -148,7 +144,7 @@ class ConvNet:
                 by_weight = self._by_weight(kept, k, by_x)
             found.append(self._one(by_weight, by_affine))
         aside.join()
-        return self._gather(found[::-1], by_head)
+        return flat_sums([part for block in found[::-1] for part in block] + by_head)
 
     def by_images(self, kept: Activations, by_features: Tensor) -> Tensor:
         """Gradient by images (B, C, H, W) from that by features."""
@@ -156,16 +152,17 @@ class ConvNet:
         return kept.patches.by_images([(by_x, self.values[0][0].weight)])
 
     def _by_weight(self, kept: Activations, k: int, by_x: Tensor) -> Tensor:
-        """Gradient by block k's weight from that by its convolution."""
+        """Summands (S, ...) of the gradient by block k's weight, from that by its convolution."""
         if not k:
             return kept.patches.by_weight(by_x)
         x = kept.inputs[k - 1]
-        return self.convolution.by_weight(by_x, x if self.direction is None else x.flatten(0, 1))
+        x = x if self.direction is None else x.flatten(0, 1)
+        return self.convolution.by_weight(by_x, x)[None]
 
     def _backward(
         self, kept: Activations, by_features: Tensor
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Each block's number, and the gradients by its convolution and affine map; last first."""
+        """Each block's number, and gradients by its convolution and affine map; last first."""
         by_y, (layers, _, _) = self._maps(by_features), self.values
         for k in reversed(range(len(layers))):
             layer = layers[k]
@@ -205,7 +202,8 @@ class ConvNet:
             [(by_x[0], layers[0].weight), (by_x[1], moving[0].weight)]
         )
         aside.join()
-        return self._gather(found[::-1], [by_head_dot, by_logits[0].sum(0)]), by_images
+        parts = [part for block in found[::-1] for part in block]
+        return flat_sums([*parts, by_head_dot[None], by_logits[0]]), by_images
 
     def _by_input(self, k: int, by_x: Tensor) -> Tensor:
         """Adjoints (2, B, H, W, C) of the later block k's input from those of its convolution."""
@@ -225,11 +223,8 @@ class ConvNet:
         return maps.movedim(-3, -1).contiguous()
 
     def _one(self, by_weight: Tensor, by_affine: Tensor) -> list[Tensor]:
-        by_scale, by_shift = by_affine.unbind(1)
+        """A block's gradients, as summands of `flat_sums`."""
+        by_scale, by_shift = by_affine.unbind(-1)  # (B, C)
         if self.norm:  # a bias before an instance norm changes nothing
-            return [by_weight, self.zeros, by_scale, by_shift]
+            return [by_weight, by_shift[:0], by_scale, by_shift]
         return [by_weight, by_shift]
-
-    def _gather(self, found: list[list[Tensor]], by_head: list[Tensor]) -> Tensor:
-        parts = [part for block in found for part in block] + by_head
-        return torch.cat([part.reshape(-1) for part in parts])

@@ -143,8 +143,8 @@ class Patches:
         return y.view(len(flat), batch, height, width, -1).to(weights[0].dtype)
 
     def by_weight(self, by_y: Tensor) -> Tensor:
-        """Gradient (O, 9 C) from that by the output (B, H, W, O)."""
-        return long_products(self.round(by_y).flatten(0, 2).T, self.rows).to(by_y.dtype).sum(0)
+        """Summands (S, O, 9 C) of the gradient, from that by the output (B, H, W, O)."""
+        return long_products(self.round(by_y).flatten(0, 2).T, self.rows).to(by_y.dtype)
 
     def by_images(self, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Gradient (B, C, H, W): the sum over outputs (B, H, W, O) and weights (O, C, 3, 3)."""

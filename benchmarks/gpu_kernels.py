@@ -1,0 +1,102 @@
+"""Every fused kernel of a GPU once against its reference, on small shapes.
+
+`gpu.py --tasks kernels` runs it, alone and under compute-sanitizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iadd.augment import move, move_reference
+from iadd.engine import cuda_block, cuda_loss, cuda_products, cuda_sums
+from iadd.engine.cuda_block import Affine, Form
+
+Pairs = Iterator[tuple[Tensor, Tensor]]
+
+
+def largest_error(device: torch.device) -> float:
+    """The largest difference between what a kernel gives there and what its reference does."""
+    g = torch.Generator(device=device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, device=device, dtype=torch.float64)
+
+    pairs = [*_blocks(normal), *_products(normal), *_head(normal), *_moved(normal)]
+    return max(float((a.cpu() - b.cpu()).abs().max() / (1 + b.abs().max())) for a, b in pairs)
+
+
+def _products(normal: Callable[..., Tensor]) -> Pairs:
+    for shape in ((3, 5), (2, 8), (130, 64)):
+        weights = [normal(*shape, 3, 3).float(), normal(17, 16, 3, 3).float()]
+        yield from _on_both(cuda_products.tf32_parts, normal(*shape).float())
+        for parts in (False, True):
+            yield from _on_both(partial(cuda_products.conv_operands, in_parts=parts), weights)
+    images = normal(3, 5, 7, 9)
+    yield from _on_both(cuda_products.patches, images)
+    back = partial(cuda_products.patches_adjoint, shape=tuple(images.shape))
+    yield from _on_both(back, normal(3 * 7 * 9, 45))
+
+
+def _head(normal: Callable[..., Tensor]) -> Pairs:
+    sums, moving, bias = normal(5, 2, 9, 70), normal(5, 9, 70), normal(70)
+    labels = normal(9, 70)
+    yield from _on_both(partial(cuda_loss.cross_entropy, count=9), sums[:, 0], bias, labels)
+    dual = partial(cuda_loss.cross_entropy_dual, count=9)
+    yield from _on_both(dual, sums, moving, bias, normal(70), labels)
+    yield from _on_both(cuda_sums.flat_sums, [normal(3, 40, 30).mT, normal(0, 7), normal(130, 4)])
+
+
+def _moved(normal: Callable[..., Tensor]) -> Pairs:
+    for transposed in (False, True):
+        images, matrix = normal(4, 3, 9, 12), normal(4, 2, 3)
+        found = move(images, matrix, transposed)
+        yield found, move_reference(images.cpu(), matrix.cpu(), transposed)
+
+
+def _on_both(function: Callable[..., Any], *given: Tensor | list[Tensor]) -> Pairs:
+    """What a function gives on the device, and on the CPU, where it is its reference."""
+    there = [z.cpu() if isinstance(z, Tensor) else [one.cpu() for one in z] for z in given]
+    yield from zip(_tensors(function(*given)), _tensors(function(*there)), strict=True)
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    return [found] if isinstance(found, Tensor) else [z for one in found for z in _tensors(one)]
+
+
+def _blocks(normal: Callable[..., Tensor]) -> Pairs:
+    """What the block kernels give and what is right, over sides, channels and forms."""
+    forms = (Form(True, True), Form(True, False), Form(False, True))
+    few = [(3, side, 5, forms) for side in (2, 3, 8, 9, 16, 17, 32, 33)]
+    many = [(24, side, 352, forms[:1]) for side in (3, 9, 17)]  # enough for the wide blocks
+    for count, side, channels, chosen in few + many:
+        for form in chosen:
+            pooled = side // 2 if form.pool else side
+            x = normal(2, count, side, side, channels)
+            by_y = normal(2, count, pooled, pooled, channels)
+            affine, along = (Affine(normal(channels), normal(channels)) for _ in range(2))
+            kernels = (cuda_block.forward, cuda_block.backward)
+            plain = (cuda_block.forward_reference, cuda_block.backward_reference)
+            got, wanted = (
+                _block(*passes, x[0], affine, by_y[0], form)
+                + _block(*passes, x, affine, by_y, form, along)
+                for passes in (kernels, plain)
+            )
+            yield from zip(got, wanted, strict=True)
+
+
+def _block(
+    forward: Callable[..., tuple[Tensor, Tensor]],
+    backward: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    affine: Affine,
+    by_y: Tensor,
+    form: Form,
+    along: Affine | None = None,
+) -> list[Tensor]:
+    y, stats = forward(x, affine, form, along)
+    return [y, stats, *backward(x, stats, affine, by_y, form, along)]
