@@ -130,7 +130,7 @@ class ConvNet:
             return product.forward(product.ready(x), weights[k].forward)
         both, count = product.ready(x.flatten(0, 1)), x.shape[1]
         y = product.forward(both, weights[k].forward)
-        y[count:] += product.forward(both[:count], moving[k].forward)
+        y[count:].add_(product.forward(both[:count], moving[k].forward))
         return y.view(2, count, *y.shape[1:])
 
     def by_params(self, kept: Activations, by_logits: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class ConvNet:
         product, (weights, moving), count = self.convolution, self.operands, by_x.shape[1]
         both = product.ready(by_x.flatten(0, 1))
         by_y = product.forward(both, weights[k].flipped)
-        by_y[:count] += product.forward(both[count:], moving[k].flipped)
+        by_y[:count].add_(product.forward(both[count:], moving[k].flipped))
         return by_y.view(2, count, *by_y.shape[1:])
 
     def _features(self, x: Tensor) -> Tensor:
