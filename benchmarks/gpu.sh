@@ -38,7 +38,8 @@ build() {
 }
 validate() {
   local files=(tests/test_cuda_block.py tests/test_cuda_convnet.py tests/test_cuda_graph.py
-    tests/test_cuda_products.py tests/test_descent.py tests/test_augment.py tests/test_distance.py)
+    tests/test_cuda_products.py tests/test_cuda_loss.py tests/test_cuda_sums.py
+    tests/test_descent.py tests/test_augment.py tests/test_distance.py)
   # Whole stages need the package's other requirements, which a bare machine may lack.
   "$PYTHON" -c 'import pydantic, yaml, pyarrow, rich' 2>/dev/null && files+=(tests/test_devices.py)
   "$PYTHON" -m pytest -q -m gpu "${files[@]}"
@@ -54,20 +55,20 @@ export PYTHON
   step 150 build bash -c build
   step 90 validate bash -c validate
   step 60 kernels "$PYTHON" benchmarks/gpu.py --tasks kernels
-  step 90 outer "$PYTHON" benchmarks/gpu.py --tasks outer
-  step 60 memory "$PYTHON" benchmarks/gpu.py --tasks memory
-  step 90 experts "$PYTHON" benchmarks/gpu.py --tasks experts
-  step 40 judges "$PYTHON" benchmarks/gpu.py --tasks judges
-  step 60 precision "$PYTHON" benchmarks/gpu.py --tasks precision
-  step 90 packing "$PYTHON" benchmarks/gpu.py --tasks packing
-  step 60 distance "$PYTHON" benchmarks/weighted_distance.py --json --device cuda --seconds 3 \
-    --sizes 20000 320010 11000000 100000000
   if command -v compute-sanitizer >/dev/null; then
     step 40 memcheck bash -c "sanitize memcheck"
     step 60 racecheck bash -c "sanitize racecheck"
   else
     echo "gpu.sh: compute-sanitizer is not installed; memory accesses were not checked"
   fi
+  step 90 outer "$PYTHON" benchmarks/gpu.py --tasks outer
+  step 60 memory "$PYTHON" benchmarks/gpu.py --tasks memory
+  step 40 judges "$PYTHON" benchmarks/gpu.py --tasks judges
+  step 60 distance "$PYTHON" benchmarks/weighted_distance.py --json --device cuda --seconds 3 \
+    --sizes 20000 320010 11000000 100000000
+  step 90 packing "$PYTHON" benchmarks/gpu.py --tasks packing
+  step 90 experts "$PYTHON" benchmarks/gpu.py --tasks experts
+  step 60 precision "$PYTHON" benchmarks/gpu.py --tasks precision
   exit "$status"
 } | tee "$out"
 exit "${PIPESTATUS[0]}"

@@ -1,14 +1,14 @@
 """A published table on one card: CIFAR-10 by the full recipe, `mtt` beside `iadd`, stage by stage.
 
     python benchmarks/gpu_table.py IMAGES [--ipc 1] [--experts 20] [--precision float32]
-        [--seconds 540] [--dry]
+        [--seconds 540] [--until verdict] [--dry]
 
 IMAGES holds `train/<class>/` and `test/<class>/`. Settings are those of config/cifar10.yaml with
 ZCA; fewer experts and one seed are the only cuts, so that the table fits into minutes. The two
 methods share the card, each in a process of its own. Stages are called without Snakemake, which a
 bare machine may lack; each stage's seconds are printed as it ends. What is done when the time is
-over stays in results/: the same command goes on there. `--dry` rehearses it on a CPU with few
-updates: its numbers mean nothing.
+over stays in results/: the same command goes on there. `--until data` prepares the data beside
+other work. `--dry` rehearses it on a CPU in float32 with few updates: its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 METHODS = ("mtt", "iadd")
+STAGES = ("data", "experts", "distill", "evaluate", "tables", "verdict")
 ROOT = Path(__file__).parent.parent
 
 
@@ -52,7 +53,11 @@ def benchmark(images: str, ipc: int, experts: int, precision: str, dry: bool) ->
         "methods": methods,
     }
     if dry:
-        found |= {"network": "convnet-d3-w4", "validation": {"networks": 1, "epochs": 2}}
+        found |= {
+            "network": "convnet-d3-w4",
+            "precision": "float32",
+            "validation": {"networks": 1, "epochs": 2},
+        }
         judged |= {"networks": {"convnet-d3-w4": 1}, "epochs": 2}
         for method in methods.values():
             method["params"] |= {"iterations": 2, "unrolled_steps": 2, "max_start": 1}
@@ -60,12 +65,18 @@ def benchmark(images: str, ipc: int, experts: int, precision: str, dry: bool) ->
 
 
 class Clock:
-    """Runs `iadd` commands side by side until the time is over; prints what each stage took."""
+    """Runs `iadd` commands side by side until the time is over; prints what each stage took.
 
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
+    A stage that was done before, as a file in `done` tells, is not done again.
+    """
+
+    def __init__(self, seconds: float, done: Path) -> None:
+        self.end, self.done = time.monotonic() + seconds, done
+        done.mkdir(parents=True, exist_ok=True)
 
     def stage(self, name: str, *commands: list[str]) -> None:
+        if (self.done / name).exists():
+            return
         began = time.monotonic()
         running = [subprocess.Popen([sys.executable, "-m", "iadd", *c]) for c in commands]
         try:
@@ -81,6 +92,7 @@ class Clock:
         )
         if any(codes):
             raise SystemExit(f"gpu_table.py: stage {name} failed")
+        (self.done / name).touch()
 
 
 def main() -> None:
@@ -90,6 +102,7 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=20)
     parser.add_argument("--precision", choices=["float32", "tf32"], default="float32")
     parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, tiny")
     given = parser.parse_args()
     config = Path(f"gpu-table-ipc{given.ipc}.yaml")
@@ -97,15 +110,20 @@ def main() -> None:
     config.write_text(
         yaml.safe_dump(benchmark(images, given.ipc, given.experts, given.precision, given.dry))
     )
-    clock, path = Clock(given.seconds), str(config)
+    path, done = str(config), Path(f"gpu-table-ipc{given.ipc}.done")
+    clock = Clock(given.seconds, done)
     device = ["--device", "cpu" if given.dry else "cuda:0"]  # named, so that nobody waits for it
     runs = [[path, "--method", name, "--ipc", str(given.ipc), *device] for name in METHODS]
-    clock.stage("data", ["data", path])
-    clock.stage("experts", ["experts", path, *device])
-    clock.stage("distill", *(["distill", *run] for run in runs))
-    clock.stage("evaluate", *(["evaluate", *run] for run in runs))
-    clock.stage("tables", ["collect", path])
-    clock.stage("verdict", ["reproduce", path])
+    commands = {
+        "data": [["data", path]],
+        "experts": [["experts", path, *device]],
+        "distill": [["distill", *run] for run in runs],
+        "evaluate": [["evaluate", *run] for run in runs],
+        "tables": [["collect", path]],
+        "verdict": [["reproduce", path]],
+    }
+    for stage in STAGES[: STAGES.index(given.until) + 1]:
+        clock.stage(stage, *commands[stage])
 
 
 if __name__ == "__main__":

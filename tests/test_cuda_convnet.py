@@ -6,11 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from iadd.engine import cuda_block
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
 from iadd.engine.base import convnet_config
 from iadd.engine.cuda_block import Affine, Form, backward_reference
 from iadd.engine.cuda_convnet import CudaConvNet
+from iadd.engine.cuda_products import Convolution
+from iadd.extension import has_kernels
 from iadd.networks import Network, build_network
 from iadd.seeds import generator_for
 
@@ -126,6 +129,29 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
     pair = torch.stack((torch.full_like(x, 5.0), torch.full_like(x, 7.0)))  # tangents first
     dual, sums = backward_reference(torch.stack((x, x)), None, still, pair, form, still)
     assert dual.flatten().tolist() == [0.0, 5.0, 0.0, 7.0] and sums.tolist() == [[[0.0, 5.0]]]
+
+
+@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_kernels_text_in_the_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on a card in place of plain operators, run on the CPU."""
+    monkeypatch.setattr(cuda_block, "fused", lambda device: True)
+    compare(build_network(name, 3, 11, 4), 3)
+    monkeypatch.setattr("iadd.engine.cuda_convnet.CHUNK_PIXELS", 2 * 11 * 11)
+    compare(build_network(name, 1, 11, 4), 5)
+
+
+@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_the_kernels_text_in_float32(in_parts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_block, "fused", lambda device: True)
+    network = build_network("convnet-d3-w8-linear", 3, 16, 4)
+    given = draw(network, 6)
+    ours = passes(network, torch.float32)
+    vars(ours)["convolution"] = Convolution("float32", in_parts)
+    found = ours.tangent(*(z.float() for z in given))
+    for got, wanted in zip(found, by_autograd(network).tangent(*given), strict=True):
+        assert_close(got.double(), wanted, 1e-4)
 
 
 @pytest.mark.gpu
