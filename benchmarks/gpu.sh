@@ -57,7 +57,6 @@ export PYTHON
   step 60 kernels "$PYTHON" benchmarks/gpu.py --tasks kernels
   if command -v compute-sanitizer >/dev/null; then
     step 40 memcheck bash -c "sanitize memcheck"
-    step 60 racecheck bash -c "sanitize racecheck"
   else
     echo "gpu.sh: compute-sanitizer is not installed; memory accesses were not checked"
   fi
@@ -69,6 +68,7 @@ export PYTHON
   step 90 packing "$PYTHON" benchmarks/gpu.py --tasks packing
   step 90 experts "$PYTHON" benchmarks/gpu.py --tasks experts
   step 60 precision "$PYTHON" benchmarks/gpu.py --tasks precision
+  command -v compute-sanitizer >/dev/null && step 120 racecheck bash -c "sanitize racecheck"
   exit "$status"
 } | tee "$out"
 exit "${PIPESTATUS[0]}"

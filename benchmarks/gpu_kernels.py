@@ -1,6 +1,7 @@
 """Every fused kernel of a GPU once against its reference, on small shapes.
 
-`gpu.py --tasks kernels` runs it, alone and under compute-sanitizer.
+`gpu.py --tasks kernels` runs it, alone and under compute-sanitizer. References run on the CPU: a
+sanitizer then watches few kernels but ours, which it makes hundreds of times slower.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _tensors(found: Any) -> list[Tensor]:
 
 
 def _blocks(normal: Callable[..., Tensor]) -> Pairs:
-    """What the block kernels give and what is right, over sides, channels and forms."""
+    """The block kernels over sides, channels and forms."""
     forms = (Form(True, True), Form(True, False), Form(False, True))
     few = [(3, side, 5, forms) for side in (2, 3, 8, 9, 16, 17, 32, 33)]
     many = [(24, side, 352, forms[:1]) for side in (3, 9, 17)]  # enough for the wide blocks
@@ -78,25 +79,22 @@ def _blocks(normal: Callable[..., Tensor]) -> Pairs:
             pooled = side // 2 if form.pool else side
             x = normal(2, count, side, side, channels)
             by_y = normal(2, count, pooled, pooled, channels)
-            affine, along = (Affine(normal(channels), normal(channels)) for _ in range(2))
-            kernels = (cuda_block.forward, cuda_block.backward)
-            plain = (cuda_block.forward_reference, cuda_block.backward_reference)
-            got, wanted = (
-                _block(*passes, x[0], affine, by_y[0], form)
-                + _block(*passes, x, affine, by_y, form, along)
-                for passes in (kernels, plain)
-            )
-            yield from zip(got, wanted, strict=True)
+            vectors = [normal(channels) for _ in range(4)]
+            yield from _on_both(partial(_block, form), x, by_y, vectors)
 
 
-def _block(
-    forward: Callable[..., tuple[Tensor, Tensor]],
-    backward: Callable[..., tuple[Tensor, Tensor]],
-    x: Tensor,
-    affine: Affine,
-    by_y: Tensor,
-    form: Form,
-    along: Affine | None = None,
-) -> list[Tensor]:
-    y, stats = forward(x, affine, form, along)
-    return [y, stats, *backward(x, stats, affine, by_y, form, along)]
+def _block(form: Form, x: Tensor, by_y: Tensor, vectors: list[Tensor]) -> list[Tensor]:
+    """Forward and backward, and both along a direction."""
+    affine, along = Affine(*vectors[:2]), Affine(*vectors[2:])
+    y, stats = cuda_block.forward(x[0], affine, form)
+    dual, moments = cuda_block.forward(x, affine, form, along)
+    assert stats is not None and moments is not None
+    back = cuda_block.backward(x[0], stats, affine, by_y[0], form)
+    return [
+        y,
+        stats,
+        dual,
+        moments,
+        *back,
+        *cuda_block.backward(x, moments, affine, by_y, form, along),
+    ]

@@ -86,9 +86,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_bytes() -> int:
-    """The most memory that tensors of this process took on its card; 0 without one."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that tensors of this process took on a card; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 @contextlib.contextmanager

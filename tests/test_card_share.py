@@ -20,7 +20,7 @@ def test_a_kind_of_job_is_measured_and_then_shares(
     )
     p, peaks = plan(), [1000, 400, 3000]
     for peak in peaks:
-        monkeypatch.setattr(devices, "peak_bytes", lambda peak=peak: peak)
+        monkeypatch.setattr(devices, "peak_bytes", lambda device, peak=peak: peak)
         with on_card(p, "auto", "distill-mtt"):
             pass
     assert asked == [None, *2 * [int(SPARE * 1000) + CONTEXT]]

@@ -38,9 +38,7 @@ class Frame(NamedTuple):
         """Of the students' trajectory and of all that they see."""
         seen = (self.batch or self.images[0]) * self.images[1] * self.images[2] * self.images[3]
         width = torch.finfo(self.backend.dtype).bits // 8
-        return width * (
-            (self.steps + 2) * self.backend.network.num_parameters + 2 * self.steps * seen
-        )
+        return width * ((self.steps + 2) * self.backend.network.num_parameters + self.steps * seen)
 
 
 class Iteration:
@@ -61,7 +59,7 @@ class Iteration:
         )
         self.seen = self.images.new_zeros(steps, seen, *frame.images[1:])
         self.labels = self.targets.new_zeros(steps, seen, network.classes)
-        self.by_seen, self.by_labels = torch.zeros_like(self.seen), torch.zeros_like(self.labels)
+        self.by_labels = torch.zeros_like(self.labels)
         self.by_images = torch.zeros_like(self.images)
         self.by_targets = torch.zeros_like(self.targets)
         self.by_alpha = torch.zeros_like(self.alpha)
@@ -114,33 +112,36 @@ class Iteration:
                 torch.addcmul(now, self.alpha, grad, value=-1, out=after)
 
     def _backward(self, gradients: Mapping[int, Tensor] | None = None) -> None:
-        """From the adjoint of the end point, or from a loss's gradients by {t: theta_t}."""
+        """From the adjoint of the end point, or from a loss's gradients by {t: theta_t}.
+
+        What a step saw is needed no more once it was replayed: the gradient by it takes its place.
+        """
         last = self.frame.steps
         with torch.no_grad():
             self.by_alpha.zero_()
             if gradients is not None:
                 last = max(gradients)
-                for unused in (self.adjoint, self.by_seen[last:], self.by_labels[last:]):
+                for unused in (self.adjoint, self.seen[last:], self.by_labels[last:]):
                     unused.zero_()
             for t in reversed(range(last)):
                 if gradients is not None and t + 1 in gradients:
                     self.adjoint.add_(gradients[t + 1])
                 now, seen, labels = self.trajectory[t], self.seen[t], self.labels[t]
                 h = self.backend.tangent(now, seen, labels, self.adjoint)
-                self.by_seen[t].copy_(h.images)
+                seen.copy_(h.images)
                 self.by_labels[t].copy_(h.targets)
                 self.by_alpha.sub_(h.slope)
                 if not self.frame.truncated:
                     self.adjoint.addcmul_(self.alpha, h.params, value=-1)
         self.by_images.zero_()
         for part in self.parts:
-            by_picked = self.by_seen[part].flatten(0, 1)
+            by_picked = self.seen[part].flatten(0, 1)
             if self.frame.augmented:
                 leaf = self.images[self.rows[part]].flatten(0, 1).requires_grad_()
                 with torch.enable_grad():
                     augmented = self._augmented(part, leaf)
                 (by_picked,) = torch.autograd.grad(augmented, leaf, by_picked)
-            self._gather(part, by_picked.view_as(self.by_seen[part]), self.by_images)
+            self._gather(part, by_picked.view_as(self.seen[part]), self.by_images)
         self.by_targets.zero_()
         self._gather(slice(None), self.by_labels, self.by_targets)
         for found in (self.by_images, self.by_targets):

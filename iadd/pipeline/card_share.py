@@ -29,7 +29,7 @@ def on_card(plan: Plan, name: str, kind: str) -> Iterator[torch.device]:
     device, taken = devices.choose(name, _need(record)), 0
     try:
         yield device
-        taken = devices.peak_bytes()
+        taken = devices.peak_bytes(device)
     finally:
         if taken:
             atomic_write(record, str(max(taken, _read(record) or 0)).encode())

@@ -15,7 +15,7 @@ def costs_of(device: torch.device) -> dict[str, Any]:
     """Where this process works, and the most memory that it has taken there and on its host."""
     return {
         "host_peak_bytes": _host_peak(),
-        "device_peak_bytes": peak_bytes(),
+        "device_peak_bytes": peak_bytes(device),
         "device": describe(device),
     }
 

@@ -37,7 +37,9 @@ class SearchConfig(BaseModel):
         description="Trials side by side; with one, a killed search ends with the same winner.",
     )
     cpus: float = Field(1, gt=0, description="Cores a trial.")
-    gpus: float = Field(0, ge=0, description="Cards a trial; 0.25 packs four on a card.")
+    gpus: float = Field(
+        0, ge=0, description="Cards a trial; 0.25, four on a card, helps only with NVIDIA MPS."
+    )
     memory_mb: int | None = Field(
         None, ge=1, description="Peak memory of a trial; default: an estimate. Limits packing."
     )
