@@ -87,7 +87,7 @@ def test_short_jobs_are_grouped_and_long_ones_are_not(prepared: Any) -> None:
     asks.forecast.seconds_of = lambda rule, _: 59.0  # type: ignore[union-attr,method-assign]
     assert asks.run_group(Wildcards(RUN)) == "runs"
     assert asks.workflow.group_settings.group_components == dict.fromkeys(
-        ("runs", "experts", "yardsticks"), 48
+        ("runs", "experts", "yardsticks"), 128
     )
     given = workflow()
     given.group_settings.group_components = {"runs": 3}  # by the user

@@ -258,3 +258,42 @@ def test_a_killed_owner_takes_server_and_jobs_along(tmp_path: Path) -> None:
 def test_without_a_server_the_command_works_itself(tmp_path: Path) -> None:
     job = client(str(tmp_path / "nobody"), "plan", "none.yaml", cwd=tmp_path)
     assert "none.yaml: cannot be read" in job.communicate(timeout=60)[1] and job.returncode == 2
+
+
+ATTENDED = """
+import json, os, sys
+from types import SimpleNamespace as Of
+from iadd.pipeline import jobserver
+
+nodes, remote, contained = json.loads(sys.argv[1])
+deployed, asked = Of(deployment_method=contained), Of(nodes=nodes)
+workflow = Of(remote_exec=remote, resource_settings=asked, deployment_settings=deployed)
+print("once ", end="")  # it waits to be written when the server is forked
+jobserver.attend(workflow, lambda: sys.exit(3))
+address = os.environ.get(jobserver.VARIABLE, "")
+print(address, jobserver.ask(["iadd"]), os.path.exists(address))
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "serves"),
+    [
+        ((None, True, []), True),
+        ((1, True, []), False),  # it only starts the other one, by srun
+        ((None, False, []), False),  # on this machine; `iadd run` has a server
+        ((None, True, ["apptainer"]), False),  # a job would leave its container
+    ],
+)
+def test_the_snakemake_that_runs_a_submissions_jobs_has_a_server(
+    asked: object, serves: bool, tmp_path: Path
+) -> None:
+    """It serves, its folder is gone when Snakemake has ended, and nothing is written twice."""
+    environment = {k: v for k, v in os.environ.items() if k != jobserver.VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-c", ATTENDED, json.dumps(asked)],
+        env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+    assert done.stdout.startswith("once ") and done.stdout.count("once") == 1
+    assert done.stdout.endswith(" 3 True\n" if serves else " None False\n")
+    assert (str(tmp_path) in done.stdout) == serves

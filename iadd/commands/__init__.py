@@ -32,7 +32,6 @@ Device = Annotated[
 Seed = Annotated[int, typer.Option(help="Distillation seed, 0, 1, ...")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="With the parameters that a search found.")]
 
-
 app.callback()(before.options)
 app.command()(before.new)
 
@@ -289,10 +288,13 @@ def run(
     sys.exit(run(config, cores, context.args, main))
 
 
+PROGRAM = typer.main.get_command(app)  # built once for all jobs that a warm server forks
+
+
 def main() -> None:
     """Entry point: bad input ends in one line on stderr and status 2."""
     try:
-        app(standalone_mode=True)
+        PROGRAM(standalone_mode=True)
     except ValueError as error:
         print("iadd:", message(error), file=sys.stderr)
         sys.exit(2)

@@ -24,7 +24,7 @@ from iadd.pipeline.signatures import inspected
 
 SHORT = 60.0
 """Forecast seconds of a job up to which it shares a submission with others."""
-PARTS = 48
+PARTS = 128
 """Runs, or shards of experts, of one submission at most."""
 SLOTS = 8
 """What one submission has: a short job takes one slot, one with a card takes them all, so that

@@ -1,14 +1,15 @@
-"""Warm starts: one process with torch loaded forks a child for every local job.
+"""Warm starts: one process with torch loaded forks a child for every job.
 
 A benchmark is hundreds of short jobs, and each would spend more than a second on importing torch.
-`iadd run` starts a server beside Snakemake; the command `iadd` hands its arguments,
-folder, environment and standard streams to the server, and ends with the status of the child that
-did the work. Without a server, on another machine, or where the server dies before the work was
-begun, it does the work itself.
+`iadd run` starts a server beside Snakemake for jobs on this machine; in a submission to a cluster,
+the Snakemake that runs its jobs starts one. The command `iadd` hands its arguments, folder,
+environment and standard streams to the server, and ends with the status of the child that did the
+work. Without a server, or where the server dies before the work was begun, it does the work itself.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import glob
@@ -21,20 +22,21 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from iadd.artifacts.writing import alive
+from iadd.pipeline.garbage import collect_as_usual
 from iadd.pipeline.processes import die_with_parent
 
 VARIABLE = "IADD_WARM"
 LOADED = (
     *("iadd.pipeline.stages", "iadd.evaluation", "iadd.leaderboard.results", "iadd.engine.unroll"),
-    *("iadd.methods", "pandas", "pyarrow.parquet", "PIL.PngImagePlugin", "safetensors.torch"),
+    *("iadd.pipeline.foreign", "iadd.pipeline.card_share", "iadd.leaderboard.weights"),
+    *("iadd.methods", "pandas", "pyarrow.parquet", "pyarrow.pandas_compat", "safetensors.torch"),
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
 )
 """What jobs import beside PyTorch, a second's worth."""
 CUT_OFF = 1
@@ -96,10 +98,18 @@ class Server:
             with contextlib.suppress(OSError):  # no room for a process: later, perhaps
                 self._fork()
 
+    def end(self) -> None:
+        """End it, and wait until its folder is gone."""
+        if self.process:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(self.process, signal.SIGTERM)
+                os.waitpid(self.process, 0)
+
     def _fork(self) -> None:
         """OSError where its folder is gone, or its path too long for a socket."""
         Path(self.address).unlink(missing_ok=True)
         self.began, parent = time.monotonic(), os.getpid()
+        sys.stdout.flush()  # else each child would write what waits there, too
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(self.address)
             listener.listen(64)
@@ -124,6 +134,22 @@ def start(command: Callable[[], None]) -> Server | None:
     return None
 
 
+def attend(workflow: Any, command: Callable[[], None]) -> None:
+    """Start a server in the Snakemake that runs a submission's jobs; none where containers do.
+
+    It is ended before that one ends: a batch system kills what is left of a submission then.
+
+    Args:
+        workflow: Snakemake's. One that submits, be it by srun, has a number of nodes.
+        command: as of `Server`.
+    """
+    here = workflow.remote_exec and workflow.resource_settings.nodes is None
+    contained = workflow.deployment_settings.deployment_method
+    if here and not contained and (server := start(command)):
+        os.environ[VARIABLE] = server.address
+        atexit.register(server.end)
+
+
 def _become(
     listener: socket.socket, parent: int, folder: Path, command: Callable[[], None]
 ) -> NoReturn:
@@ -144,6 +170,10 @@ def _become(
 
 def _new_folder(place: str | None) -> str:
     """A folder for the socket, ours alone (mode 0700); those of killed runs are removed."""
+    import tempfile
+
+    from iadd.artifacts.writing import alive
+
     prefix = f"iadd.{platform.node()}."
     for old in Path(place or tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*.*"):
         if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2]):
@@ -170,6 +200,7 @@ def _load() -> None:
     for name in LOADED:
         importlib.import_module(name)
     extension.status()
+    collect_as_usual()
     gc.freeze()  # what is loaded stays: no job's collections look through it again
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,6 @@ TABLES = (
     *("privacy", "submissions", "leaderboard"),
 )
 """What `collect` writes, the leaderboard last."""
-GARBAGE = 100_000, 50, 50
-"""Python's thresholds in Snakemake's process: a graph of thousands of jobs is millions of objects
-that all stay, and to look for garbage among them as often as usual takes a sixth of the time."""
 
 
 @inspected
@@ -41,7 +37,6 @@ class Jobs:
     def __init__(
         self, files: Sequence[str | Path], changes: Mapping[str, Any], elsewhere: bool = False
     ) -> None:
-        gc.set_threshold(*GARBAGE)
         self.path, self.elsewhere = str(files[0]), elsewhere
         try:
             if changes or len(files) != 1:
