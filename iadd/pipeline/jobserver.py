@@ -135,17 +135,17 @@ def start(command: Callable[[], None]) -> Server | None:
 
 
 def attend(workflow: Any, command: Callable[[], None]) -> None:
-    """Start a server in the Snakemake that runs a submission's jobs; none where containers do.
-
-    It is ended before that one ends: a batch system kills what is left of a submission then.
+    """Start a server in the Snakemake that runs a submission's jobs, and end it before that ends: a
+    batch system kills what is left then. Where jobs run in containers, none may serve them.
 
     Args:
         workflow: Snakemake's. One that submits, be it by srun, has a number of nodes.
         command: as of `Server`.
     """
-    here = workflow.remote_exec and workflow.resource_settings.nodes is None
-    contained = workflow.deployment_settings.deployment_method
-    if here and not contained and (server := start(command)):
+    inside = workflow.remote_exec and workflow.resource_settings.nodes is None
+    if workflow.deployment_settings.deployment_method:
+        os.environ.pop(VARIABLE, None)
+    elif inside and (server := start(command)):
         os.environ[VARIABLE] = server.address
         atexit.register(server.end)
 

@@ -49,6 +49,7 @@ def slurm() -> Iterator[Slurm]:
     found = Slurm(folder, cpus=3, nodes=2)  # fewer than a group of short jobs would take
     try:
         (folder / "soon").mkdir()
+        (folder / "tmp").mkdir()
         (folder / "soon" / "sitecustomize.py").write_text(SOON)
         try:
             found.start()
@@ -68,6 +69,7 @@ def environment(slurm: Slurm | None = None) -> dict[str, str]:
         paths = [str(slurm.folder / "soon"), os.environ.get("PYTHONPATH", "")]
         known["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         known["SLURM_CONF"] = slurm.environment["SLURM_CONF"]
+        known["TMPDIR"] = str(slurm.folder / "tmp")
     return known
 
 
@@ -119,6 +121,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return tables(folder)
 
 
+def servers(slurm: Slurm) -> list[Path]:
+    """Sockets of warm servers on the nodes."""
+    return list((slurm.folder / "tmp").glob("iadd.*/s"))
+
+
 def new(slurm: Slurm, before: set[str]) -> dict[str, dict[str, str]]:
     return {key: job for key, job in slurm.jobs().items() if key not in before}
 
@@ -136,6 +143,7 @@ def test_the_readmes_command_ends_in_the_local_tables(
     assert {job["JobState"] for job in jobs.values()} == {"COMPLETED"}
     assert all(job["Requeue"] == "1" and job["MinMemoryNode"] != "0" for job in jobs.values())
     assert len({job["TimeLimit"] for job in jobs.values()}) > 1
+    assert not servers(slurm)
 
 
 def test_a_card_that_is_not_there_is_told_in_one_line(slurm: Slurm, tmp_path: Path) -> None:
@@ -182,7 +190,7 @@ def test_requeues_kills_and_cancels_change_nothing(
     runner = start()
     under_way()
     requeued, saved = running(), checkpoint.stat().st_mtime
-    assert requeued
+    assert requeued and len(servers(slurm)) == 1  # its jobs start warm
     slurm.ask("scontrol", "requeue", requeued)
     until(lambda: slurm.jobs()[requeued]["Restarts"] == "1")
     until(lambda: slurm.ask("scontrol", "update", f"jobid={requeued}", "StartTime=now") == "")
@@ -202,6 +210,7 @@ def test_requeues_kills_and_cancels_change_nothing(
     assert runner.returncode == 0, said
     assert "1 jobs of a killed run cancelled" in said
     assert tables(folder) == local
+    assert not servers(slurm)
 
 
 def test_an_interrupted_run_leaves_no_jobs(slurm: Slurm, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ address="$head:$((20000 + SLURM_JOB_ID % 10000))"
 RAY_AUTH_TOKEN=$(ray get-auth-token --generate)
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 # Ray would count a node's cores, not the job's; RAY_ADDRESS is how `iadd search` joins.
+# It stays in the step that srun starts: the job's warm server is outside of it.
 exec srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cores" \
     ray symmetric-run --address "$address" --min-nodes "$nodes" \
     --num-cpus "$cores" --disable-usage-stats \
-    -- env RAY_ADDRESS="$address" "$@"
+    -- env --unset=IADD_WARM RAY_ADDRESS="$address" "$@"
