@@ -135,10 +135,19 @@ def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Sta
 def predict(
     network: Network, params: Tensor, images: ImageRows, statistics: Statistics | None = None
 ) -> Tensor:
-    """Logits (N, K), in batches; batch norm by `statistics` where given."""
-    batches = images.split(EVALUATION_BATCH)
-    if statistics is None:
-        backend = choose_backend(network, params.device, params.dtype)
-        return torch.cat([backend.logits(params, part) for part in batches])
+    """Logits (N, K), in batches; batch norm by `statistics` where given.
+
+    They go into one tensor: small ones that are kept while batches come and go would keep the
+    allocator from using a batch's memory again.
+    """
+    found = torch.empty(len(images), network.classes, dtype=params.dtype, device=params.device)
+    backend = choose_backend(network, params.device, params.dtype)
+    pairs = zip(found.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True)
     with torch.no_grad():
-        return torch.cat([network.apply(params, part, statistics) for part in batches])
+        for rows, part in pairs:
+            rows.copy_(
+                backend.logits(params, part)
+                if statistics is None
+                else network.apply(params, part, statistics)
+            )
+    return found
