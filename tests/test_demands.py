@@ -30,7 +30,7 @@ def workflow(main: bool = True, local: bool = False, **asked: Any) -> Any:
         is_main_process=main, remote_exec=not main, local_exec=local,
         get_rule=lambda name: rule, group_settings=SimpleNamespace(group_components={}),
         resource_settings=SimpleNamespace(default_resources=given, overwrite_resources={}),
-        scheduling_settings=SimpleNamespace(max_jobs_per_timespan=None), global_resources={},
+        global_resources={},
     )  # fmt: skip
 
 
@@ -94,20 +94,6 @@ def test_short_jobs_are_grouped_and_long_ones_are_not(prepared: Any) -> None:
     asks = Demands(prepared, given)
     asks.run_group(Wildcards(RUN))
     assert given.group_settings.group_components == {"runs": 3}
-
-
-@pytest.mark.parametrize(("limit", "held"), [("100/1s", False), ("10/1s", True), ("100/1m", True)])
-def test_starts_are_held_to_a_rate_only_where_that_was_asked_for(
-    limit: str, held: bool, prepared: Any
-) -> None:
-    """Rule: Snakemake's default has it weigh all ready jobs over and over."""
-    from snakemake.settings.types import MaxJobsPerTimespan
-
-    asks = Demands(prepared, workflow(local=True))
-    settings = asks.workflow.scheduling_settings
-    settings.max_jobs_per_timespan = MaxJobsPerTimespan.parse_choice(limit)
-    asks.run_group(Wildcards(RUN))
-    assert bool(settings.max_jobs_per_timespan) == held
 
 
 @pytest.mark.parametrize(

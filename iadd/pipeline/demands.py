@@ -42,8 +42,6 @@ BASE = 1500 * 2**20
 CARD = "--device cuda"
 READING = 6000
 """MiB of a job without networks: the whole data set, or all tables, at once."""
-RATE = 100, 1
-"""Starts of jobs a second to which Snakemake holds itself if nobody says otherwise."""
 BATCH = 256
 """Images of the largest batch of the protocols."""
 
@@ -181,22 +179,12 @@ class Demands:
         return "yardsticks" if self._short(wildcards, "yardstick") else None
 
     def _short(self, wildcards: Any, *rules: str) -> bool:
-        self._settle_rate()
         self._settle_parts()
         if self.workflow.remote_exec:  # what was submitted together runs together
             return True
         return self.forecast is not None and all(
             self._seconds(rule, wildcards) <= SHORT for rule in rules
         )
-
-    def _settle_rate(self) -> None:
-        """Lift the limit of starts a second. Under it Snakemake weighs the ready jobs anew a second
-        after it did, and so on, in one more such chain for each job that ended: with 200 jobs it
-        took 7 % of a core. That of the jobs that run side by side is enough."""
-        settings = self.workflow.scheduling_settings
-        limit = settings.max_jobs_per_timespan
-        if limit and (limit.max_jobs, limit.timespan) == RATE:
-            settings.max_jobs_per_timespan = None
 
     def _settle_parts(self) -> None:
         """Say how many unconnected jobs a group may hold, once Snakemake has read its options, and

@@ -28,8 +28,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from iadd.pipeline.garbage import collect_as_usual
 from iadd.pipeline.processes import die_with_parent
+from iadd.pipeline.upkeep import collect_as_usual
 
 VARIABLE = "IADD_WARM"
 LOADED = (
