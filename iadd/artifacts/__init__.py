@@ -22,6 +22,7 @@ from iadd.artifacts.reading import (
     read_content,
     read_json,
     regular,
+    size_of,
     words_of,
 )
 from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors

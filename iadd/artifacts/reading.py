@@ -41,16 +41,22 @@ def regular(path: str | Path) -> Path:
     Raises:
         ValueError: one line naming the file, if it is missing or something else.
     """
+    size_of(path)
+    return Path(path)
+
+
+def size_of(path: str | Path) -> int:
+    """The bytes of a regular file; ValueError as `regular` has it."""
     try:
-        mode = Path(path).stat().st_mode
+        state = (path if isinstance(path, Path) else Path(path)).stat()
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "no such file" if missing else getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{path}: cannot be read ({reason})") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "no regular file"
         raise ValueError(f"{path}: cannot be read (is {kind})")
-    return Path(path)
+    return state.st_size
 
 
 @contextmanager
@@ -164,7 +170,7 @@ def check_archive(path: str | Path, ratio: int = RATIO, least: int = UNFOLDED) -
         ratio: how many times the file's own size its members may have together ...
         least: ... if that is more than this many bytes.
     """
-    size = regular(path).stat().st_size
+    size = size_of(path)
     with parsing(path, "zip archive"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     names = {member.filename for member in members}

@@ -70,7 +70,7 @@ class Plan(ExpertPlan):
 
     def about(self, dataset: str) -> About:
         """What is known of prepared data; ValueError if they are not prepared."""
-        path = self.data(dataset).about
+        path: Path = self._once(("about path", dataset), lambda: self.data(dataset).about)
         try:
             state = path.stat()
         except OSError:

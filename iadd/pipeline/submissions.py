@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from iadd import exchange
-from iadd.artifacts import TensorFile, atomic_write, counted, one_line, regular
+from iadd.artifacts import TensorFile, atomic_write, counted, one_line, regular, size_of
 from iadd.data import Dataset, Transform
 from iadd.leaderboard.provenance import SubmissionRow
 from iadd.pipeline.config.file import (
@@ -83,7 +83,7 @@ def read_metadata(file: Path) -> SubmissionConfig:
     """
     if file.is_symlink():
         raise ValueError(f"{file}: is a link; a submission holds its files itself")
-    if (size := regular(file).stat().st_size) > LARGEST_TEXT:
+    if (size := size_of(file)) > LARGEST_TEXT:
         raise ValueError(f"{file}: has {size:,} bytes; at most {LARGEST_TEXT:,} are allowed")
     raw = read_yaml(file)
     if not isinstance(raw, dict):
