@@ -3,9 +3,9 @@
 Four passes: forward and backward, and both again in dual numbers (value and derivative along a
 direction of the parameters), so that the mixed Hessian-vector product needs no double backward. On
 CUDA each is one kernel (csrc/cuda_block.cu); the plain reference beside it runs anywhere and is
-the specification. A map is (B, C, H, W), with the channels of several students side by side; a
-plane is one image's one channel. Maps of dual numbers are (2, B, C, H, W): values, then tangents;
-adjoints lie the other way round, tangents first, because a weight's derivative pairs them so.
+the specification. A map is (B, H, W, C); a plane is one image's one channel. Maps of dual numbers
+are (2, B, H, W, C): values, then tangents; adjoints lie the other way round, tangents first,
+because a weight's derivative pairs them so.
 
 With x' = (x - mean) r, r = 1 / sqrt(var + eps), a = scale x' + shift, y = pool(relu(a)).
 Without norm (scale None) a = x + shift.
@@ -65,7 +65,7 @@ def backward(
     form: Form,
     along: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients by x (B, H, W, C) and each image's by scale and shift (B, C, 2), by the output's.
+    """Gradient by x (B, H, W, C), and each image's by scale and shift (B, C, 2), from the output's.
 
     With `along`: adjoints (2, B, H, W, C), tangents first, here and in `by_y`; and the tangents of
     those by scale and shift.

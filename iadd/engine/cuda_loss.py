@@ -1,6 +1,6 @@
 """The softmax cross-entropy of a batch: loss and gradient by logits, and both in dual numbers.
 
-On CUDA one kernel (csrc/cross_entropy.cu) for what would be a dozen small ones; the plain reference
+On CUDA one kernel (csrc/cuda_loss.cu) for what would be a dozen small ones; the plain reference
 runs anywhere and is the specification. Logits come as sums that are yet to be added up, (S, B, K),
 and their bias (K,), as the head's product leaves them (`cuda_products.long_products`).
 """

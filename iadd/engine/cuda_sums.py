@@ -1,6 +1,6 @@
 """How the gradient by all parameters is put together from those by each of them.
 
-On CUDA one kernel (csrc/flat_sums.cu) for what would be a sum, a copy or a fill each.
+On CUDA one kernel (csrc/cuda_sums.cu) for what would be a sum, a copy or a fill each.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include "flat_sums.h"
+#include "cuda_sums.h"
 
 namespace iadd::flat_sums {
 namespace {

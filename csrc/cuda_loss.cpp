@@ -1,6 +1,6 @@
 // The dispatcher operators of the softmax cross-entropy; on the CPU the same text runs image by
 // image.
-#include "cross_entropy.h"
+#include "cuda_loss.h"
 
 #include <ATen/Functions.h>
 #include <torch/library.h>

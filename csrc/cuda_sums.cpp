@@ -1,5 +1,5 @@
-// The dispatcher operator of flat sums; see flat_sums.h.
-#include "flat_sums.h"
+// The dispatcher operator of flat sums; see cuda_sums.h.
+#include "cuda_sums.h"
 
 #include <ATen/Functions.h>
 #include <torch/library.h>

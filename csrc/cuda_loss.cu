@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include "cross_entropy.h"
+#include "cuda_loss.h"
 
 namespace iadd::cross_entropy {
 namespace {
