@@ -47,6 +47,7 @@ validate() {
 sanitize() { # tool
   compute-sanitizer --tool "$1" --error-exitcode 3 "$PYTHON" benchmarks/gpu.py --tasks kernels |
     tail -4
+  [ "${PIPESTATUS[0]}" -eq 0 ]
 }
 export -f build validate sanitize
 export PYTHON

@@ -4,7 +4,8 @@
         [--seconds 540] [--until verdict] [--dry]
 
 IMAGES holds `train/<class>/` and `test/<class>/`. Settings are those of config/cifar10.yaml with
-ZCA; fewer experts and one seed are the only cuts, so that the table fits into minutes. The two
+ZCA; one seed, one protocol and one kind of network are the cuts, and 20 experts of 100 unless
+`--experts` says otherwise, so that the table fits into minutes. The two
 methods share the card, each in a process of its own. Stages are called without Snakemake, which a
 bare machine may lack; each stage's seconds are printed as it ends. What is done when the time is
 over stays in results/: the same command goes on there. `--until data` prepares the data beside
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from iadd.artifacts import spec_hash
 
 METHODS = ("mtt", "iadd")
 STAGES = ("data", "experts", "distill", "evaluate", "tables", "verdict")
@@ -107,10 +110,9 @@ def main() -> None:
     given = parser.parse_args()
     config = Path(f"gpu-table-ipc{given.ipc}.yaml")
     images = str(Path(given.images).resolve())
-    config.write_text(
-        yaml.safe_dump(benchmark(images, given.ipc, given.experts, given.precision, given.dry))
-    )
-    path, done = str(config), Path(f"gpu-table-ipc{given.ipc}.done")
+    wanted = benchmark(images, given.ipc, given.experts, given.precision, given.dry)
+    config.write_text(yaml.safe_dump(wanted))
+    path, done = str(config), Path(f"gpu-table-{spec_hash(wanted)[:16]}.done")
     clock = Clock(given.seconds, done)
     device = ["--device", "cpu" if given.dry else "cuda:0"]  # named, so that nobody waits for it
     runs = [[path, "--method", name, "--ipc", str(given.ipc), *device] for name in METHODS]

@@ -142,6 +142,13 @@ def test_the_kernels_text_in_the_passes(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+def test_the_kernels_text_in_a_deep_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more weights and parts of the gradient than one launch takes."""
+    monkeypatch.setattr(cuda_block, "fused", lambda device: True)
+    compare(build_network("convnet-d10-w3", 3, 16, 4), 2)
+
+
+@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_the_kernels_text_in_float32(in_parts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_block, "fused", lambda device: True)

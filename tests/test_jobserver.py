@@ -241,6 +241,30 @@ def test_a_killed_server_is_started_again_where_it_was(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from iadd.pipeline import jobserver
+
+jobserver.ENDS = 0.5
+server = jobserver.start(lambda: sys.exit(0))
+os.environ[jobserver.VARIABLE] = server.address
+jobserver.ask(["iadd"])  # when it answers it is ready, and listens to SIGTERM
+os.kill(server.process, signal.SIGSTOP)
+began = time.monotonic()
+server.end()
+print(0.5 <= time.monotonic() - began < 5, Path(server.address).parent.exists())
+"""
+
+
+def test_a_server_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"TMPDIR": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    assert done.stdout == "True False\n" and not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's end")
 def test_a_killed_owner_takes_server_and_jobs_along(tmp_path: Path) -> None:
     holder = subprocess.Popen(
@@ -264,10 +288,12 @@ def test_without_a_server_the_command_works_itself(tmp_path: Path) -> None:
 ATTENDED = """
 import json, os, sys
 from types import SimpleNamespace as Of
+from snakemake.settings.types import DeploymentMethod
 from iadd.pipeline import jobserver
 
-nodes, remote, contained = json.loads(sys.argv[1])
-deployed, asked = Of(deployment_method=contained), Of(nodes=nodes)
+nodes, remote, deployed = json.loads(sys.argv[1])
+deployed = Of(deployment_method={DeploymentMethod[name] for name in deployed})
+asked = Of(nodes=nodes)
 workflow = Of(remote_exec=remote, resource_settings=asked, deployment_settings=deployed)
 print("once ", end="")  # it waits to be written when the server is forked
 jobserver.attend(workflow, lambda: sys.exit(3))
@@ -282,8 +308,9 @@ print(address, jobserver.ask(["iadd"]), os.path.exists(address))
         ((None, True, []), "ours 3 True"),
         ((1, True, []), "none None False"),  # it only starts the other one, by srun
         ((None, False, []), "none None False"),  # on this machine, where `iadd run` has a server
-        ((None, True, ["apptainer"]), " None False"),  # else jobs would leave their containers
-        ((None, False, ["apptainer"]), " None False"),
+        ((None, True, ["APPTAINER"]), " None False"),  # else jobs would leave their containers
+        ((None, False, ["APPTAINER"]), " None False"),
+        ((None, True, ["CONDA"]), "ours 3 True"),
     ],
 )
 def test_the_snakemake_that_runs_a_submissions_jobs_has_a_server(

@@ -47,6 +47,8 @@ PATIENCE = 60.0
 """Seconds in which a request must be there."""
 AGAIN = 5.0
 """Seconds after a start in which a killed server is not started again."""
+ENDS = 5.0
+"""Seconds in which a server that was asked to end does."""
 LONGEST = 1 << 24
 """Bytes of a request: arguments and environment, which the kernel holds to less."""
 
@@ -99,11 +101,16 @@ class Server:
                 self._fork()
 
     def end(self) -> None:
-        """End it, and wait until its folder is gone."""
+        """End it, by force where it does not listen: Python can lose what a signal raises."""
         if self.process:
             with contextlib.suppress(OSError):  # it has ended
                 os.kill(self.process, signal.SIGTERM)
-                os.waitpid(self.process, 0)
+                last = time.monotonic() + ENDS
+                while not os.waitpid(self.process, os.WNOHANG)[0]:
+                    if time.monotonic() > last:
+                        os.kill(self.process, signal.SIGKILL)
+                    time.sleep(0.01)
+        shutil.rmtree(Path(self.address).parent, ignore_errors=True)
 
     def _fork(self) -> None:
         """OSError where its folder is gone, or its path too long for a socket."""
@@ -142,8 +149,10 @@ def attend(workflow: Any, command: Callable[[], None]) -> None:
         workflow: Snakemake's. One that submits, be it by srun, has a number of nodes.
         command: as of `Server`.
     """
+    from snakemake.settings.types import DeploymentMethod
+
     inside = workflow.remote_exec and workflow.resource_settings.nodes is None
-    if workflow.deployment_settings.deployment_method:
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         os.environ.pop(VARIABLE, None)
     elif inside and (server := start(command)):
         os.environ[VARIABLE] = server.address
@@ -176,8 +185,9 @@ def _new_folder(place: str | None) -> str:
 
     prefix = f"iadd.{platform.node()}."
     for old in Path(place or tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*.*"):
-        if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2]):
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another run of ours was here first
+            if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2]):
+                shutil.rmtree(old, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", dir=place)
 
 

@@ -20,12 +20,18 @@ def spare() -> None:
 
 
 def _hold_to_no_rate() -> None:
-    """Lift the limit of starts a second that nobody asked for. Under it Snakemake weighs all ready
-    jobs again a second after it did, and then again, in one more such chain for each job that has
-    ended: of 200 jobs this took 7 % of a core. How many jobs run side by side is limited anyway."""
+    """Lift Snakemake's own limit of starts a second; any other that was asked for stays.
+
+    Under it Snakemake weighs all ready jobs again a second after it did, and then again, in one
+    more such chain for each job that has ended: of 200 jobs this took 7 % of a core. How many jobs
+    run side by side is limited anyway. The class is none of Snakemake's interface: where it is not
+    there, jobs run all the same.
+    """
     from snakemake.scheduling import job_scheduler as its
 
-    limiter = its.JobRateLimiter
+    limiter = getattr(its, "JobRateLimiter", None)
+    if limiter is None:
+        return
     its.JobRateLimiter = lambda limit: (
         None if (limit.max_jobs, limit.timespan) == RATE else limiter(limit)
     )

@@ -122,8 +122,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def servers(slurm: Slurm) -> list[Path]:
-    """Sockets of warm servers on the nodes."""
-    return list((slurm.folder / "tmp").glob("iadd.*/s"))
+    """Folders of warm servers on the nodes."""
+    return list((slurm.folder / "tmp").glob("iadd.*"))
 
 
 def new(slurm: Slurm, before: set[str]) -> dict[str, dict[str, str]]:
