@@ -200,6 +200,12 @@ def test_the_draft_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_p
         assert path.read_bytes() == b"inner"
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"outer"
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=repository, check=False)
+    with artifacts.replacing(path.with_name("other")) as outer:
+        outer.write_bytes(b"")
+        assert len(list(tmp_path.iterdir())) == 3
+        artifacts.remove(path)  # its draft goes too, another file's stays
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -26,4 +26,4 @@ from iadd.artifacts.reading import (
     words_of,
 )
 from iadd.artifacts.tensors import Stored, TensorFile, load_tensors, save_tensors, writing_tensors
-from iadd.artifacts.writing import atomic_write, holder, locked, replacing
+from iadd.artifacts.writing import atomic_write, holder, locked, remove, replacing

@@ -24,14 +24,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ValueError: one line naming `path`, for a full disk, a read-only folder and the like.
     """
     path = Path(path)
-    drafts = f".{path.name}.{platform.node()}"
     # A folder of its own: libraries that write put further temporary files beside theirs.
-    draft = path.with_name(f"{drafts}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    draft = path.with_name(f"{_drafts(path)}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         draft.mkdir(parents=True)
-        for other in path.parent.glob(f"{glob.escape(drafts)}.*.tmp"):
-            if not alive(other.suffixes[-3]):
-                shutil.rmtree(other, ignore_errors=True)
+        _remove_drafts(path)
         yield draft / path.name
         _flush(draft / path.name)
         (draft / path.name).replace(path)
@@ -40,6 +37,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there, and what killed processes left when they wrote it."""
+    path.unlink(missing_ok=True)
+    _remove_drafts(path)
+
+
+def _drafts(path: Path) -> str:
+    """What the names of this machine's drafts of a file begin with."""
+    return f".{path.name}.{platform.node()}"
+
+
+def _remove_drafts(path: Path) -> None:
+    """Of processes that run no more."""
+    for other in path.parent.glob(f"{glob.escape(_drafts(path))}.*.tmp"):
+        if not alive(other.suffixes[-3]):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def alive(suffix: str) -> bool:

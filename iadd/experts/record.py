@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadd.artifacts import Stored, load_tensors, parsing, save_tensors
+from iadd.artifacts import Stored, load_tensors, parsing, remove, save_tensors
 from iadd.augment import Augmentation
 from iadd.data import Dataset
 from iadd.experts.recipes import Recipe
@@ -110,7 +110,7 @@ def record_shard(
             progress(len(experts) - len(waiting) + first + len(group), len(experts), "")
     _merge(path, [finished for finished in done.values() if finished], experts, spec)
     for part in parts.values():
-        part.unlink(missing_ok=True)
+        remove(part)
 
 
 def _merge(

@@ -10,7 +10,7 @@ import torch
 
 from iadd import data, methods
 from iadd.api import Teacher, Validation, run_distillation, synthetic_set
-from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked
+from iadd.artifacts import SPEC_VERSION, atomic_write, canonical_json, locked, remove
 from iadd.devices import threads
 from iadd.experts import record_shard
 from iadd.networks import Network, build_network
@@ -145,7 +145,7 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     _write_trace(plan, run, spec, result)
     synthetic.picture(paths.picture, task.dataset, start=result.start)
     synthetic.save(paths.distilled)
-    paths.checkpoint.unlink(missing_ok=True)
+    remove(paths.checkpoint)
     if task.experts and task.experts.validation_accuracy:
         from iadd.pipeline.expert_check import expert_line
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iadd.artifacts import atomic_write, canonical_json, locked, spec_hash
+from iadd.artifacts import atomic_write, canonical_json, locked, remove, spec_hash
 
 if TYPE_CHECKING:
     import optuna
@@ -136,7 +136,7 @@ class State:
     def confirm(self, trial: Trial) -> None:
         """Note a finalist's further distillation that has ended."""
         self.study.set_user_attr(trial.key, asdict(trial))
-        self.checkpoint(trial.key).unlink(missing_ok=True)
+        remove(self.checkpoint(trial.key))
 
     def note(self, number: int, result: dict[str, Any]) -> None:
         """Note a rung that a trial reported; what a resumed trial tells again is noted once."""
@@ -157,7 +157,7 @@ class State:
         handle.set_user_attr("status", status)
         how = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}.get(status)
         self.study.tell(number, None if how else trial_of(frozen).best, state=how)
-        self.checkpoint(number).unlink(missing_ok=True)
+        remove(self.checkpoint(number))
 
     def _trial(self, number: int) -> tuple[FrozenTrial, optuna.Trial]:
         """A trial as it was noted, and what takes further notes."""

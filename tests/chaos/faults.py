@@ -153,12 +153,21 @@ def no_flock(folder: Path, expected: object, tally: Tally) -> None:
     running = place.run()
     while running.poll() is None and not list(place.results.rglob("shard*.safetensors")):
         time.sleep(0.05)
+    first = list(place.processes())
+    _signal(first, signal.SIGSTOP)  # so that it is still at work, however fast it is
     second = place.start("run", "b.yaml")
     refuses(place_of(place), second, "second run without locks", tally)
+    _signal(first, signal.SIGCONT)
     running.kill()
     running.wait()
     tally.done["kill without locks"] += 1
     conclude(place, expected, tally)
+
+
+def _signal(processes: list[int], sign: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, sign)
 
 
 def place_of(place: Place) -> Place:
