@@ -109,14 +109,15 @@ def test_our_own_runtime_asks_no_cloud_who_runs_this_machine(
 
 def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -> None:
     code = """
-        import pathlib, sys, threading, time
+        import pathlib, subprocess, sys, threading, time
         from iadd.search.cluster import LOOK_SECONDS, end_with
         class Node:
             dead = [("log_monitor", 0)]
+            helper = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"])
             def dead_processes(self):
                 return self.dead
             def kill_all_processes(self, check_alive):
-                print("killed")
+                self.helper.kill()  # whose own child goes on
         over, node = threading.Event(), Node()
         watched = (node, pathlib.Path(sys.argv[1]) / "r", over)
         threading.Thread(target=end_with, args=watched).start()
@@ -130,6 +131,8 @@ def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -
     assert done.returncode == 2
     assert done.stderr.startswith("iadd: Ray's gcs_server was killed, perhaps for want of memory;")
     assert done.stderr.count("\n") == 1 and not (tmp_path / "r").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 def test_a_driver_sends_the_token_that_ray_start_asks_for(

@@ -112,15 +112,22 @@ def _start(ray: Any, folder: Path, **options: Any) -> None:
 def end_with(node: Any, temporary: Path, over: threading.Event) -> None:
     """End this process in one line where a server of its own Ray has died, until `over`.
 
-    Ray itself would wait for a minute, and end it from elsewhere with a page of text.
+    Ray itself would wait for a minute, and end it from elsewhere with a page of text. Helpers of a
+    node whose own server is gone wait for that, so that they are ended here, too.
     """
+    import psutil
+
     while not over.wait(LOOK_SECONDS):
         died = [name for name, _ in node.dead_processes() if name in SERVERS]
         if died and not over.is_set():
             why = f"Ray's {died[0]} was killed, perhaps for want of memory"
             print(f"iadd: {why}; the same command goes on from here", file=sys.stderr, flush=True)
+            helpers = psutil.Process().children(recursive=True)
             with contextlib.suppress(Exception):
                 node.kill_all_processes(check_alive=False)
+            for helper in helpers:
+                with contextlib.suppress(psutil.Error):  # it has ended
+                    helper.kill()
             shutil.rmtree(temporary, ignore_errors=True)
             os._exit(2)
 
