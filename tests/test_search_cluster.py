@@ -113,7 +113,7 @@ def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -
         from iadd.search.cluster import LOOK_SECONDS, end_with
         class Node:
             dead = [("log_monitor", 0)]
-            helper = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"])
+            helper = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
             def dead_processes(self):
                 return self.dead
             def kill_all_processes(self, check_alive):
@@ -127,12 +127,11 @@ def test_a_search_ends_in_one_line_with_the_servers_of_its_ray(tmp_path: Path) -
     """
     (tmp_path / "r").mkdir()
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    # It reads until nobody can write any more: so the helper's own child has ended, too.
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("iadd: Ray's gcs_server was killed, perhaps for want of memory;")
     assert done.stderr.count("\n") == 1 and not (tmp_path / "r").exists()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
 
 
 def test_a_driver_sends_the_token_that_ray_start_asks_for(
