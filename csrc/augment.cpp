@@ -11,11 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd {
 namespace {
@@ -95,7 +91,6 @@ template <class T>
 void walk_on_card(const Tensor& from, const Tensor& matrix, const Tensor& to, bool transposed) {
   TORCH_CHECK_VALUE(from.size(2) * from.size(3) <= (1 << 28), "images have ", from.size(2), " x ",
                     from.size(3), " pixels, allowed are 2^28");
-  const c10::cuda::CUDAGuard guard(from.device());
   const Samples<T> samples{from.size(0),
                            from.size(1),
                            static_cast<int>(from.size(2)),
@@ -103,8 +98,7 @@ void walk_on_card(const Tensor& from, const Tensor& matrix, const Tensor& to, bo
                            from.const_data_ptr<T>(),
                            matrix.const_data_ptr<T>(),
                            to.mutable_data_ptr<T>()};
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  C10_CUDA_CHECK(static_cast<cudaError_t>(launch(samples, transposed, stream.stream())));
+  on_device_of(from, [&](void* stream) { return launch(samples, transposed, stream); });
 }
 #endif
 

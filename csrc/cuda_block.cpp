@@ -9,11 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd::block {
 namespace {
@@ -47,12 +43,12 @@ struct Call {
     images = x.size(-4), height = x.size(-3), width = x.size(-2), channels = x.size(-1);
     TORCH_CHECK_VALUE(height * width <= (1 << 28), "x has planes of ", height, " x ", width,
                       ", allowed are 2^28 pixels");
-    scale = operand("scale", scale_, {channels});
-    shift = operand("shift", shift_, {channels});
+    scale = operand("scale", scale_, {channels}, x);
+    shift = operand("shift", shift_, {channels}, x);
     if (!dual) return;
     TORCH_CHECK_VALUE(shift_dot_, "shift_dot is missing, expected one beside scale_dot");
-    scale_dot = operand("scale_dot", *scale_dot_, {channels});
-    shift_dot = operand("shift_dot", *shift_dot_, {channels});
+    scale_dot = operand("scale_dot", *scale_dot_, {channels}, x);
+    shift_dot = operand("shift_dot", *shift_dot_, {channels}, x);
   }
 
   std::vector<int64_t> outputs() const {
@@ -63,17 +59,6 @@ struct Call {
   }
   std::vector<int64_t> moments() const { return {images, channels, dual ? 4 : 2}; }
   Tensor empty(const std::vector<int64_t>& shape) const { return at::empty(shape, x.options()); }
-
-  // A contiguous operand; `like` is its expected shape.
-  Tensor operand(const char* name, const Tensor& t, const std::vector<int64_t>& like) const {
-    TORCH_CHECK_VALUE(t.sizes() == like, name, " has shape ", t.sizes(), ", expected ",
-                      at::IntArrayRef(like));
-    TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), name, " is ", t.scalar_type(),
-                     ", expected ", x.scalar_type());
-    TORCH_CHECK_VALUE(t.device() == x.device(), name, " is on ", t.device(), ", expected ",
-                      x.device());
-    return t.contiguous();
-  }
 
   template <class T>
   void run_as() const {
@@ -87,10 +72,7 @@ struct Call {
     p.y = in(y), p.stats = in(stats), p.by_x = in(by_x), p.parts = in(parts);
 #ifdef IADD_WITH_CUDA
     if (x.is_cuda()) {
-      const c10::cuda::CUDAGuard guard(x.device());
-      const auto stream = c10::cuda::getCurrentCUDAStream();
-      C10_CUDA_CHECK(static_cast<cudaError_t>(launch(p, stream.stream())));
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+      on_device_of(x, [&](void* stream) { return launch(p, stream); });
       return;
     }
 #endif
@@ -119,8 +101,8 @@ std::tuple<Tensor, Tensor> block_backward(const Tensor& x, const Tensor& stats, 
                                           const OptionalTensor& shift_dot, const Tensor& by_y,
                                           bool relu, bool pool) {
   Call call(x, scale, shift, scale_dot, shift_dot, relu, pool);
-  call.stats = call.operand("stats", stats, call.moments());
-  call.by_y = call.operand("by_y", by_y, call.outputs());
+  call.stats = operand("stats", stats, call.moments(), call.x);
+  call.by_y = operand("by_y", by_y, call.outputs(), call.x);
   call.by_x = at::empty_like(call.x);
   call.parts = call.empty({call.images, call.channels, 2});
   call.run_pass();

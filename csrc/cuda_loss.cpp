@@ -7,11 +7,7 @@
 
 #include <tuple>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd::cross_entropy {
 namespace {
@@ -36,16 +32,6 @@ struct Call {
   Tensor sums, moving, bias, bias_dot, targets, by_logits, by_targets, found;
   double scale;
 
-  // What must fit `sums` in dtype and device, and have that shape.
-  Tensor operand(const char* name, const Tensor& x, at::IntArrayRef shape) const {
-    TORCH_CHECK_VALUE(x.sizes() == shape, name, " has shape ", x.sizes(), ", expected ", shape);
-    TORCH_CHECK_TYPE(x.scalar_type() == sums.scalar_type(), name, " is ", x.scalar_type(),
-                     ", expected ", sums.scalar_type());
-    TORCH_CHECK_VALUE(x.device() == sums.device(), name, " is on ", x.device(), ", expected ",
-                      sums.device());
-    return x.contiguous();
-  }
-
   template <class T>
   void run_as() const {
     const auto in = [](const Tensor& x) { return x.defined() ? x.data_ptr<T>() : nullptr; };
@@ -57,9 +43,7 @@ struct Call {
     p.found = in(found);
 #ifdef IADD_WITH_CUDA
     if (sums.is_cuda()) {
-      const c10::cuda::CUDAGuard guard(sums.device());
-      const auto stream = c10::cuda::getCurrentCUDAStream();
-      C10_CUDA_CHECK(static_cast<cudaError_t>(launch(p, stream.stream())));
+      on_device_of(sums, [&](void* stream) { return launch(p, stream); });
       return;
     }
 #endif
@@ -78,8 +62,8 @@ Call call(const Tensor& sums, const Tensor& bias, const Tensor& targets, double 
   Call c;
   c.sums = sums.contiguous(), c.scale = scale;
   const int64_t images = sums.size(-2), classes = sums.size(-1);
-  c.bias = c.operand("bias", bias, {classes});
-  c.targets = c.operand("targets", targets, {images, classes});
+  c.bias = operand("bias", bias, {classes}, sums);
+  c.targets = operand("targets", targets, {images, classes}, sums);
   c.found = at::empty({images}, sums.options());
   return c;
 }
@@ -97,8 +81,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_dual(const Tensor& sums, const 
                                                       const Tensor& targets, double scale) {
   Call c = call(sums, bias, targets, scale, true);
   const int64_t images = sums.size(2), classes = sums.size(3);
-  c.moving = c.operand("moving", moving, {sums.size(0), images, classes});
-  c.bias_dot = c.operand("bias_dot", bias_dot, {classes});
+  c.moving = operand("moving", moving, {sums.size(0), images, classes}, sums);
+  c.bias_dot = operand("bias_dot", bias_dot, {classes}, sums);
   c.by_logits = at::empty({2, images, classes}, sums.options());
   c.by_targets = at::empty_like(c.targets);
   c.run();

@@ -6,11 +6,7 @@
 
 #include <limits>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd::flat_sums {
 namespace {
@@ -36,9 +32,7 @@ void run(const Tensor& out, at::TensorList given) {
   const auto start = [&] {
 #ifdef IADD_WITH_CUDA
     if (out.is_cuda()) {
-      const c10::cuda::CUDAGuard guard(out.device());
-      const auto stream = c10::cuda::getCurrentCUDAStream();
-      C10_CUDA_CHECK(static_cast<cudaError_t>(launch(parts, stream.stream())));
+      on_device_of(out, [&](void* stream) { return launch(parts, stream); });
       parts.count = 0;
       return;
     }

@@ -15,13 +15,8 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include "operators.h"
 #include "workspace.h"
-
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
 
 namespace iadd {
 namespace {
@@ -65,11 +60,9 @@ void run_as(const Pass& pass, const Tensor& s, const Tensor& o, const Tensor& t,
   problem.scale = in(pass.scale);
   if (s.is_cpu()) return compute(problem);
 #ifdef IADD_WITH_CUDA
-  const c10::cuda::CUDAGuard guard(s.device());
   const Tensor space = at::empty({workspace(s.numel())}, s.options().dtype(at::kDouble));
-  C10_CUDA_CHECK(
-      static_cast<cudaError_t>(launch(problem, space.mutable_data_ptr<double>(),
-                                      c10::cuda::getCurrentCUDAStream(s.get_device()).stream())));
+  on_device_of(
+      s, [&](void* stream) { return launch(problem, space.mutable_data_ptr<double>(), stream); });
 #endif
 }
 

@@ -5,11 +5,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd::patches {
 namespace {
@@ -24,9 +20,7 @@ void run(const Tensor& from, const Tensor& to, const Tensor& images, bool adjoin
   p.from = from.const_data_ptr<T>(), p.to = to.mutable_data_ptr<T>();
 #ifdef IADD_WITH_CUDA
   if (from.is_cuda()) {
-    const c10::cuda::CUDAGuard guard(from.device());
-    const auto stream = c10::cuda::getCurrentCUDAStream();
-    C10_CUDA_CHECK(static_cast<cudaError_t>(launch(p, adjoint, stream.stream())));
+    on_device_of(from, [&](void* stream) { return launch(p, adjoint, stream); });
     return;
   }
 #endif

@@ -4,11 +4,7 @@
 #include <ATen/Functions.h>
 #include <torch/library.h>
 
-#ifdef IADD_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "operators.h"
 
 namespace iadd::tf32 {
 namespace {
@@ -18,15 +14,6 @@ using at::Tensor;
 void check(const Tensor& x) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", x.scalar_type(), ", allowed is float32");
 }
-
-#ifdef IADD_WITH_CUDA
-template <class... Given>
-void launch_on(const Tensor& x, const Given&... given) {
-  const c10::cuda::CUDAGuard guard(x.device());
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  C10_CUDA_CHECK(static_cast<cudaError_t>(launch(given..., stream.stream())));
-}
-#endif
 
 // (..., C) -> (..., 3 C): h, l, h
 Tensor tf32_parts(const Tensor& given) {
@@ -42,7 +29,7 @@ Tensor tf32_parts(const Tensor& given) {
   float* to = out.mutable_data_ptr<float>();
 #ifdef IADD_WITH_CUDA
   if (x.is_cuda()) {
-    launch_on(x, from, to, x.numel(), inner);
+    on_device_of(x, [&](void* stream) { return launch(from, to, x.numel(), inner, stream); });
     return out;
   }
 #endif
@@ -71,7 +58,7 @@ std::vector<Tensor> conv_operands(at::TensorList given, bool in_parts) {
   const auto start = [&] {
 #ifdef IADD_WITH_CUDA
     if (weights.count && held.back().is_cuda()) {
-      launch_on(held.back(), weights, in_parts);
+      on_device_of(held.back(), [&](void* stream) { return launch(weights, in_parts, stream); });
       weights.count = 0;
       return;
     }

@@ -6,6 +6,7 @@ Experts, evaluation networks, validation probes, forgetting counts and DC's inne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -141,13 +142,12 @@ def predict(
     allocator from using a batch's memory again.
     """
     found = torch.empty(len(images), network.classes, dtype=params.dtype, device=params.device)
-    backend = choose_backend(network, params.device, params.dtype)
+    if statistics is None:
+        logits = choose_backend(network, params.device, params.dtype).logits
+    else:
+        logits = partial(network.apply, statistics=statistics)
     pairs = zip(found.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True)
     with torch.no_grad():
         for rows, part in pairs:
-            rows.copy_(
-                backend.logits(params, part)
-                if statistics is None
-                else network.apply(params, part, statistics)
-            )
+            rows.copy_(logits(params, part))
     return found

@@ -144,7 +144,7 @@ class ConvNet:
                 by_weight = self._by_weight(kept, k, by_x)
             found.append(self._one(by_weight, by_affine))
         aside.join()
-        return flat_sums([part for block in found[::-1] for part in block] + by_head)
+        return _gathered(found, by_head)
 
     def by_images(self, kept: Activations, by_features: Tensor) -> Tensor:
         """Gradient by images (B, C, H, W) from that by features."""
@@ -202,8 +202,7 @@ class ConvNet:
             [(by_x[0], layers[0].weight), (by_x[1], moving[0].weight)]
         )
         aside.join()
-        parts = [part for block in found[::-1] for part in block]
-        return flat_sums([*parts, by_head_dot[None], by_logits[0]]), by_images
+        return _gathered(found, [by_head_dot[None], by_logits[0]]), by_images
 
     def _by_input(self, k: int, by_x: Tensor) -> Tensor:
         """Adjoints (2, B, H, W, C) of the later block k's input from those of its convolution."""
@@ -228,3 +227,8 @@ class ConvNet:
         if self.norm:  # a bias before an instance norm changes nothing
             return [by_weight, by_shift[:0], by_scale, by_shift]
         return [by_weight, by_shift]
+
+
+def _gathered(blocks: list[list[Tensor]], by_head: list[Tensor]) -> Tensor:
+    """The gradient (P,) of the blocks', last first, and the head's."""
+    return flat_sums([part for block in blocks[::-1] for part in block] + by_head)
