@@ -4,9 +4,9 @@
 
 Makes a configuration on the digits (methods x 8 data sets x 10 ipc x seeds), prepares its data, and
 runs `iadd plan`, the graph (`iadd run -n`), then, beside made-up files of all its runs, `iadd
-collect`, `show`, `status` and the graph again. Each is a process of its own; told are its processor
-time (user and system, which other work on the machine changes little), its time by the clock and
-its peak of resident memory. With a folder that is there already, its files are used again.
+collect`, `show`, `status`, the graph and the plan again. Each is a process of its own; told are its
+processor time (user and system, which other work on the machine changes little), its time by the
+clock and its peak of resident memory. With a folder that is there already, its files are used again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COMMANDS = {
     "show": ["show"],
     "status": ["status"],
     "again": ["run", "-n"],
+    "plan again": ["plan"],
 }
 """What is measured, in this order; files of runs are made before `collect`."""
 
@@ -208,7 +209,7 @@ def main() -> None:
             else:
                 cpu, seconds, peak = found.values()
                 told = f"{cpu:8.2f} s of processor time, {seconds:8.2f} s, {peak:6.0f} MiB"
-                print(f"{step:8}{told}", flush=True)
+                print(f"{step:12}{told}", flush=True)
 
 
 if __name__ == "__main__":

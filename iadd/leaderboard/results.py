@@ -218,7 +218,7 @@ def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, 
         if path.exists():
             raise
         raise ValueError(f"{path}: no such table here; run: iadd run CONFIG") from None
-    opened = _Whole if columns is None else pq.ParquetFile
+    opened = pq.ParquetFile if columns else _Unindexed
     # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
     with (
         parsing(path, "Parquet table", AGAIN),
@@ -234,8 +234,9 @@ def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, 
         return table.replace_schema_metadata(None), text.decode()
 
 
-class _Whole(pq.ParquetFile):  # type: ignore[misc]
-    """A file that is read whole: without an index of columns, a tenth of a small one's time."""
+class _Unindexed(pq.ParquetFile):  # type: ignore[misc]
+    """A file of which all columns are read, or none: an index of them takes a tenth of a small
+    one's time."""
 
     def _build_nested_paths(self) -> dict[str, list[int]]:
         return {}
