@@ -4,9 +4,10 @@
 
 Makes a configuration on the digits (methods x 8 data sets x 10 ipc x seeds), prepares its data, and
 runs `iadd plan`, the graph (`iadd run -n`), then, beside made-up files of all its runs, `iadd
-collect`, `show`, `status`, the graph and the plan again. Each is a process of its own; told are its
-processor time (user and system, which other work on the machine changes little), its time by the
-clock and its peak of resident memory. With a folder that is there already, its files are used again.
+collect`, `show`, `status`, the graph and the plan again. Each is a process of its own; told are
+its processor time (user and system, which other work on the machine changes little), its time by
+the clock and its peak of resident memory. With a folder that is there already, its files are used
+again.
 """
 
 from __future__ import annotations
