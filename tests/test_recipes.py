@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -144,3 +145,16 @@ def test_the_table_for_one_card_rehearses_on_a_cpu(tmp_path: Path) -> None:
     for stage in ("data", "experts", "distill", "evaluate", "tables", "verdict"):
         assert f'"stage": "{stage}"' in done.stdout
     assert "undecided beside published 46.3" in done.stdout
+
+
+def test_what_a_card_is_measured_by_rehearses_on_a_cpu() -> None:
+    """Rule: each task validates and tells a line a setting: a card's time is not lost by it."""
+    tasks = "kernels,outer,memory,experts,judges,precision"
+    script = [str(ROOT / "benchmarks" / "gpu.py"), "--dry", "--rounds", "1", "--tasks", tasks]
+    done = subprocess.run([sys.executable, *script], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["setting"]: row for row in map(json.loads, done.stdout.splitlines())}
+    expected = ["kernels", "a", "cifar10-ipc10", "cifar100-ipc10", "c", "cifar100-ipc50"]
+    expected += [f"experts-{k}-at-once" for k in (1, 2, 4)] + ["judges-ipc1", "judges-ipc10"]
+    assert [*found] == [*expected, "a-float32", "a-tf32", "a-bf16"]
+    assert found["a"]["same_bits_twice"] and found["a"]["float64_error"] < 1e-9
