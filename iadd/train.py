@@ -19,6 +19,8 @@ from iadd.engine.descent import Descent, TrainingPlan
 from iadd.networks import Network, Statistics
 
 EVALUATION_BATCH = 512
+STATISTICS = 4096
+"""Training images that fix a network's batch norms; of more, so many evenly spaced ones."""
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -126,11 +128,17 @@ def _augmented_batches(
 
 
 def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Statistics | None:
-    """Batch-norm statistics over at most 4,096 training images; None without batch norm."""
+    """Batch-norm statistics over at most `STATISTICS` training images; None without batch norm.
+
+    Sets are ordered by class: the first images of a large one would all be of one.
+    """
     if not network.has_batch_norm:
         return None
+    seen = images[:STATISTICS]
+    if len(images) > STATISTICS:
+        seen = images[torch.arange(STATISTICS) * len(images) // STATISTICS]
     with torch.no_grad():
-        return network.batch_statistics(params, images[:4096])
+        return network.batch_statistics(params, seen)
 
 
 def predict(

@@ -95,6 +95,23 @@ def test_batch_norm_is_judged_with_training_statistics() -> None:
     assert fixed_statistics(build_network("mlp", 1, 8, 2), params, images) is None
 
 
+def test_batch_norm_is_judged_with_images_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data are ordered by class, and of a large set only a part is looked at."""
+    monkeypatch.setattr("iadd.train.STATISTICS", 64)
+    network = build_network("convnet-d1-w8-batchnorm", 1, 8, 10)
+    params = network.init(generator_for(0))
+    means = torch.arange(10.0).repeat_interleave(33)  # class after class, 330 images
+    noise = torch.randn(330, 1, 8, 8, generator=generator_for(1))
+    images = means[:, None, None, None] + noise
+    found = fixed_statistics(network, params, images)
+    whole = network.batch_statistics(params, images)
+    assert found
+    for got, wanted in zip(found[0], whole[0], strict=True):  # means, variances
+        assert torch.allclose(got, wanted, rtol=0.05, atol=0.05)
+    few = fixed_statistics(network, params, images[:64])
+    assert few and torch.equal(few[0][0], network.batch_statistics(params, images[:64])[0][0])
+
+
 def test_seeds_are_values_of_their_names() -> None:
     assert seed_for(0, "digits", "mtt", 1, 0, "distill") == seed_for(
         0, "digits", "mtt", 1, 0, "distill"
