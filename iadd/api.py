@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from iadd import methods
-from iadd.artifacts import source_hash
+from iadd.artifacts import counted, source_hash
 from iadd.data import Dataset
 from iadd.devices import threads
 from iadd.evaluation import Teacher, Validation, validation_accuracy
@@ -147,7 +147,10 @@ def record_experts(
                 path=path,
                 progress=heard,
             )
-    return Experts([path], expert_spec(dataset, architecture, chosen, epochs, seed))
+    found = Experts([path], expert_spec(dataset, architecture, chosen, epochs, seed))
+    if found.count != count:
+        raise ValueError(f"{path}: holds {counted(found.count, 'expert{s}')}, count is {count}")
+    return found
 
 
 def distill(

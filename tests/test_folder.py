@@ -199,6 +199,20 @@ def test_the_stamp_sees_files_come_go_and_change(tmp_path: Path) -> None:
     assert len(set(stamps)) == 4
 
 
+def test_the_stamp_sees_that_what_a_link_leads_to_has_changed(tmp_path: Path) -> None:
+    files = tree(tmp_path / "files", {"a": 2, "b": 2})
+    for file in files.glob("*/*.png"):
+        link = tmp_path / "links" / file.relative_to(files)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    source = Source("folder", tmp_path / "links")
+    before = stamp(source)
+    save(files / "a" / "000.png", random_bytes(11, 11, seed=1))
+    assert stamp(source) != before
+    (files / "a" / "000.png").unlink()
+    assert stamp(source) != before  # a link that leads nowhere is no error here
+
+
 def test_grey_test_images_of_a_coloured_set_keep_its_channels(tmp_path: Path) -> None:
     """Rule: test images take the form of the training images, also where they need less."""
     for part in ("train", "test"):

@@ -75,6 +75,26 @@ def test_shards_are_the_same_data_as_files(tmp_path: Path) -> None:
     assert inspect(Source("arrays", tmp_path / "hub", resolution=8, channels=1)).channels == 1
 
 
+def test_transparent_test_images_are_laid_on_the_background_of_the_training_images(
+    tmp_path: Path,
+) -> None:
+    """White strokes need black; grey ones, which show on both, take what the strokes need."""
+    for part, ink in (("train", 255), ("test", 128)):
+        contents = []
+        for k in range(8):
+            drawn = np.zeros((10, 10, 4), np.uint8)
+            drawn[k, 2:8] = (ink, ink, ink, 255)
+            content = io.BytesIO()
+            Image.fromarray(drawn).save(content, "PNG")
+            contents.append(content.getvalue())
+        shard(tmp_path / f"{part}.parquet", contents, [0, 1] * 4)
+    source = Source("arrays", tmp_path)
+    train = read(source, "train")
+    test = read(source, "test", like=train)
+    assert train and test and train.background == test.background == 0
+    assert test.images[0, 0, 9, 9] == 0
+
+
 def test_progress_is_told_and_images_come_in_order(tmp_path: Path) -> None:
     hub(tmp_path)
     told: list[tuple[int, int]] = []

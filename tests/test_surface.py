@@ -35,6 +35,8 @@ def test_experts_are_opened_again_and_other_ones_refused(tmp_path: Path) -> None
     assert bool((first.snapshot(0, 2) == again.snapshot(0, 2)).all())
     with pytest.raises(ValueError, match="another spec"):
         iadd.record_experts(blobs, "mlp-w8", path, count=1, epochs=2, step_size=0.06)
+    with pytest.raises(ValueError, match=r"e\.safetensors: holds 1 expert, count is 2"):
+        iadd.record_experts(blobs, "mlp-w8", path, count=2, epochs=2, step_size=0.05)
 
 
 def test_a_checkpoint_of_other_code_is_ignored(

@@ -12,8 +12,8 @@ import numpy as np
 
 from iadd.artifacts import counted
 from iadd.data.groups import groups_of
-from iadd.data.image_file import SUFFIXES, Look
-from iadd.data.images import decode
+from iadd.data.image_file import SUFFIXES
+from iadd.data.images import decode, look_of
 from iadd.data.raw import Labels, Part, Progress, Raw, Source
 
 TRAIN = ("train", "training")
@@ -75,11 +75,7 @@ def raw_of(
     channels: int | None,
 ) -> Raw:
     """Decode the images of a tree; test images take the form of the training images, `like`."""
-    look = None
-    if like is not None:
-        deep = like.images.dtype != np.uint8
-        background = 255 if like.background is None else like.background
-        look = Look(like.images.shape[1], like.images.shape[2], deep, background)
+    look = None if like is None else look_of(like)
     names = [os.path.relpath(path, source.folder) for path in tree.files]
     groups = None if source.groups is None else groups_of(Path(source.groups), names)
     decoded = decode(tree.files, channels, source.resolution, like=look, progress=progress)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iadd.data.image_file import Header, Item, Look, UnreadableError, header, laid, pixels, shown
-from iadd.data.raw import RESOLUTIONS, Progress
+from iadd.data.raw import RESOLUTIONS, Progress, Raw
 
 LARGEST = RESOLUTIONS[1]
 BLANK = 2.5  # Standard deviation, of 255, below which an image shows nothing.
@@ -45,6 +45,13 @@ class Decoded:
     transparent: bool
     several: int
     notes: tuple[str, ...] = ()
+
+
+def look_of(raw: Raw) -> Look:
+    """The form that test images take from the training images."""
+    _, channels, side, _ = raw.images.shape
+    background = 255 if raw.background is None else raw.background
+    return Look(channels, side, raw.images.dtype != np.uint8, background)
 
 
 def decode(

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from iadd.artifacts import parsing, regular
-from iadd.data.image_file import Encoded, Item, Look
-from iadd.data.images import TOGETHER, decode
+from iadd.data.image_file import Encoded, Item
+from iadd.data.images import TOGETHER, decode, look_of
 from iadd.data.raw import Part, Progress, Raw, Source
 
 NAME = re.compile(r"(train|validation|valid|val|dev|test)(?:[-_.]|$)(?:(\d+)-of-(\d+))?")
@@ -125,9 +125,7 @@ def read_parquet(
     groups = None
     if source.groups is not None:
         groups = np.array([str(g) for file in files for g in _column(file, str(source.groups))])
-    look = None
-    if like is not None:
-        look = Look(like.images.shape[1], like.images.shape[2], like.images.dtype != np.uint8)
+    look = None if like is None else look_of(like)
     encoded = _Images(files, image, len(every))
     found = decode(encoded, source.channels, source.resolution, like=look, progress=progress)
     held = np.repeat([name == "validation" for name, _ in own], [len(v) for v in labels])

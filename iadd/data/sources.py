@@ -37,6 +37,8 @@ def read(
 def stamp(source: Source) -> str:
     """A cheap hash of what lies under `root`: names, sizes, times of change; nothing is decoded.
 
+    A link counts with what it leads to.
+
     It tells that data should be looked at again; what the data are, their fingerprint tells. It is
     constant for data that come with the program or are downloaded.
     """
@@ -77,5 +79,5 @@ def _listed(place: Path, root: Path) -> Iterator[str]:
 
 
 def _line(path: Path, name: object) -> str:
-    status = path.lstat()
-    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
+    states = [path.lstat(), *([path.stat()] if path.is_symlink() and path.exists() else [])]
+    return "\0".join([str(name), *(f"{s.st_size}\0{s.st_mtime_ns}" for s in states)])
