@@ -467,6 +467,18 @@ def test_a_search_tells_what_it_cost_and_found(tmp_path):
     assert row["Time"] == "90.0 s" and "one budget for all methods: 3 trials" in page.text
 
 
+def test_the_winner_on_the_page_is_the_search_s_own(tmp_path):
+    """Rule: who could not be distilled every time cannot win; a diverged one counts."""
+    rows = [trial(k, 0.5) for k in range(3)]
+    rows += [trial(0, v, s, "confirmed") for s, v in ((1, 0.50), (2, 0.52))]
+    rows += [trial(1, 0.70, 1, "confirmed"), trial(1, None, 2, "failed")]
+    rows += [trial(2, 0.64, 1, "confirmed"), trial(2, 0.50, 2, "diverged")]
+    found = {Search("digits", "mtt", 1): picture(tmp_path / "s.png", 40, 20)}
+    folder = site(tmp_path, runs("mtt", spread(0.8)), trials=rows, searches=found)
+    row = Parsed(folder / "searches.html").row("mtt")
+    assert (row["Default, validation %"], row["Winner, validation %"]) == ("51.0", "57.0")
+
+
 def test_differences_are_a_matrix_that_says_how_many_seeds_would_settle_it(tmp_path):
     means = {"mtt": 0.80, "dm": 0.60, "dsa": 0.61}
     rows = [row for m, mean in means.items() for row in runs(m, spread(mean, 0.01 * (m == "dm")))]
