@@ -159,3 +159,23 @@ def predict(
         for rows, part in pairs:
             rows.copy_(logits(params, part))
     return found
+
+
+def embeddings(
+    network: Network,
+    params: Tensor,
+    images: ImageRows,
+    statistics: Statistics | None = None,
+    batch: int = EVALUATION_BATCH,
+) -> Iterator[Tensor]:
+    """Features (B, F) before the classifier, a batch of images after the other, in their order.
+
+    Batch norm by `statistics` where given.
+    """
+    embed = choose_backend(network, params.device, params.dtype).embed
+    if statistics is not None:
+        embed = partial(network.embed, statistics=statistics)
+    for part in images.split(batch):
+        with torch.no_grad():
+            found = embed(params, part)
+        yield found

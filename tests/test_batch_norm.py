@@ -5,11 +5,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from iadd import methods
 from iadd.api import record_experts, run_distillation
 from iadd.data import load_dataset
 from iadd.engine.backend import choose_backend
 from iadd.evaluation import evaluate
 from iadd.methods import Problem
+from iadd.methods._selection import TrainedSelection, TrainedSelectionParams
 from iadd.networks import build_network
 from iadd.seeds import Seeds, generator_for
 from iadd.synthetic import SyntheticSet
@@ -31,6 +33,28 @@ def test_a_student_normalises_by_the_moments_of_its_batch() -> None:
     (by_hand,) = torch.autograd.grad(loss, leaf)
     backend = choose_backend(network, params.device, torch.float64)
     assert torch.allclose(backend.step(params, images, targets, 0.1), params - 0.1 * by_hand)
+
+
+def test_selections_see_each_image_under_statistics_of_all_classes() -> None:
+    """Training images are ordered by class: a batch of them is of few classes."""
+    digits = load_dataset("digits")
+    task, images = Problem(digits, build_network(NET, 1, 8, 10), 1), digits.train.images
+    settings = TrainedSelectionParams(epochs=1, step_size=0.05)
+    chosen: list[TrainedSelection] = [
+        methods.find(name)(settings, task)  # type: ignore[misc]
+        for name in ("herding", "forgetting")
+    ]
+    params = chosen[0].train(generator_for("train"))
+    statistics = task.network.batch_statistics(params, images[:])
+    features = chosen[0].observe(generator_for("train"))
+    assert torch.allclose(features, task.network.embed(params, images[:], statistics), atol=1e-4)
+    generator = generator_for("train")
+    torch.rand(len(images), generator=generator)  # ties
+    params = chosen[1].train(generator)
+    statistics = task.network.batch_statistics(params, images[:])
+    said = task.network.apply(params, images[:], statistics).argmax(1)
+    never = chosen[1].observe(generator_for("train")) >= 1
+    assert torch.equal(never, said != digits.train.labels)
 
 
 def test_mtt_on_a_batch_norm_network_matches_better_and_is_judged(tmp_path: Path) -> None:

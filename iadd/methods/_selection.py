@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.methods._base import MethodParams, Rate, Selection, Workload
-from iadd.train import TrainingPlan, train
+from iadd.train import TrainingPlan, embeddings, fixed_statistics, train
 
 
 class TrainedSelectionParams(MethodParams):
@@ -34,9 +34,10 @@ class TrainedSelection(Selection):
 
     def observe(self, generator: torch.Generator) -> Tensor:
         """What is known of every training image: by default its embedding (N, F)."""
-        params, backend = self.train(generator), self.problem.backend
-        parts = self.problem.dataset.train.images.split(512)
-        return torch.cat([backend.embed(params, part) for part in parts])
+        params, network = self.train(generator), self.problem.network
+        images = self.problem.dataset.train.images
+        statistics = fixed_statistics(network, params, images)
+        return torch.cat([*embeddings(network, params, images, statistics)])
 
     def rows(self, generator: torch.Generator) -> Tensor:
         observed = self.observe(generator).cpu()

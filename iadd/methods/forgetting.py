@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from iadd.methods._selection import TrainedSelection
-from iadd.train import predict
+from iadd.train import fixed_statistics, predict
 
 
 class Forgetting(TrainedSelection):
@@ -19,14 +19,15 @@ class Forgetting(TrainedSelection):
 
     def observe(self, generator: torch.Generator) -> Tensor:
         """Number of correct -> wrong changes plus a random tie break below 1, float (N,)."""
-        data = self.problem.dataset.train
+        data, network = self.problem.dataset.train, self.problem.network
         events = torch.rand(len(data.labels), generator=generator)
         before = torch.zeros(len(data.labels), dtype=torch.bool)
         learned = before.clone()
 
         def count(epoch: int, params: Tensor) -> None:
-            right = predict(self.problem.network, params, data.images).argmax(1) == data.labels
-            correct = right.cpu()
+            statistics = fixed_statistics(network, params, data.images)
+            said = predict(network, params, data.images, statistics).argmax(1)
+            correct = (said == data.labels).cpu()
             events.add_((before & ~correct).float())
             before.copy_(correct)
             learned.logical_or_(correct)

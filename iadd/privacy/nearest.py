@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from iadd.data import Dataset, ImageRows, Transform
-from iadd.engine.backend import choose_backend
 from iadd.networks import Network
-from iadd.train import fixed_statistics
+from iadd.train import embeddings, fixed_statistics
 
 COPY = 1 / 512
 """Images that differ by less, half a grey level of 8 bits on average, are the same image."""
@@ -81,16 +80,9 @@ def nearest_features(
     if transform is not None and not transform.same(dataset.transform):
         images = dataset.transform.apply(transform.invert(images))
     statistics = fixed_statistics(network, params, dataset.train.images)
-    backend = choose_backend(network, params.device, params.dtype)
 
     def embedded(those: ImageRows) -> Iterator[Tensor]:
-        for part in those.split(PART):
-            with torch.no_grad():
-                yield (
-                    backend.embed(params, part)
-                    if statistics is None
-                    else network.embed(params, part, statistics)
-                )
+        return embeddings(network, params, those, statistics, PART)
 
     return nearest(torch.cat([*embedded(images)]), embedded(dataset.train.images))
 
