@@ -12,7 +12,7 @@ from iadd import methods
 from iadd.artifacts import canonical_json
 from iadd.data import About
 from iadd.pipeline.config import parse_config
-from iadd.pipeline.paths import RunPaths
+from iadd.pipeline.paths import File, RunPaths
 from iadd.pipeline.plan import Plan, Run, source_of
 from iadd.pipeline.source import git_commit
 
@@ -109,7 +109,7 @@ def test_a_tuned_run_is_a_run_of_its_own_with_files_of_its_own() -> None:
         str(p.paths(tuned).distilled)
         == "results/b/distilled/blobs/mtt/ipc1-tuned/seed0.safetensors"
     )
-    names = [name for name, kind in vars(RunPaths).items() if isinstance(kind, property)]
+    names = [name for name, kind in vars(RunPaths).items() if isinstance(kind, File)]
     files = [{getattr(p.paths(run), name) for name in names} for run in (default, tuned)]
     assert len(files[0]) == len(files[1]) == len(names) == 7 and not files[0] & files[1]
 

@@ -31,64 +31,49 @@ class Run:
 
 
 @dataclass(frozen=True)
+class File:
+    """Attribute of a class with a folder `root` and a `place` in it: the path of one file.
+
+    It is put together when it is asked for, as runs are many.
+    """
+
+    form: str
+    """Relative to the root; `{}` stands for the place."""
+
+    def __get__(self, paths: RunPaths | DataPaths, _: object) -> Path:
+        return paths.root / self.form.format(paths.place)
+
+
+@dataclass(frozen=True)
 class RunPaths:
-    """Where a run's files lie: each is put together when it is asked for, as runs are many."""
+    """Where a run's files lie."""
 
     root: Path
     place: str
 
-    @property
-    def distilled(self) -> Path:
-        return self.root / f"distilled/{self.place}.safetensors"
-
-    @property
-    def trace(self) -> Path:
-        return self.root / f"distilled/{self.place}.trace.parquet"
-
-    @property
-    def picture(self) -> Path:
-        return self.root / f"distilled/{self.place}.png"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / f"evaluations/{self.place}.parquet"
-
-    @property
-    def privacy(self) -> Path:
-        return self.root / f"privacy/{self.place}.parquet"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / f"privacy/{self.place}.png"
-
-    @property
-    def checkpoint(self) -> Path:
-        """No output of the workflow, which deletes those of a killed job."""
-        return self.root / f"checkpoints/{self.place}.safetensors"
+    distilled = File("distilled/{}.safetensors")
+    trace = File("distilled/{}.trace.parquet")
+    picture = File("distilled/{}.png")
+    evaluation = File("evaluations/{}.parquet")
+    privacy = File("privacy/{}.parquet")
+    pairs = File("privacy/{}.png")
+    checkpoint = File("checkpoints/{}.safetensors")
+    """No output of the workflow, which deletes those of a killed job."""
 
 
 @dataclass(frozen=True)
 class DataPaths:
     """Where a data set's prepared tensors lie."""
 
-    folder: Path
+    root: Path
+    place: str
 
-    @property
-    def about(self) -> Path:
-        return self.folder / "about.json"
-
-    @property
-    def train(self) -> Path:
-        return self.folder / "train.safetensors"
-
-    @property
-    def test(self) -> Path:
-        return self.folder / "test.safetensors"
-
-    @property
-    def made(self) -> Path:
-        """Says from what they were made, and is no output of the workflow."""
-        return self.folder / "made.json"
+    folder = File("data/{}")
+    about = File("data/{}/about.json")
+    train = File("data/{}/train.safetensors")
+    test = File("data/{}/test.safetensors")
+    made = File("data/{}/made.json")
+    """Says from what they were made, and is no output of the workflow."""
 
 
 PATIENCE = 3.0
@@ -114,7 +99,7 @@ class Layout:
 
     def data(self, dataset: str) -> DataPaths:
         """Where a data set's prepared tensors lie."""
-        return DataPaths(self.root / "data" / dataset)
+        return DataPaths(self.root, dataset)
 
     def paths(self, run: Run) -> RunPaths:
         """Where a run's files lie."""
