@@ -8,6 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from iadd.extension import has_kernels
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, by its marks; load the kernels for what calls them."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if "gpu" in marks and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    built = not marks & {"gpu", "kernels"} or has_kernels(torch.device("cpu"))
+    if "kernels" in marks and not built:
+        pytest.skip("the extension is not built")
+
 
 @pytest.fixture
 def restored_threads() -> Iterator[None]:

@@ -215,7 +215,6 @@ def test_packed_draws_of_images_that_go_different_ways_at_once() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (5, 1, 7, 12), (2, 2, 1, 9), (3, 3, 33, 32)])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_card_moves_as_the_cpu_does(shape: tuple[int, int, int, int], transposed: bool) -> None:

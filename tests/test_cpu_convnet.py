@@ -17,12 +17,9 @@ from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import choose_backend
 from iadd.engine.base import cross_entropy
 from iadd.engine.cpu_convnet import CpuConvNet
-from iadd.extension import has_kernels
 from iadd.networks import Network, build_network
 
-pytestmark = pytest.mark.skipif(
-    not has_kernels(torch.device("cpu")), reason="the extension is not built"
-)
+pytestmark = pytest.mark.kernels
 CPU = torch.device("cpu")
 
 FAMILY = (

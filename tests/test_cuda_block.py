@@ -8,13 +8,9 @@ from torch import Tensor
 
 from iadd.engine import cuda_block
 from iadd.engine.cuda_block import Affine, Form
-from iadd.extension import has_kernels
 
 KERNELS = torch.ops.iadd
 STILL = (None, None)
-built = pytest.mark.skipif(
-    not has_kernels(torch.device("cpu")), reason="the extension is not built"
-)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -50,7 +46,7 @@ def check(shape: tuple[int, int, int, int], form: Form, dtype: torch.dtype, boun
     assert far(by_x, wanted[0]) < bound and far(parts, wanted[1]) < bound
 
 
-@built
+@pytest.mark.kernels
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(2, 17), st.integers(2, 17), st.integers(1, 5)),
@@ -63,14 +59,14 @@ def test_kernels_are_the_reference(
     check(shape, Form(relu, pool), torch.float64, 1e-11)
 
 
-@built
+@pytest.mark.kernels
 @pytest.mark.parametrize("side", [8, 9, 16, 32])
 def test_kernels_in_float32(side: int) -> None:
     # Without ReLU: a unit whose sign differs by rounding would be a difference of another kind.
     check((3, side, side, 4), Form(relu=False, pool=True), torch.float32, 2e-4)
 
 
-@built
+@pytest.mark.kernels
 def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
     form, affine = (
         Form(relu=True, pool=True),
@@ -83,7 +79,7 @@ def test_kernels_take_maps_that_are_not_contiguous_or_aligned() -> None:
         assert far(y, cuda_block.forward_reference(x, affine, form)[0]) < 1e-12
 
 
-@built
+@pytest.mark.kernels
 def test_kernels_refuse_what_does_not_fit() -> None:
     x, one = normal(2, 8, 8, 3), torch.ones(3).double()
     with pytest.raises(ValueError, match=r"scale has shape \[2\], expected \[3\]"):
@@ -94,7 +90,7 @@ def test_kernels_refuse_what_does_not_fit() -> None:
         KERNELS.block_forward(x, one, one, one, one, True, True)
 
 
-@built
+@pytest.mark.kernels
 def test_nan_propagates() -> None:
     x, one = normal(2, 8, 8, 3), torch.ones(3).double()
     x[0, 2, 3, 1] = float("nan")
@@ -114,7 +110,6 @@ def test_a_plane_by_hand() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("channels", [5, 8, 20, 2900])
 @pytest.mark.parametrize("side", [2, 8, 11, 16, 17, 32, 33])
 def test_cuda_kernels_are_the_reference(side: int, channels: int) -> None:

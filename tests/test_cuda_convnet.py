@@ -13,7 +13,6 @@ from iadd.engine.base import convnet_config
 from iadd.engine.cuda_block import Affine, Form, backward_reference
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.engine.cuda_products import Convolution
-from iadd.extension import has_kernels
 from iadd.networks import Network, build_network
 from iadd.seeds import generator_for
 
@@ -131,7 +130,7 @@ def test_a_unit_that_is_off_passes_nothing() -> None:
     assert dual.flatten().tolist() == [0.0, 5.0, 0.0, 7.0] and sums.tolist() == [[[0.0, 5.0]]]
 
 
-@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", FAMILY)
 def test_the_kernels_text_in_the_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs on a card in place of plain operators, run on the CPU."""
@@ -141,14 +140,14 @@ def test_the_kernels_text_in_the_passes(name: str, monkeypatch: pytest.MonkeyPat
     compare(build_network(name, 1, 11, 4), 5)
 
 
-@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+@pytest.mark.kernels
 def test_the_kernels_text_in_a_deep_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more weights and parts of the gradient than one launch takes."""
     monkeypatch.setattr(cuda_block, "fused", lambda device: True)
     compare(build_network("convnet-d10-w3", 3, 16, 4), 2)
 
 
-@pytest.mark.skipif(not has_kernels(torch.device("cpu")), reason="the extension is not built")
+@pytest.mark.kernels
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_the_kernels_text_in_float32(in_parts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_block, "fused", lambda device: True)
@@ -162,7 +161,6 @@ def test_the_kernels_text_in_float32(in_parts: bool, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_card_computes_what_the_cpu_does(name: str) -> None:
     network = build_network(name, 3, 11, 4)
@@ -181,7 +179,6 @@ def test_a_card_computes_what_the_cpu_does(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_float32_on_a_card_is_no_tf32() -> None:
     """One product of float32 stays within 1e-5 of float64; TF32 would be at 1e-3."""
     network = build_network("convnet-d3-w32-linear", 3, 16, 4)

@@ -115,7 +115,6 @@ def test_capture_that_fails_is_said_once_and_done_without(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("families", [(), FAMILIES])
 @pytest.mark.parametrize("batch", [None, 4])
 def test_cuda_graphs_give_the_exact_gradient(families: tuple[str, ...], batch: int | None) -> None:

@@ -7,12 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iadd.engine import cuda_loss
-from iadd.extension import has_kernels
 
 KERNELS = torch.ops.iadd
-built = pytest.mark.skipif(
-    not has_kernels(torch.device("cpu")), reason="the extension is not built"
-)
 
 
 def draw(
@@ -62,7 +58,7 @@ def compare(given: tuple[Tensor, ...], device: str, bound: float) -> None:
     assert all(far(a.cpu(), b) < bound for a, b in zip(found, wanted, strict=True))
 
 
-@built
+@pytest.mark.kernels
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 70))
 def test_the_kernels_are_the_reference(parts: int, images: int, classes: int) -> None:
@@ -70,7 +66,7 @@ def test_the_kernels_are_the_reference(parts: int, images: int, classes: int) ->
     compare(draw(parts, images, classes, torch.float32), "cpu", 1e-4)
 
 
-@built
+@pytest.mark.kernels
 def test_large_logits_do_not_overflow_and_nan_stays_in_its_row() -> None:
     sums, bias = torch.tensor([[[1e4, 0.0], [float("nan"), 0.0]]]), torch.zeros(2)
     losses, by_logits = KERNELS.cross_entropy(sums, bias, torch.tensor([[0.0, 1.0]] * 2), 1.0)
@@ -78,7 +74,7 @@ def test_large_logits_do_not_overflow_and_nan_stays_in_its_row() -> None:
     assert bool(losses[1].isnan()) and bool(by_logits[1].isnan().all())
 
 
-@built
+@pytest.mark.kernels
 def test_the_kernels_refuse_what_does_not_fit() -> None:
     given = draw(2, 3, 4)
     with pytest.raises(ValueError, match=r"targets has shape \[3, 4\], expected \[2, 4\]"):
@@ -90,7 +86,6 @@ def test_the_kernels_refuse_what_does_not_fit() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [(1, 1, 1), (32, 10, 10), (32, 257, 100), (5, 9, 1000)])
 def test_the_kernels_on_a_card(shape: tuple[int, int, int]) -> None:
     compare(draw(*shape), "cuda", 1e-11)

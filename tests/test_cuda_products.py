@@ -18,11 +18,6 @@ from iadd.engine.cuda_products import (
     patches_adjoint,
     tf32_parts,
 )
-from iadd.extension import has_kernels
-
-built = pytest.mark.skipif(
-    not has_kernels(torch.device("cpu")), reason="the extension is not built"
-)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -66,7 +61,7 @@ def test_a_weights_parts_stand_beside_a_maps() -> None:
     assert torch.equal(flipped[1, 0, 2, :2], weight_parts[:, 2, 0, 1])
 
 
-@built
+@pytest.mark.kernels
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([1, 3, 4, 8, 33]), st.integers(1, 20), st.booleans())
 def test_the_kernels_are_the_reference(outputs: int, inputs: int, many: int, parts: bool) -> None:
@@ -79,7 +74,7 @@ def test_the_kernels_are_the_reference(outputs: int, inputs: int, many: int, par
         assert torch.equal(got.view(torch.int32), right.view(torch.int32))
 
 
-@built
+@pytest.mark.kernels
 def test_the_kernels_refuse_what_does_not_fit() -> None:
     with pytest.raises(TypeError, match="x is Double, allowed is float32"):
         torch.ops.iadd.tf32_parts(normal(4).double())
@@ -87,7 +82,7 @@ def test_the_kernels_refuse_what_does_not_fit() -> None:
         torch.ops.iadd.conv_operands([normal(4, 2, 3, 3), normal(4, 2, 5, 5)], True)
 
 
-@built
+@pytest.mark.kernels
 @settings(max_examples=30, deadline=None)
 @given(st.tuples(*(st.integers(1, 5) for _ in range(4))))
 def test_the_kernels_of_patches_are_the_reference(shape: tuple[int, ...]) -> None:
@@ -177,7 +172,6 @@ def test_patches_are_the_first_convolution(channels: int) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [(3, 5), (2, 8), (1001, 128), (7, 4096)])
 def test_parts_on_a_card(shape: tuple[int, int]) -> None:
     x = normal(*shape)
@@ -190,7 +184,6 @@ def test_parts_on_a_card(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (10, 3, 32, 32), (3, 5, 7, 9)])
 def test_patches_on_a_card(shape: tuple[int, ...]) -> None:
     images = normal(*shape).double()
@@ -200,7 +193,6 @@ def test_patches_on_a_card(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_card_multiplies_parts_as_float32() -> None:
     devices.choose("cuda:0")
     x, weight, by_y = normal(8, 16, 16, 64), normal(64, 64, 3, 3), normal(8, 16, 16, 64)

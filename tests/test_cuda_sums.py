@@ -7,11 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iadd.engine.cuda_sums import flat_sums_reference
-from iadd.extension import has_kernels
-
-built = pytest.mark.skipif(
-    not has_kernels(torch.device("cpu")), reason="the extension is not built"
-)
 
 
 def draw(shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -39,7 +34,7 @@ def test_by_hand() -> None:
     assert flat_sums_reference(parts).tolist() == [4.0, 6.0, 0.0, 0.0, 5.0]
 
 
-@built
+@pytest.mark.kernels
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
@@ -54,7 +49,7 @@ def test_the_kernel_is_the_reference(drawn: list[tuple[int, list[int]]], single:
     compare(draw(shapes, torch.float32 if single else torch.float64))
 
 
-@built
+@pytest.mark.kernels
 def test_the_kernel_refuses_what_does_not_fit() -> None:
     one = torch.ones(2, 3)
     with pytest.raises(TypeError, match="x is Double, expected Float"):
@@ -66,7 +61,6 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_kernel_on_a_card() -> None:
     shapes = [(1, 128, 128, 3, 3), (0, 128), (200, 128), (128, 128, 27), (1, 10, 2048), (7, 1)]
     compare(draw(shapes * 5), "cuda")

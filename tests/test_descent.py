@@ -55,7 +55,6 @@ def test_fixed_buffers_take_the_same_steps(plan: TrainingPlan) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["convnet-d2-w8", "mlp-w8", "lenet", "convnet-d1-w4-batchnorm"])
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_card_trains_as_the_cpu_does(name: str, plan: TrainingPlan) -> None:

@@ -133,7 +133,6 @@ def test_precision_is_part_of_what_identifies_a_run() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_benchmark_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All stages on a card; the table says which, and the set is as good as the CPU's."""
     config = Path(__file__).parent.parent / "config" / "smoke.yaml"

@@ -25,12 +25,9 @@ def weighted_distance_reference(*arguments, **options):
     return distance_reference(*arguments, **options).weighted
 
 
-FUSED = extension.kernel_name(torch.zeros(1)) == "cpu-fused"
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 BOTH = [
-    pytest.param(
-        weighted_distance, marks=pytest.mark.skipif(not FUSED, reason="no kernel"), id="fused"
-    ),
+    pytest.param(weighted_distance, marks=pytest.mark.kernels, id="fused"),
     pytest.param(weighted_distance_reference, id="reference"),
 ]
 # One element, around a register, around a chunk, many chunks on several threads.
@@ -39,8 +36,6 @@ SIZES = [1, 2, 15, 16, 17, 129, 1151, 4095, 4096, 4097, 8193, 40_009, 320_010]
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     return request.param
 
 
@@ -181,7 +176,7 @@ def digest(tensors):
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.skipif(not FUSED, reason="no kernel")
+@pytest.mark.kernels
 def test_same_bits_for_any_number_of_threads():
     before = torch.get_num_threads()
     found = set()
@@ -194,7 +189,7 @@ def test_same_bits_for_any_number_of_threads():
     assert len(found) == 1
 
 
-@pytest.mark.skipif(not FUSED, reason="no kernel")
+@pytest.mark.kernels
 @pytest.mark.parametrize("capability", ["generic", "avx2"])
 def test_same_bits_on_every_instruction_set(capability):
     """A node without AVX-512 computes the same numbers, from the same build."""
@@ -227,7 +222,7 @@ def test_first_derivatives_only():
             ),
             inputs,
         )
-    if FUSED:
+    if extension.kernel_name(student) == "cpu-fused":
         loss = weighted_distance(student, start, target, weights)
         with pytest.raises(NotImplementedError, match="first derivatives only"):
             torch.autograd.grad(loss, student, create_graph=True)
@@ -330,7 +325,7 @@ def test_not_a_number_shows(function, at):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FUSED, reason="no kernel")
+@pytest.mark.kernels
 def test_indices_beyond_31_bits():
     """Untouched memory reads as zeros and costs nothing: 2^31 + 37 elements, three at the end."""
     size = 2**31 + 37
@@ -349,7 +344,7 @@ def test_indices_beyond_31_bits():
 # ------------------------------------------------------------------------------- Which one it was
 
 
-@pytest.mark.skipif(not FUSED, reason="no kernel")
+@pytest.mark.kernels
 def test_says_what_runs():
     assert extension.kernel_name(torch.zeros(1)) == "cpu-fused"
     assert extension.kernel_name(torch.zeros(1, device="meta")) == "reference"
