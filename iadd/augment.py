@@ -27,7 +27,7 @@ BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_PAD, CUTOUT, FLIP, SCALE, ROTATE_DEGREES = 0.125, 0.5, 0.5, 1.2, 15.0
 
 TOGETHER_BYTES = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Of images: up to here, several steps' cost less augmented together than each by itself."""
+"""Bytes of images up to which several steps' batches are augmented in one call, which is faster."""
 
 
 @dataclass(frozen=True)

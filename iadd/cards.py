@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 PLACE = Path("/tmp")
-"""Of the leases: one for all of a user's runs, whose own temporary folders differ."""
+"""Where the leases lie: the same for all of a user's runs, whose temporary folders may differ."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 TOLD_SECONDS = 20
-"""In which nvidia-smi must have told of the cards."""
+"""Seconds in which nvidia-smi must have listed the cards."""
 LOOK_SECONDS = 1.0
-"""Between two looks whether there is room."""
+"""Seconds between two looks whether a card has room."""
 CARD = re.compile(r"GPU (?P<number>\d+): .*\(UUID: (?P<name>GPU-[^)]+)\)")
 PART = re.compile(r"\s+MIG \S+\.(?P<gib>\d+)gb.*\(UUID: (?P<name>MIG-[^)]+)\)")
 
@@ -51,7 +51,7 @@ class Card:
 def listed() -> list[Card]:
     """The cards that this process may use, in the order in which CUDA counts what it is shown.
 
-    None where the driver tells nothing, and nobody has said which ones are to be seen.
+    Empty where the driver names no card, and `CUDA_VISIBLE_DEVICES` does not either.
     """
     there = _told()
     asked = os.environ.get(VISIBLE)

@@ -1,4 +1,4 @@
-"""Where the work runs: choosing a device, its arithmetic.
+"""Where the work runs: choosing a device, and how it rounds.
 
 Randomness never depends on the device: generators are the CPU's, and what they draw is moved.
 """

@@ -28,9 +28,9 @@ class Progress:
 
     Args:
         title: what is done, in words.
-        file: where the last word lies while the work goes on, as JSON: title, host, pid, began and
-            told (seconds since 1970), done, total, rate (a second), note. A killed process leaves
-            it behind.
+        file: where the state lies while the work goes on, as JSON: title, host, pid, began and told
+            (when it started and when this was written, seconds since 1970), done, total, rate (a
+            second), note. A killed process leaves it behind.
     """
 
     def __init__(self, title: str, file: Path | None = None) -> None:
@@ -41,12 +41,8 @@ class Progress:
         self.bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        self.word: dict[str, object] = {
-            "title": self.title,
-            "host": platform.node(),
-            "pid": os.getpid(),
-        }
-        self.word |= {"began": time.time()}
+        self.origin: dict[str, object] = {"title": self.title, "host": platform.node()}
+        self.origin |= {"pid": os.getpid(), "began": time.time()}
         self._tell(done=0, total=None, rate=None, note="")
         if sys.stderr.isatty():
             from rich.console import Console
@@ -90,13 +86,13 @@ class Progress:
             told = f"{self.title}: {done}/{total} {rate:.2f}/s, {left:.0f} s left, {note}"
             print(told, file=sys.stderr, flush=True)
 
-    def _tell(self, **word: object) -> None:
-        """Leave a word in the file; that it cannot be written ends no work."""
+    def _tell(self, **state: object) -> None:
+        """Write the state into the file; that it cannot be written ends no work."""
         self.told = time.monotonic()
         if self.file is None:
             return
         draft = self.file.with_name(f".{self.file.name}.{platform.node()}.{os.getpid()}")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(self.word | word | {"told": time.time()}))
+            draft.write_text(json.dumps(self.origin | state | {"told": time.time()}))
             draft.replace(self.file)

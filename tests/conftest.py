@@ -1,4 +1,4 @@
-"""What tests of several rooms use."""
+"""What tests of several packages use."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A tiny benchmark with a search, shared by the tests of the search's rooms."""
+"""A tiny benchmark with a search, shared by the tests of the search."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The house: imports point down only, each heavy library has one room, randomness is a value."""
+"""Imports point down only, each heavy library has one package, randomness is a value."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "iadd"
-LAYERS = [  # from the ground up; a room may import rooms of lower layers only
+LAYERS = [  # from the ground up; a package may import packages of lower layers only
     {"cards"},
     {"artifacts", "seeds", "progress", "devices", "extension"},
     {"augment", "networks"},
@@ -23,7 +23,7 @@ LAYERS = [  # from the ground up; a room may import rooms of lower layers only
     {"commands"},
     {"__main__"},
 ]
-LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 ONLY = {
     "ray": {"search"},
     "optuna": {"search"},
@@ -40,9 +40,9 @@ def modules() -> list[tuple[str, Path]]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).parts
-        room = parts[0].removesuffix(".py")
-        if room != "__init__":
-            found.append((room, path))
+        package = parts[0].removesuffix(".py")
+        if package != "__init__":
+            found.append((package, path))
     return found
 
 
@@ -58,17 +58,17 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def test_every_room_has_a_layer() -> None:
-    assert {room for room, _ in modules()} <= set(LEVEL)
+def test_every_package_has_a_layer() -> None:
+    assert {package for package, _ in modules()} <= set(LEVEL)
 
 
 def test_imports_point_down_only() -> None:
     wrong = []
-    for room, path in modules():
+    for package, path in modules():
         for name in imported(path):
             parts = name.split(".")
-            used = parts[1] if parts[0] == "iadd" and len(parts) > 1 else room
-            if used in LEVEL and used != room and LEVEL[used] >= LEVEL[room]:
+            used = parts[1] if parts[0] == "iadd" and len(parts) > 1 else package
+            if used in LEVEL and used != package and LEVEL[used] >= LEVEL[package]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not wrong
 
@@ -79,14 +79,14 @@ def test_methods_never_import_each_other() -> None:
         assert all(name.startswith("_") for name in used), f"{path.name} imports {used}"
 
 
-def test_heavy_libraries_have_one_room_each() -> None:
-    for room, path in modules():
+def test_heavy_libraries_have_one_package_each() -> None:
+    for package, path in modules():
         for name in {n.split(".")[0] for n in imported(path)} & set(ONLY):
-            assert room in ONLY[name], f"{path.relative_to(PACKAGE)} imports {name}"
+            assert package in ONLY[name], f"{path.relative_to(PACKAGE)} imports {name}"
 
 
 def test_test_data_is_opened_by_the_evaluation_alone() -> None:
-    users = {room for room, path in modules() if "open_test" in path.read_text()}
+    users = {package for package, path in modules() if "open_test" in path.read_text()}
     assert users == {"data", "evaluation"}
 
 

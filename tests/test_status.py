@@ -37,7 +37,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def leave_word(plan: Plan, rule: str, run: Run, **changes: Any) -> None:
     word = {"title": "x", "host": platform.node(), "pid": os.getpid(), "rate": 2.0, "note": "n"}
     word |= {"began": time.time() - 60, "told": time.time() - 5, "done": 20, "total": 100}
-    path = plan.word(rule, run.place)
+    path = plan.progress_file(rule, run.place)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(word | changes))
 

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXT = 16 * 2**20
-"""Bytes of a file of text, beyond which it is none of ours."""
+"""The most bytes that a text file may have: none of ours has more."""
 UNFOLDED = 256 * 2**20
 """Bytes that an archive may always unfold to."""
 RATIO = 100
 """How many times its own size a larger one may unfold to."""
 LONGEST = 1500
-"""Characters of a refusal: names that a file makes up may be longer."""
+"""The most characters of an error message: names in a foreign file may be longer."""
 SHOWN = 200
-"""Characters of a parser's complaint."""
+"""The most characters of what a parser complains of."""
 
 
 def regular(path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""The command line `iadd <stage>`: reads files, calls one room, writes one file."""
+"""The command line: `iadd <stage>` reads files, calls one package and writes that stage's files."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What ran, for tables and traces: the room, and the instruction set or precision."""
+        """What ran, for tables and traces: the backend, and the instruction set or precision."""
 
     @abstractmethod
     def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

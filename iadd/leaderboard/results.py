@@ -34,11 +34,11 @@ if TYPE_CHECKING:  # jobs write their rows without paying for pandas
 Records = Sequence[Row] | Sequence[Mapping[str, Any]]
 R = TypeVar("R", bound=Row)
 LARGE_ROWS = 1000
-"""A job's few rows are as small without compression, and without it, words of their own for equal
-values, statistics of each column, and Arrow's copy of the schema they are read in a quarter of the
+"""Rows from which on a table is compressed, with dictionaries, statistics and Arrow's copy of the
+schema. The few rows of a job take no more space without these, and are read in a quarter of the
 time."""
 SMALL_BYTES = 1 << 20
-"""Of a file that is read whole before it is looked into, which is faster."""
+"""Bytes up to which a file is read whole before it is parsed, which is faster."""
 AGAIN = "; delete it and run again"
 MOST_EQUAL = 100_000
 """Rows that a table may have beyond one a byte of its file."""

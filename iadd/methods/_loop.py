@@ -90,7 +90,7 @@ def distill(method: Method, seeds: Seeds, hooks: Hooks | None = None) -> Distill
 
 
 class _Loop:
-    """One run: the present state, the last sound one, the best on validation, and the books."""
+    """One run: the present state, the last sound one, the best on validation, and its records."""
 
     def __init__(self, method: Iterative, seeds: Seeds, hooks: Hooks) -> None:
         self.method, self.seeds, self.hooks = method, seeds, hooks

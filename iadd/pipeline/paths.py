@@ -109,7 +109,7 @@ class Layout:
         """What a job of a rule says; `place` tells which one."""
         return self.root / "logs" / rule / f"{place}.log"
 
-    def word(self, rule: str, place: str) -> Path:
+    def progress_file(self, rule: str, place: str) -> Path:
         """Where a job says how far it is while it runs (`progress.Progress`)."""
         return self.root / "running" / f"{rule}+{place.replace('/', '+')}.json"
 

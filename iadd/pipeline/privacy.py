@@ -34,7 +34,7 @@ def yardstick(plan: Plan, key: str, ipc: int, device: torch.device = CPU) -> Non
     settings = privacy.Settings(_training(asked), asked.shadows, asked.feature_epochs)
     seeds = Seeds((plan.config.seed, key, ipc, "yardstick"))
     with Progress(
-        f"yardstick {key} ipc {ipc}", plan.word("yardstick", f"{key}/ipc{ipc}")
+        f"yardstick {key} ipc {ipc}", plan.progress_file("yardstick", f"{key}/ipc{ipc}")
     ) as progress:
         found = privacy.make_yardstick(
             dataset, _network(plan, dataset), ipc, settings, seeds, progress
@@ -59,7 +59,7 @@ def report(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     )
     dataset = open_data(plan, run.dataset, device)
     distilled = SyntheticSet.load(paths.distilled, spec["spec"]).resolve(dataset).decoded()
-    with Progress(f"privacy {run}", plan.word("privacy", run.place)):
+    with Progress(f"privacy {run}", plan.progress_file("privacy", run.place)):
         row, pairs = _measure(plan, run, distilled, dataset, ruler, asked)
     atomic_write(paths.pairs, pairs)
     write_table([row], paths.privacy, PRIVACY, spec)

@@ -32,11 +32,11 @@ LOOKS = {
     *("--rulegraph", "--filegraph", "--lint", "-l", "--list-rules", "--unlock", "--report"),
     *("-t", "--touch", "--cleanup-metadata", "--delete-all-output", "--version", "-h", "--help"),
 }
-"""Options by which Snakemake only says something: it says it itself."""
+"""Options by which Snakemake runs no job but prints something: its output is shown as it is."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 15.0
 """Seconds after a signal that Snakemake and its local jobs have to end by themselves. A signal that
-comes while Snakemake does its books would have it wait for its own lock, for ever."""
+comes while Snakemake writes its records would have it wait for its own lock, for ever."""
 
 
 def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], None]) -> int:
@@ -146,7 +146,7 @@ class Child:
         self.plan, self.title, (self.cores, self.server) = plan, title, machine
         self.pipe, theirs = os.pipe()
         child = [sys.executable, "-m", "iadd.pipeline.events", str(theirs), str(os.getpid())]
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its small talk, or why it could not start
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - its messages, or why it could not start
         self.process = subprocess.Popen(
             [*child, *arguments],
             pass_fds=[theirs],

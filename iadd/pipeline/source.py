@@ -1,4 +1,4 @@
-"""Which code a stage's result depends on, and the commit that is told along."""
+"""Which code a stage's result depends on, and the commit that is recorded beside the results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _JUDGING = ("synthetic", "evaluation")
 
 
 def source_of(stage: str, method: str | None = None) -> str:
-    """Hash of the code that a stage's result depends on: its rooms, and one method's own file.
+    """Hash of the code that a stage's result depends on: packages, and one method's own file.
 
     The kernels' text is part of it where it lies beside the package, as in a checkout.
     """
-    rooms = {
+    packages = {
         "data": ("artifacts", "augment", "data"),
         "experts": (*_TRAINING, "experts"),
         "methods": (*_TRAINING, "api", "experts", *_JUDGING),
@@ -32,9 +32,9 @@ def source_of(stage: str, method: str | None = None) -> str:
         "tables": ("artifacts", "seeds", "leaderboard"),
     }[stage]
     paths: list[Path] = []
-    for room in rooms:
-        folder = PACKAGE / room
-        paths += sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+    for name in packages:
+        folder = PACKAGE / name
+        paths += sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{name}.py"]
     if stage not in ("data", "submit", "tables"):
         paths += sorted((PACKAGE.parent / "csrc").glob("*.*"))
     if method:
@@ -48,8 +48,8 @@ def source_of(stage: str, method: str | None = None) -> str:
 def git_commit() -> str | None:
     """The commit of the checkout whose root holds this package, with "-dirty" where files differ.
 
-    None for an installed package, in another repository's folder, or without git: it is only told
-    along.
+    None for an installed package, in another repository's folder, or without git: no result
+    depends on it.
     """
     root = PACKAGE.parent.resolve()
     found = []

@@ -1,4 +1,4 @@
-"""One function a stage: find the inputs by the plan, call one room, write one file."""
+"""A function a stage: it finds its inputs by the plan, calls one package, writes its files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
 
 def prepare(plan: Plan, key: str) -> None:
     """Read, check, cut and normalise one data set, once for all jobs."""
-    with Progress(f"data {key}", plan.word("data", key)) as progress:
+    with Progress(f"data {key}", plan.progress_file("data", key)) as progress:
         about = data.prepare(plan.source(key), plan.data(key).folder, progress)
     made = canonical_json(plan.data_spec(key)).encode()
     atomic_write(plan.data(key).made, made)  # what tells that it is up to date
@@ -73,8 +73,8 @@ def record(
     if not 0 <= shard < len(shards):
         raise ValueError(f"shard {shard}: allowed are 0..{len(shards) - 1}")
     dataset = open_data(plan, key, device)
-    word = plan.word("experts", f"{shards[shard].parent.name}/shard{shard}")
-    with Progress(f"experts {key} {recipe} shard {shard}", word) as progress:
+    file = plan.progress_file("experts", f"{shards[shard].parent.name}/shard{shard}")
+    with Progress(f"experts {key} {recipe} shard {shard}", file) as progress:
         record_shard(
             dataset,
             open_network(plan.config, dataset),
@@ -126,8 +126,8 @@ def distill(plan: Plan, run: Run, device: torch.device = CPU) -> None:
     check_run(config, run)
     task = problem(plan, run.dataset, run.method, run.ipc, device)
     spec, paths = plan.spec(run), plan.paths(run)
-    word, curves = plan.word("distill", run.place), plan.root / "tensorboard" / run.place
-    with Progress(f"distill {run}", word) as progress, observing(curves) as observe:
+    file, curves = plan.progress_file("distill", run.place), plan.root / "tensorboard" / run.place
+    with Progress(f"distill {run}", file) as progress, observing(curves) as observe:
         result = run_distillation(
             task,
             config.method(run.method),
@@ -200,7 +200,7 @@ def evaluation_rows(
     from iadd.leaderboard.rows import EvaluationRow
 
     rows: list[dict[str, Any]] = []
-    with Progress(f"evaluate {run}", plan.word("evaluate", run.place)) as progress:
+    with Progress(f"evaluate {run}", plan.progress_file("evaluate", run.place)) as progress:
         for e in evaluations:
             rows += [
                 {"protocol": e.protocol, **row}

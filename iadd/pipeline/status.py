@@ -180,7 +180,7 @@ def _state(
 ) -> Running | Failed | None:
     """What is known of a job that is not done: None where it waits."""
     name = job_name(job.rule, job.wildcards)
-    word = words.get(plan.word(job.rule, job.place).name)
+    word = words.get(plan.progress_file(job.rule, job.place).name)
     if word is not None:
         names = ("host", "pid", "done", "total", "rate", "note")
         told: dict[str, Any] = {key: word.get(key) for key in names}

@@ -1,4 +1,4 @@
-"""Hyper-parameter search by Ray Tune and Optuna: the only room that knows either.
+"""Hyper-parameter search by Ray Tune and Optuna: the only package that imports either.
 
 A trial is the very distillation that the stages run, judged on validation data alone. Optuna
 proposes and keeps the trials, Ray Tune runs them across cards and nodes and stops the hopeless.

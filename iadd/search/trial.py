@@ -47,10 +47,10 @@ class Task(NamedTuple):
         return State(Path(self.folder) / state)
 
     @property
-    def word(self) -> Path:
+    def progress_file(self) -> Path:
         """Where the search says how far it is while it runs."""
         place = f"{self.dataset}-{self.method}-ipc{self.ipc}"
-        return Path(self.folder) / self.plan.word("search", place)
+        return Path(self.folder) / self.plan.progress_file("search", place)
 
     def params(self, settings: dict[str, Any]) -> Any:
         return self.plan.config.params(self.method, self.ipc, settings)

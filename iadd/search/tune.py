@@ -43,7 +43,9 @@ def run_trials(
     storage = state.folder / "ray"  # never read again: what counts is in Optuna's storage
     shutil.rmtree(storage, ignore_errors=True)  # a killed search left it
     rounds = search.retries if rounds is None else rounds
-    with Progress(f"search {task.method} {task.dataset} ipc {task.ipc}", task.word) as progress:
+    with Progress(
+        f"search {task.method} {task.dataset} ipc {task.ipc}", task.progress_file
+    ) as progress:
         recorder = _Recorder(state, search.trials, progress)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, task=task), resources),

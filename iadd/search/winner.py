@@ -50,7 +50,9 @@ def judge(
         for t in contenders(state.trials(), default, search.finalists)
     ]
     waiting = [t for again in finalists for t in again if t.key not in known]
-    with Progress(f"confirm {task.method} {task.dataset} ipc {task.ipc}", task.word) as progress:
+    with Progress(
+        f"confirm {task.method} {task.dataset} ipc {task.ipc}", task.progress_file
+    ) as progress:
         for done, trial in enumerate(run_confirmations(task, waiting, resources), 1):
             known[trial.key] = trial
             if trial.status != "failed":

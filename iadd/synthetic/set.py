@@ -53,7 +53,7 @@ class SyntheticSet:
     `labels`: (N,) int64 classes (hard), or (N, K) float32 logits (soft).
     `step_size`: the learning rate that was learned along, if one was.
     `spec`: what made the set; the identity that `load` checks.
-    `run`: what making it cost (seconds, bytes); told along, no part of the identity.
+    `run`: what making it cost (seconds, bytes); no part of the identity.
     `status`: `diverged` where the optimisation did not end well; the set is the last good one.
     `rows`, `fingerprint`: a set of real images may hold their rows (N,) int64 in the training split
     of the data with this fingerprint instead; `images` is then (0, C, H, W) until `resolve`.
