@@ -1,13 +1,16 @@
 """Distilling on networks with batch norm, which normalise by the batch that they see (SPEC, 7)."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from iadd import methods
 from iadd.api import record_experts, run_distillation
-from iadd.data import load_dataset
+from iadd.augment import Augmentation
+from iadd.data import Split, load_dataset
 from iadd.engine.backend import choose_backend
 from iadd.evaluation import evaluate
 from iadd.methods import Problem
@@ -55,6 +58,39 @@ def test_selections_see_each_image_under_statistics_of_all_classes() -> None:
     said = task.network.apply(params, images[:], statistics).argmax(1)
     never = chosen[1].observe(generator_for("train")) >= 1
     assert torch.equal(never, said != digits.train.labels)
+
+
+def test_cafe_measures_accuracy_on_all_classes_at_once() -> None:
+    digits = load_dataset("digits")
+    task, images = Problem(digits, build_network(NET, 1, 8, 10), 1), digits.train.images[:]
+    herding = methods.find("herding")(TrainedSelectionParams(epochs=10, step_size=0.05), task)
+    params = herding.train(generator_for("train"))  # type: ignore[attr-defined]
+    statistics = task.network.batch_statistics(params, images)
+    right = task.network.apply(params, images, statistics).argmax(1) == digits.train.labels
+    cafe = methods.find("cafe")
+    method = cafe(cafe.Params(), task)
+    found = method.accuracy(params, generator_for("real"))  # type: ignore[attr-defined]
+    assert float(found) == pytest.approx(float(right.float().mean()), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["dm", "idm"])
+@pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
+def test_the_real_images_themselves_have_no_distance_to_the_real_images(
+    name: str, norm: str
+) -> None:
+    """Both sides are normalised by moments over all classes."""
+    digits = load_dataset("digits")
+    rows = torch.cat([rows[:3] for rows in digits.class_rows])
+    few = Split(digits.train.images[rows], digits.train.labels[rows])
+    data = replace(digits, train=few, augmentation=Augmentation(()))
+    task = Problem(data, build_network(f"convnet-d2-w8-{norm}", 1, 8, 10), 3)
+    own = {"factor": 1, "ce_weight": 0.0, "trained": 0} if name == "idm" else {}
+    kind = methods.find(name)
+    assert issubclass(kind, methods.Iterative)
+    method = kind(kind.Params(**own), task)
+    values = {key: each.value for key, each in method.variables(few.images[:].clone()).items()}
+    found = method.gradients(0, values, generator_for("look"))
+    assert isinstance(found, methods.Gradients) and found.loss < 1e-6
 
 
 def test_mtt_on_a_batch_norm_network_matches_better_and_is_judged(tmp_path: Path) -> None:

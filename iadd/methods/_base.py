@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -111,6 +111,19 @@ class Problem:
         """At most `size` random training images (n, C, H, W) of one class, none twice."""
         rows = self.dataset.class_rows[label]
         return self.dataset.train.images[_some(rows, size, generator)]
+
+    def of_classes(
+        self, work: Callable[[Tensor], Tensor], batches: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """What `work` makes of each class's images (n, C, H, W): (n, ...) each.
+
+        Class after class, to spare memory; but of all at once where the network has batch norm,
+        whose moments would else be those of a single class.
+        """
+        if not self.network.has_batch_norm:
+            return list(map(work, batches))
+        found = work(torch.cat(list(batches)))
+        return list(found.split_with_sizes([len(batch) for batch in batches]))
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
         """`ipc` random training rows of each class without replacement, (N,)."""

@@ -96,9 +96,10 @@ class CAFE(Iterative):
 
     def accuracy(self, net: Tensor, generator: torch.Generator) -> Tensor:
         """Mean share (1,) of some real images of each class that the network gets right."""
-        classes, logits = range(self.problem.dataset.classes), self.problem.backend.logits
-        batches = (self.problem.batch(label, REAL, generator) for label in classes)
-        right = [logits(net, batch).argmax(1) == label for label, batch in enumerate(batches)]
+        problem, classes = self.problem, range(self.problem.dataset.classes)
+        batches = [problem.batch(label, REAL, generator) for label in classes]
+        said = problem.of_classes(lambda part: problem.backend.logits(net, part), batches)
+        right = [part.argmax(1) == label for label, part in enumerate(said)]
         return torch.stack([part.float().mean().cpu() for part in right]).mean(0, keepdim=True)
 
     def train(self, net: Tensor, images: Tensor, generator: torch.Generator) -> None:

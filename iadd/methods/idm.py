@@ -87,16 +87,16 @@ class IDM(Iterative):
 
     def loss(self, net: Tensor, images: Tensor, percent: float, g: torch.Generator) -> Tensor:
         """The loss () at stored images (N, C, H, W) under a network (P,)."""
-        problem, classes, means, seen = self.problem, self.problem.dataset.classes, [], []
+        problem, classes, real, seen = self.problem, self.problem.dataset.classes, [], []
         whole, labels = decode(images, problem.labels(), self.decoding)
         for label in range(classes):
             draw = problem.augmentation.draw(g)
-            batch = problem.batch(label, self.params.batch_real, g)
-            means.append(problem.backend.embed(net, augment(batch, draw)).mean(0))
+            real.append(augment(problem.batch(label, self.params.batch_real, g), draw))
             seen.append(augment(whole[labels == label], draw))
         together, targets = torch.cat(seen), labels.sort().values.to(images.device)
         features = problem.network.embed(net, together).view(classes, len(seen[0]), -1)
-        apart: Tensor = (features.mean(1) - torch.stack(means)).square().sum()
+        known = problem.of_classes(lambda part: problem.backend.embed(net, part), real)
+        apart = (features.mean(1) - torch.stack([part.mean(0) for part in known])).square().sum()
         wrong = F.cross_entropy(problem.network.apply(net, together), targets)  # mean of classes
         return apart.add(wrong, alpha=self.params.ce_weight * percent * classes)
 
