@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from every_page import every_page
 from made_up_site import site
-from made_up_tables import runs, spread
+from made_up_tables import by_class, confusion, runs, spread
 from PIL import Image
 
+from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
 from iadd.leaderboard.site import build_site
 from iadd.leaderboard.site.content import About, Content
@@ -135,6 +136,21 @@ def test_no_page_complains_asks_the_network_or_shuts_anybody_out(
     seen.context.close()
 
 
+def test_a_medical_board_is_seen_whole_on_a_desk(tmp_path: Path, seen: Seen) -> None:
+    """Rule: with balanced accuracy, sensitivity, specificity and AUROC beside the rest."""
+    matrix = confusion(0.8, (900, 100))
+    rows = [
+        row | {"confusion": matrix, **by_class(matrix)}
+        for row in runs("iadd", spread(0.8)) + runs("random", spread(0.8))
+    ]
+    folder = site(tmp_path, rows, positive={"digits": Positive("covid", 1)})
+    page = seen.open(folder / "data/digits/ipc1.html")
+    assert "Sensitivity, %" in page.inner_text("thead").replace("\n", " ")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+    )
+
+
 def test_results_are_filtered_and_the_address_brings_them_back(made: Path, seen: Seen) -> None:
     page = seen.open(made / "results.html")
     everything = len(body(page))
@@ -212,6 +228,8 @@ def test_rows_draw_their_intervals_and_lead_to_method_board_and_run(made: Path, 
     assert ends[1] / width == pytest.approx((high - low) / (last - first), abs=0.03)
     board = seen.open(made / "data/digits/ipc10.html")
     board.get_by_role("link", name="all results of digits, 10 images a class").click()
+    board.wait_for_url("**/results.html*")
+    board.wait_for_selector("table")
     assert {row[2] for row in body(board)} == {"10"}
     page = seen.open(made / "results.html", "#Method=mtt&Network=convnet&Images+a+class=1")
     for name, heading in (("mtt", "mtt"), ("3", "mtt on digits, 1 image a class, seed 0")):

@@ -295,16 +295,20 @@ def test_label_regimes_and_tuned_settings_have_tables_and_answers_of_their_own(t
 def test_an_interval_that_is_cut_shows_its_ends():
     assert html.half_width(0.4, 0.6) == "±10.0"
     assert html.half_width(0.0, 0.87) == "0 to 87" and html.half_width(0.5, 1.0) == "50 to 100"
+    assert html.half_width(0.9, 0.95, 1.0, 3) == "±0.025"
+    assert html.half_width(0.798, 1.0, 1.0, 3) == "0.80 to 1.00"  # of an area under a curve
 
 
 def test_balanced_accuracy_stands_where_classes_are_imbalanced(tmp_path):
     matrix = confusion(0.8, (900, 100))
     rows = [r | {"confusion": matrix, **by_class(matrix)} for r in runs("mtt", spread(0.8))]
-    warnings = {"digits": ["class 'nine' has 4 test images"]}
+    warnings = {"digits": ["WARNING: class 'nine' has 4 test images: +-9 points"]}
     folder = site(tmp_path, rows, warnings=warnings, data={"digits": "10 classes of digits"})
     row = Parsed(folder / "data/digits/ipc1.html").row("mtt")
     assert list(row)[2] == "Balanced accuracy, %" and "Accuracy, %" in row
     assert "Balanced, %" in Parsed(folder / "methods/mtt.html").row("digits")
+    for page in ("methods/mtt.html", "results.html"):
+        assert "ranked by balanced accuracy where it stands" in Parsed(folder / page).text
     first = Parsed(folder / "index.html").text
     assert "10 classes of digits" in first
     two = rows + [r | {"method": "dm"} for r in rows]
@@ -317,7 +321,7 @@ def test_balanced_accuracy_stands_where_classes_are_imbalanced(tmp_path):
     assert listed.rows[1][1].endswith("0 of 1")  # pairs, not pairs and measures
     assert "The only method ranked here: balanced accuracy 80.0 %" in first
     assert "They go by balanced accuracy (the mean of the classes' recalls) in digits" in first
-    assert warnings["digits"][0] in first
+    assert "Warning: class 'nine' has 4 test images: ±9 points" in first
 
 
 def test_how_networks_were_trained_and_a_ceiling_below_a_distilled_set_are_said(tmp_path):

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from iadd.leaderboard.site.chart import (
+    DIGIT,
     FLOOR,
+    LEFT,
     LETTER,
     TOP,
     Axis,
@@ -64,6 +66,20 @@ def test_what_rounding_alone_moves_is_a_flat_line() -> None:
     plot = str(curves("alt", Axis("k", 0, 2), axis, [Curve("w", [0, 1, 2], [1, 1 + 1e-9, 1])]))
     (line,) = re.findall(r'd="(M[\d.]+ [\d.]+L[^"]*)"', plot)
     assert {y for _, y in re.findall(r"([\d.]+) ([\d.]+)", line)} == {f"{(TOP + FLOOR) / 2:.1f}"}
+
+
+def test_an_axis_ends_where_values_cannot_go_on() -> None:
+    assert Axis.over("accuracy, %", [100.0, 100.0], most=100.0).high == 100.0
+    assert Axis.over("accuracy, %", [50.0, 60.0], most=100.0).high == pytest.approx(60.4)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0.99975, 1.0], [-0.000012345, -0.000012344]])
+def test_the_name_of_an_axis_lies_beside_its_values(values: list[float]) -> None:
+    axis = Axis.over("share", values)
+    longest = max(map(len, axis.words(axis.ticks())))
+    plot = str(curves("alt", Axis("k", 0, 1), axis, [Curve("w", [0, 1], values)]))
+    (beside,) = re.findall(r"translate\((-?[\d.]+) ", plot)
+    assert float(beside) + 3 <= LEFT - 6 - DIGIT * longest  # letters reach 3 below their line
 
 
 def test_names_meet_neither_points_nor_each_other() -> None:

@@ -31,6 +31,8 @@ SERIES = len(MARKS)
 DASHES = ("", "5 3", "1.5 3")
 LETTER = 6.2
 """About the width of a letter."""
+DIGIT = 7.0
+"""The width of a digit, in wide fonts."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,11 @@ class Axis:
     log: bool = False
 
     @classmethod
-    def over(cls, title: str, values: Sequence[float], log: bool = False) -> Axis:
-        """The range of these values with a little room; a logarithmic one of the positive ones."""
+    def over(
+        cls, title: str, values: Sequence[float], log: bool = False, most: float = math.inf
+    ) -> Axis:
+        """The range of these values with a little room, up to `most`; a logarithmic one of the
+        positive ones."""
         known = [v for v in values if math.isfinite(v) and (v > 0 or not log)] or [1.0]
         low, high = min(known), max(known)
         if log:
@@ -54,7 +59,7 @@ class Axis:
         if spread < 1e-6 * abs(high):  # rounding alone: a flat line
             spread = 0.0
         room = 0.04 * spread or 0.05 * abs(high) or 0.5
-        return cls(title, low - room, high + room)
+        return cls(title, low - room, min(high + room, most))
 
     def at(self, value: float) -> float:
         """Where a value lies, from 0 to 1."""
@@ -229,14 +234,16 @@ def _up(axis: Axis, value: float) -> float:
 def _frame(x: Axis, y: Axis) -> Iterator[str]:
     """Rules, values at them, titles."""
     ticks = y.ticks()
-    for tick, word in zip(ticks, y.words(ticks), strict=True):
+    words = y.words(ticks)
+    for tick, word in zip(ticks, words, strict=True):
         yield _path(f"M{LEFT} {_up(y, tick):.1f}H{WIDTH - RIGHT}", "var(--line)")
         yield _text(LEFT - 6, _up(y, tick) + 4, word, "end")
     ticks = x.ticks()
     for tick, word in zip(ticks, x.words(ticks), strict=True):
         yield _text(_across(x, tick), FLOOR + 15, word, "middle")
     yield _text((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 6, x.title, "middle")
-    turned = f' transform="translate(10 {(FLOOR + TOP) / 2}) rotate(-90)"'
+    beside = min(10.0, LEFT - 10 - DIGIT * max(map(len, words), default=0))  # long ones push it
+    turned = f' transform="translate({beside:g} {(FLOOR + TOP) / 2}) rotate(-90)"'
     yield _text(0, 0, y.title, "middle", more=turned)
 
 

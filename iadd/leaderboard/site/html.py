@@ -233,13 +233,16 @@ def percent(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None or value != value else f"{100 * value:.{digits}f}"
 
 
-def half_width(low: float | None, high: float | None) -> str:
-    """Half of an interval's width, in points; of one that was cut at 0 or 100 %, its ends."""
+def half_width(low: float | None, high: float | None, unit: float = 100.0, digits: int = 1) -> str:
+    """Half of an interval's width, in points; of one that was cut at 0 or 100 %, its ends.
+
+    unit: what a whole is written as, 100 for per cent. digits: decimals of the half.
+    """
     if low is None or high is None:
         return ""
     if low <= 0 or high >= 1:
-        return f"{100 * low:.0f} to {100 * high:.0f}"
-    return f"±{50 * (high - low):.1f}"
+        return f"{unit * low:.{digits - 1}f} to {unit * high:.{digits - 1}f}"
+    return f"±{unit * (high - low) / 2:.{digits}f}"
 
 
 def number(value: float | None, form: str = ".3g") -> str:

@@ -171,10 +171,8 @@ def _with_half(row: LeaderboardRow, name: str) -> html.Cell:
 
 
 def _auroc(row: LeaderboardRow) -> html.Cell:
-    half = ""
-    if row.auroc_low is not None and row.auroc_high is not None:
-        half = f"±{(row.auroc_high - row.auroc_low) / 2:.3f}"
-    return html.Cell(html.number(row.auroc, ".3f"), note=half, order=row.auroc)
+    spread = html.half_width(row.auroc_low, row.auroc_high, 1.0, 3)
+    return html.Cell(html.number(row.auroc, ".3f"), note=spread, order=row.auroc)
 
 
 class Answer(NamedTuple):

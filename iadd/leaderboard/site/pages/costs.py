@@ -121,7 +121,7 @@ def _plot(cost: Cost, known: Sequence[tuple[LeaderboardRow, float]]) -> Markup:
     return scatter(
         f"{WORDS[measure].capitalize()} over {cost.axis}; the numbers are in the table",
         Axis.over(cost.axis, [dot.x for dot in dots], log=True),
-        Axis.over(f"test {WORDS[measure]}, %", reached),
+        Axis.over(f"test {WORDS[measure]}, %", reached, most=100.0),
         dots,
         [per_class(ipc) for ipc in ipcs],
     )

@@ -153,6 +153,7 @@ def _cells(rows: list[LeaderboardRow]) -> Table:
         for row in ordered[:MOST_CELLS]
     ]
     note = f"the first {MOST_CELLS} of {len(rows)}" if len(rows) > MOST_CELLS else f"{len(rows)}"
+    note += " · ranked by balanced accuracy where it stands" * unequal
     return Table("All its results", columns, lines, note)
 
 

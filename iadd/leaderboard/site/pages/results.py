@@ -44,7 +44,10 @@ def pages(content: Content) -> Iterator[Page]:
     """One page, or where there are very many rows several, in the order of the table."""
     runs = _first_runs(content) if len(content.board) <= MOST_LINKED else None
     lines = [_line(row, runs) for row in content.board]
-    table = Table(NAV, COLUMNS, lines, f"{len(lines)} rows", "results", grid=True)
+    note = f"{len(lines)} rows"
+    if any(imbalanced([row]) for row in content.board):
+        note += " · ranked by balanced accuracy where it stands"
+    table = Table(NAV, COLUMNS, lines, note, "results", grid=True)
     yield from paged(table, NAV, NAV, LEAD)
 
 

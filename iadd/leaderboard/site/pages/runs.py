@@ -237,7 +237,7 @@ def _plots(trace: Trace, told: Description | None) -> Iterator[tuple[str, Markup
     at, accuracy = trace.validation
     if len(at) > 1:
         values = 100 * accuracy
-        axis = Axis.over("validation accuracy, %", values.tolist())
+        axis = Axis.over("validation accuracy, %", values.tolist(), most=100.0)
         yield (
             "Validation accuracy",
             curves(
