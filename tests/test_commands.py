@@ -41,6 +41,8 @@ TINY: dict[str, Any] = {
     },
 }
 
+OTHER = [{"name": "blobs", "validation_fraction": 0.3}]
+
 Iadd = Callable[..., tuple[int, str, str]]
 
 
@@ -84,7 +86,7 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     assert "mtt against the others, accuracy: blobs, 1 image a class" in told and "random" in told
     status, _, error = iadd("show", config, "--compare", "dm")
     assert status == 2 and "method 'dm' is not compared here; compared: mtt, random" in error
-    assert "no published value is known of: " in iadd("reproduce", config)[1]
+    assert "No published value is known of: " in iadd("reproduce", config)[1]
     Path("results/tiny/evaluations/blobs/mtt/ipc1/seed1.parquet").unlink()
     assert "of which 3 are left" in iadd("plan", config)[1]  # it, the tables, the page
     write(TINY | {"methods": TINY["methods"] | {"whole": None}, "validation": {"epochs": 6}})
@@ -92,6 +94,10 @@ def test_every_stage_by_hand(iadd: Iadd) -> None:
     told = iadd("plan", config)[1]
     assert "of which 8 are left" in told
     assert "\n5 results of other settings, data or code will be replaced; under another" in told
+    # Other data: all is left, though what was prepared is still what the results were made from.
+    write(TINY | {"methods": TINY["methods"] | {"whole": None}, "datasets": OTHER})
+    jobs, left = re.findall(r"(\d+) jobs, of which (\d+) are left", iadd("plan", config)[1])[0]
+    assert jobs == left
     write(TINY | {"methods": TINY["methods"] | {"whole": None}})
     one = "results/tiny/distilled/blobs/mtt/ipc1/seed0.safetensors"
     assert iadd("export", one, "folder")[0] == 0

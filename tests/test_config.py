@@ -69,7 +69,7 @@ def test_shipped_configs_are_valid(path: Path) -> None:
             {"datasets": [{"name": "folder", "label": "xrays"}]},
             "x.yaml: datasets.0: xrays: needs root, the folder that holds the data",
         ),
-        ({"ipc": 1}, r"x.yaml: ipc: must be a list, like .1, 10. \(given: 1\)"),
+        ({"ipc": 1}, r"x.yaml: ipc: must be a list in brackets, even of one \(given: 1\)"),
         ({"validation": 3}, r"validation: must be a mapping"),
         ({"validation": {"protocol": "p"}}, "validation.protocol: unknown protocol 'p'"),
         ({"benchmark": ".."}, "benchmark: must be letters"),

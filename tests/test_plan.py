@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,14 @@ def test_specs_hold_what_the_data_are(tmp_path: Path, monkeypatch: pytest.Monkey
     assert p.evaluation_spec("pics")["data"] == "f" * 64
     with pytest.raises(ValueError, match=r"about\.json: no such file; run: iadd run CONFIG"):
         plan().spec(Run("blobs", "mtt", 1, 0))
+
+
+def test_stale_data_can_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule: what is made from them is then asked for by what they will be."""
+    monkeypatch.chdir(tmp_path)
+    p, run = prepared(tmp_path), Run("pics", "mtt", 1, 0)
+    p.foresee("pics", replace(p.about("pics"), fingerprint="e" * 64))
+    assert p.spec(run)["data"] == p.evaluation_spec("pics")["data"] == "e" * 64
 
 
 def test_an_ipc_larger_than_the_rarest_class_is_left_out(

@@ -209,8 +209,10 @@ def test_another_table_another_spec_other_columns_are_refused(tmp_path, monkeypa
 
 def test_what_is_no_table_of_ours_is_refused(tmp_path):
     path = tmp_path / "t.parquet"
-    with pytest.raises(ValueError, match=r"t.parquet: no such table here; run: iadd run CONFIG"):
+    with pytest.raises(ValueError, match=r"t.parquet: no such table; run: iadd run CONFIG"):
         read_table(path, TRACES)
+    with pytest.raises(ValueError, match=f"t.parquet: no such table in {Path.cwd()}; run"):
+        read_table(Path("t.parquet"), TRACES)
     write_table([trace(0)], path, TRACES, {})
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"t.parquet: is no readable Parquet table"):

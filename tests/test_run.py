@@ -16,6 +16,7 @@ from iadd.artifacts import locked
 from iadd.pipeline import run as runs
 from iadd.pipeline.monitor import Monitor, job_name, reason
 from iadd.pipeline.run import refuse_overrides
+from iadd.progress import Progress
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,32 @@ def test_the_jobs_own_reasons_come_last(tmp_path: Path) -> None:
         "  ended without a word: killed, perhaps for want of memory",
     ]
     assert reason([str(tmp_path / "none")]).startswith("ended without a word")
+
+
+def test_how_far_a_job_was_is_no_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rule: what a killed job said last of its progress does not stand for why it ended."""
+    monkeypatch.setattr("iadd.progress.SECONDS", 0.0)
+    with Progress("distill mtt on digits, ipc 1, seed 0") as progress:
+        progress(1, 60, "loss 2.9")
+        progress(26, 60, "loss 1.5")
+    said = capsys.readouterr().err
+    (tmp_path / "job.log").write_text(said)
+    why = reason([str(tmp_path / "job.log")])
+    assert why.startswith("ended without a word: killed, perhaps for want of memory (before that: ")
+    assert "seed 0: 26/60" in why
+    (tmp_path / "job.log").write_text(said + "iadd: too few")
+    assert reason([str(tmp_path / "job.log")]) == "iadd: too few"
+
+
+def test_jobs_that_a_signal_ends_have_not_failed() -> None:
+    monitor = Monitor("digits")
+    monitor.handle({"event": "jobs", "counts": {"distill": 4}})
+    monitor.handle(event("started", 1, 0))
+    monitor.stopping = True
+    monitor.handle(event("failed", 1, 0))
+    assert monitor.line() == "digits: 0 of 4 jobs done, stopping" and not monitor.failed
 
 
 def test_a_job_that_is_tried_again_has_not_failed() -> None:

@@ -102,6 +102,12 @@ def test_a_killed_job_is_not_running_and_another_machines_may_be(plan: Plan) -> 
     ]
 
 
+def test_a_job_that_somebody_stopped_waits(plan: Plan) -> None:
+    for run in plan.runs():
+        leave_log(plan, "distill", run, "Traceback (most recent call last):\nKeyboardInterrupt\n")
+    assert vars(status.status(plan).stages["distill"]) == vars(status.Counts(waiting=3))
+
+
 def test_what_was_made_and_taken_away_waits(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     run = next(plan.runs())
     for rule, stage, path in (

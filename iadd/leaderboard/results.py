@@ -217,7 +217,8 @@ def open_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, 
     except ValueError:
         if path.exists():
             raise
-        raise ValueError(f"{path}: no such table here; run: iadd run CONFIG") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"{path}: no such table{where}; run: iadd run CONFIG") from None
     opened = pq.ParquetFile if columns else _Unindexed
     # Not read_table, which looks for data sets of many files. Reading ahead costs small ones.
     with (

@@ -28,6 +28,8 @@ FULL = 1 << 20
 """Bytes that are free on a full disk."""
 ENDED = "slurmstepd: error:"
 """Begins the line by which SLURM says that it ended a job, and why."""
+AT_WORK = re.compile(r": \d+/\d+ \d+\.\d\d/s, -?\d+ s left, ")
+"""In a line by which a job tells how far it is (`iadd.progress`)."""
 ELSEWHERE = 8
 """Jobs side by side that an estimate begins with where they run on a cluster."""
 SHOWN = 5
@@ -84,6 +86,7 @@ class Monitor:
         self.began = self.last = time.monotonic()
         self.first: float | None = None  # when the first job was started
         self.status: Status | None = None
+        self.stopping = False  # a signal came: jobs that end now have not failed
 
     def __enter__(self) -> Monitor:
         if sys.stderr.isatty():
@@ -120,7 +123,7 @@ class Monitor:
                 self._count(job)
         elif kind == "failed":
             job = self.running.pop(event["job"], None)
-            if event["job"] not in self.excused:
+            if event["job"] not in self.excused and not self.stopping:
                 name = job_name(event["rule"], event["wildcards"])
                 kept = job or Job(name, event["rule"], event["wildcards"])
                 kept.log = [*event["log"], *self.behind.get(event["job"], [])]  # SLURM's last
@@ -185,6 +188,8 @@ class Monitor:
         parts = [f"{self.title}: {self.done} of {self.total} jobs done"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
+        if self.stopping:
+            return ", ".join([*parts, "stopping"])
         left = self.seconds_left()
         if left is not None:
             parts.append(f"about {duration(left)} left")
@@ -235,12 +240,13 @@ def reason(logs: list[str]) -> str:
     ended = [line for path in logs[1:] for line in lines_of(path) if line.startswith(ENDED)]
     if ended and not own.startswith("iadd: "):
         return ended[-1]
-    if own:
+    if own and not AT_WORK.search(own):
         return own
+    why = "killed, perhaps for want of memory"
     with suppress(IndexError, OSError):
         if shutil.disk_usage(Path(logs[0]).parent).free < FULL:
-            return "ended without a word: the disk is full"
-    return "ended without a word: killed, perhaps for want of memory"
+            why = "the disk is full"
+    return f"ended without a word: {why}" + f" (before that: {own})" * bool(own)
 
 
 def lines_of(path: str) -> list[str]:

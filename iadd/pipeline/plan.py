@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from iadd import methods
 from iadd.artifacts import canonical_json, spec_hash
@@ -70,6 +70,8 @@ class Plan(ExpertPlan):
 
     def about(self, dataset: str) -> About:
         """What is known of prepared data; ValueError if they are not prepared."""
+        if found := self._known.get(("foreseen", dataset)):
+            return cast("About", found)
         path: Path = self._once(("about path", dataset), lambda: self.data(dataset).about)
         try:
             state = path.stat()
@@ -80,6 +82,10 @@ class Plan(ExpertPlan):
         key = ("about", dataset, state.st_mtime_ns, state.st_size)
         about: About = self._once(key, lambda: read_about(path.parent))
         return about
+
+    def foresee(self, dataset: str, about: About) -> None:
+        """Answer as if stale data had been prepared anew, once it is known what they will be."""
+        self._known["foreseen", dataset] = about
 
     def known_about(self, dataset: str) -> About | None:
         """The facts of a data set; None where it is not prepared."""

@@ -26,6 +26,8 @@ def print_plan(plan: Plan) -> None:
     forecast = Forecast(plan)
     for line in forecast.too_large():
         raise ValueError(f"{plan.config.origin}: {line}")
+    for key in forecast.stale:  # what is left is what is not made from the data of now
+        plan.foresee(key, forecast.abouts[key])
     rows, (left, replaced) = forecast.rows, remaining(plan)
     table = Table(
         "data set", "stage", "jobs", "left", "disk", "core time", box=None, pad_edge=False

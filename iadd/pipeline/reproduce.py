@@ -48,7 +48,8 @@ def report(plan: Plan, board: Iterable[LeaderboardRow]) -> str:
             if different := "; ".join(_differences(plan, row, published)):
                 lines.append(f"    differs (published in brackets): {different}")
     if names := ", ".join(dict.fromkeys(without)):
-        lines.append(f"In some tables no published value is known of: {names}")
+        where = "In some tables no" if lines else "No"
+        lines.append(f"{where} published value is known of: {names}")
     return "\n".join(lines)
 
 

@@ -167,6 +167,7 @@ class Child:
             with Monitor(self.title, self.cores) as monitor:
                 for line in self._lines(monitor):
                     event = json.loads(line)
+                    monitor.stopping = self.signal is not None
                     monitor.handle(event)
                     if event["event"] == "jobs" and self.title != "data":
                         self._forecast(monitor)

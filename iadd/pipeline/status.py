@@ -197,8 +197,8 @@ def _state(
         starting = Running(name, "", 0, age, age, note="starting")
         return starting if plan.is_run_here else None
     said = reason([str(log)])
-    if said.startswith(f"{job.path}: "):  # it was made, and taken away since
-        return None
+    if said == "KeyboardInterrupt" or said.startswith(f"{job.path}: "):
+        return None  # somebody stopped it; or it was made, and taken away since
     return Failed(name, str(log), said)
 
 

@@ -168,8 +168,7 @@ PATTERN = (
     "begin with a letter, a digit or _"
 )
 _TEXTS = {
-    "tuple_type": "must be a list, like [1, 10]",
-    "list_type": "must be a list",
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list in brackets, even of one"),
     **dict.fromkeys(
         ("dict_type", "model_type", "model_attributes_type"), "must be a mapping: keys with values"
     ),
