@@ -11,7 +11,8 @@ from test_config import plain
 from test_evaluation import real_set
 from torch import Tensor
 
-from iadd.data import Dataset, load_dataset
+from iadd.augment import Augmentation
+from iadd.data import Dataset, Transform, load_dataset
 from iadd.evaluation import evaluate, teacher_of
 from iadd.evaluation import judge as judging
 from iadd.evaluation.protocols import PROTOCOLS, Protocol
@@ -102,6 +103,51 @@ def test_step_sizes_are_chosen_on_validation_data(
     with pytest.raises(ValueError, match="ddranking-v1: chooses its step size on validation"):
         judge(chosen, empty, "ddranking-v1")
     assert len(judge(replace(chosen, step_size=0.05), empty, "ddranking-v1")) == 2
+
+
+def elsewhere(chosen: SyntheticSet, blobs: Dataset) -> SyntheticSet:
+    """The same images under a transform of somebody else's."""
+    theirs = Transform("standard", torch.tensor([0.9]), torch.tensor([0.02]))
+    images = theirs.apply(blobs.transform.invert(chosen.images))
+    return replace(chosen, images=images, transform=theirs)
+
+
+def test_step_sizes_are_chosen_under_the_sets_own_transform(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks trained on a set see the validation images as they see the test images."""
+    seen: list[Tensor] = []
+    rightly = judging.accuracy
+
+    def watch(network: Any, params: Any, split: Any, statistics: Any = None) -> float:
+        seen.append(split.images[:])
+        return rightly(network, params, split, statistics)
+
+    monkeypatch.setattr(judging, "accuracy", watch)
+    chosen = elsewhere(real_set(blobs), blobs)
+    judge(chosen, blobs, "ddranking-v1")
+    pixels = blobs.transform.invert(blobs.validation.images[:])
+    tried = [images for images in seen if len(images) == len(pixels)]
+    assert len(tried) == 2 * len(PROTOCOLS["ddranking-v1"].rates)
+    assert all(torch.allclose(images, chosen.transform.apply(pixels)) for images in tried)
+
+
+def test_a_teacher_sees_images_under_its_own_transform(blobs: Dataset) -> None:
+    shown: dict[str, list[Tensor]] = {"own": [], "elsewhere": []}
+    for name, chosen in (
+        ("own", real_set(blobs)),
+        ("elsewhere", elsewhere(real_set(blobs), blobs)),
+    ):
+
+        def told(images: Tensor, seen: list[Tensor] = shown[name]) -> Tensor:
+            seen.append(images)
+            return torch.full((len(images), 4), 0.25)
+
+        bare = replace(blobs, augmentation=Augmentation(()))
+        judge(chosen, bare, "teacher-v1", teacher=told, epochs=2)
+    assert len(shown["own"]) == len(shown["elsewhere"]) == 4  # two networks, two epochs
+    for own, other in zip(*shown.values(), strict=True):
+        assert torch.allclose(own, other, atol=1e-5)
 
 
 def replace_rows(data: Dataset) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation
-from iadd.data.image_rows import ImageRows
+from iadd.data.image_rows import ByteImages, ImageRows
 from iadd.data.transform import Transform
 
 
@@ -27,6 +27,15 @@ class Split:
     def to(self, device: torch.device) -> Split:
         """The split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def under(self, transform: Transform, own: Transform) -> Split:
+        """The split, whose images are normalised by `own`, as another transform has it."""
+        if own.same(transform):
+            return self
+        if isinstance(self.images, ByteImages):
+            there = transform.to(self.images.device)
+            return replace(self, images=replace(self.images, transform=there))
+        return replace(self, images=transform.apply(own.invert(self.images[:])))
 
     def pick(self, rows: Tensor) -> ImageRows:
         """The images of rows (n,) on the CPU; not copied where that is all of them in order."""

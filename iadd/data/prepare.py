@@ -138,10 +138,8 @@ def _stored_transform(file: TensorFile, about: About) -> Transform:
 def _stored_test(folder: Path, about: About, transform: Transform) -> Split:
     """The test split that `prepare` wrote, under a transform."""
     own = _stored_transform(TensorFile(folder / TRAIN, _spec(about, TRAIN)), about)
-    split = _mapped(TensorFile(folder / TEST, _spec(about, TEST)), "test", about, transform)
-    if isinstance(split.images, ByteImages) or own.same(transform):
-        return split
-    return Split(transform.apply(own.invert(split.images[:])), split.labels)
+    split = _mapped(TensorFile(folder / TEST, _spec(about, TEST)), "test", about, own)
+    return split.under(transform, own)
 
 
 def _dataset(

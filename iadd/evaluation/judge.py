@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iadd.augment import Augmentation
-from iadd.data import Dataset, ImageRows, Split, open_test
+from iadd.data import Dataset, ImageRows, Split, Transform, open_test
 from iadd.evaluation.protocols import Protocol, find_protocol
 from iadd.evaluation.scores import Score, accuracy_of, score_of
 from iadd.networks import Network, Statistics, build_network
@@ -70,7 +70,7 @@ def evaluate(
         protocol: one of `PROTOCOLS`.
         epochs, batch, step_size: of the training; the step size is for sets without their own.
         seeds: of the run, without its method: networks of equal number start alike for all methods.
-        teacher: labels the augmented images, in a protocol that has one.
+        teacher: labels the augmented images, which it sees under the dataset's transform.
 
     Yields:
         One dict a network: the fields of `Score`, network_eval, eval_seed, label_regime,
@@ -88,6 +88,7 @@ def evaluate(
         missing = f"validation images, of which {dataset.title} has none"
         raise ValueError(f"protocol {protocol}: chooses its step size on {missing}")
     test = open_test(dataset, synthetic.transform).to(dataset.train.images.device)
+    dataset, teacher = _under(synthetic.transform, dataset, teacher)
     judge = _Judge(protocol, rules, dataset, test, epochs, batch, step_size, seeds, teacher)
     synthetic = synthetic.decoded()
     if rules.optimistic:
@@ -98,6 +99,17 @@ def evaluate(
         if progress:
             progress(done, sum(networks.values()), f"{row['network_eval']} {row['accuracy']:.4f}")
         yield row
+
+
+def _under(
+    transform: Transform, dataset: Dataset, teacher: Teacher | None
+) -> tuple[Dataset, Teacher | None]:
+    """Validation images under a set's transform, and a teacher who sees images under the data's."""
+    own = dataset.transform
+    seen = replace(dataset, validation=dataset.validation.under(transform, own))
+    if teacher is None or own.same(transform):
+        return seen, teacher
+    return seen, lambda images: teacher(own.apply(transform.invert(images)))
 
 
 def _best_on_test(

@@ -161,11 +161,8 @@ def scores(
 
 def under(dataset: Dataset, distilled: SyntheticSet) -> Dataset:
     """The data set with its images as a set's own transform has them."""
-    if distilled.transform.same(dataset.transform):
-        return dataset
-
-    def again(split: Split) -> Split:
-        pixels = dataset.transform.invert(split.images[:])
-        return Split(distilled.transform.apply(pixels), split.labels)
-
-    return replace(dataset, train=again(dataset.train), validation=again(dataset.validation))
+    train, validation = (
+        part.under(distilled.transform, dataset.transform)
+        for part in (dataset.train, dataset.validation)
+    )
+    return replace(dataset, train=train, validation=validation)
