@@ -77,6 +77,7 @@ class Experts:
 
     @property
     def count(self) -> int:
+        """Number of trajectories."""
         return len(self._rows)
 
     def snapshot(self, expert: int, epoch: float) -> Tensor:

@@ -91,6 +91,7 @@ def _described(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
 
 
 def footer_text(schema: pa.Schema, metadata: Mapping[str, Any]) -> str:
+    """What a table's footer says, as JSON: its kind, the spec version, `metadata`."""
     name = schema.metadata[b"table"].decode()
     return canonical_json({"table": name, "spec_version": SPEC_VERSION, "metadata": dict(metadata)})
 

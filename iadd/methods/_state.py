@@ -30,11 +30,13 @@ class State:
 
     @classmethod
     def start(cls, variables: Mapping[str, Variable], averaged: bool) -> State:
+        """The state before the first update; `averaged`: with an average of the images."""
         values = {name: variable.value for name, variable in variables.items()}
         average = values["images"].clone() if averaged else None
         return cls(values, {name: {} for name in values}, average)
 
     def copy(self) -> State:
+        """A state that shares no tensor with this one."""
         return State(
             {name: value.clone() for name, value in self.values.items()},
             {name: {k: v.clone() for k, v in m.items()} for name, m in self.memories.items()},
@@ -49,9 +51,11 @@ class State:
 
     @property
     def step_size(self) -> float | None:
+        """The student's, where the method learns it."""
         return float(self.values["step_size"]) if "step_size" in self.values else None
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """All of it as named tensors, for a checkpoint; `read` is the way back."""
         found = {f"{prefix}.value.{name}": value for name, value in self.values.items()}
         found[f"{prefix}.iteration"] = torch.tensor(self.iteration)
         for name, memory in self.memories.items():

@@ -1,10 +1,11 @@
 """The named architectures, each written once as calls of layers, and what names may say.
 
 A first call, with blank parameters, finds the shapes; later ones read the flat vector. All of them
-work from 8x8 to 128x128 inputs: a pooling step or a stride is left out where the map's side would
-fall below 2, because one-pixel maps are constant under instance norm and would carry nothing. The
-last pooling of VGG11, which no norm follows, may leave one pixel. At 32x32 in colour the networks
-have the shapes of the field's own (DatasetCondensation's networks.py); SPEC.md tells where not.
+take images (B, C, H, W) of 8x8 to 128x128 pixels to features (B, ...): a pooling step or a stride
+is left out where the map's side would fall below 2, because one-pixel maps are constant under
+instance norm and would carry nothing. The last pooling of VGG11, which no norm follows, may leave
+one pixel. At 32x32 in colour the networks have the shapes of the field's own (DatasetCondensation's
+networks.py); SPEC.md tells where not.
 
 A name is an architecture and, separated by dashes, what differs from its defaults:
 `convnet-d2-w32`, `mlp`, `vgg11-batchnorm`, `vit-tiny-d6`, `convnet-d4-leakyrelu-maxpool`; or
@@ -28,13 +29,14 @@ TORCHVISION = "torchvision"
 
 
 def convnet(net: Layers, x: Tensor) -> Tensor:
-    """ConvNet-d of Gidaris & Komodakis, the field's own: d x [conv 3x3, norm, activation, pool]."""
+    """The field's ConvNet-d (Gidaris & Komodakis 2018): d x [conv 3x3, norm, activation, pool]."""
     for _ in range(net.options.depth):
         x = net.pool(net.activation(net.norm(net.conv(x, net.options.width))))
     return x
 
 
 def mlp(net: Layers, x: Tensor) -> Tensor:
+    """Layers of `width` units, `depth` of them, on the image as one vector."""
     x = x.flatten(1)  # (B, C*H*W)
     for _ in range(net.options.depth):
         x = net.activation(net.linear(x, net.options.width))
@@ -42,7 +44,10 @@ def mlp(net: Layers, x: Tensor) -> Tensor:
 
 
 def lenet(net: Layers, x: Tensor) -> Tensor:
-    """LeNet-5: grey images are padded, as 28x28 are; the second convolution where it has to be."""
+    """LeNet-5 (LeCun et al., Proceedings of the IEEE 86(11), 1998): two convolutions, two layers.
+
+    Grey images are padded, as 28x28 are; the second convolution is where maps are small.
+    """
     x = net.pool(net.activation(net.conv(x, 6, 5, padding=2 if x.shape[1] == 1 else 0)))
     x = net.pool(net.activation(net.conv(x, 16, 5, padding=0 if min(x.shape[2:]) >= 8 else 2)))
     x = net.activation(net.linear(x.flatten(1), 120))
@@ -50,7 +55,10 @@ def lenet(net: Layers, x: Tensor) -> Tensor:
 
 
 def alexnet(net: Layers, x: Tensor) -> Tensor:
-    """The field's small AlexNet: five convolutions, widths 1, 1.5, 2, 1.5, 1.5 times `width`."""
+    """The field's small AlexNet (after Krizhevsky et al., NeurIPS 2012): five convolutions.
+
+    They are 1, 1.5, 2, 1.5 and 1.5 times `width` wide.
+    """
     width = net.options.width
     x = net.pool(net.activation(net.conv(x, width, 5, padding=2)))
     x = net.pool(net.activation(net.conv(x, width * 3 // 2, 5, padding=2)))
@@ -60,6 +68,7 @@ def alexnet(net: Layers, x: Tensor) -> Tensor:
 
 
 def vgg11(net: Layers, x: Tensor) -> Tensor:
+    """VGG11 (Simonyan & Zisserman 2015, arXiv 1409.1556) with norms and one linear layer."""
     width = net.options.width
     for stage, convolutions in enumerate((1, 1, 2, 2, 2)):
         for _ in range(convolutions):
@@ -69,6 +78,7 @@ def vgg11(net: Layers, x: Tensor) -> Tensor:
 
 
 def resnet18(net: Layers, x: Tensor) -> Tensor:
+    """ResNet18 for small images (He et al. 2016, arXiv 1512.03385): (B, 8 * width)."""
     x = net.activation(net.norm(net.conv(x, net.options.width, bias=False)))
     for stage in range(4):
         out = net.options.width * 2**stage
@@ -79,7 +89,7 @@ def resnet18(net: Layers, x: Tensor) -> Tensor:
             if x.shape != y.shape:
                 x = net.norm(net.conv(x, out, 1, stride, padding=0, bias=False))
             x = net.activation(x + y)
-    return x.mean((2, 3))  # (B, 8 * width)
+    return x.mean((2, 3))
 
 
 def vit(net: Layers, x: Tensor) -> Tensor:

@@ -38,14 +38,17 @@ class Network(ABC):
 
     @property
     def sizes(self) -> list[int]:
+        """Number of parameters of each tensor, in order."""
         return [math.prod(shape) for _, shape in self.shapes]
 
     @property
     def num_parameters(self) -> int:
+        """P, the length of the flat vector."""
         return sum(self.sizes)
 
     @property
     def architecture(self) -> str:
+        """The name without its options."""
         return architecture_of(self.name)
 
     @property

@@ -62,6 +62,7 @@ class Layers:
         self._fixed = iter(statistics) if statistics else None
 
     def parameter(self, kind: str, *shape: int) -> Tensor:
+        """The next parameter tensor; without parameters a blank one, whose shape is recorded."""
         if self._tensors is not None:
             return next(self._tensors)
         self.shapes.append((kind, shape))
@@ -76,15 +77,18 @@ class Layers:
         padding: int = 1,
         bias: bool = True,
     ) -> Tensor:
+        """Maps (B, C, H, W) -> (B, out, H', W')."""
         weight = self.parameter("conv.weight", out, x.shape[1], kernel, kernel)
         added = self.parameter("conv.bias", out) if bias else None
         return F.conv2d(x, weight, added, stride, padding)
 
     def linear(self, x: Tensor, out: int) -> Tensor:
+        """(..., F) -> (..., out)."""
         weight = self.parameter("linear.weight", out, x.shape[-1])
         return F.linear(x, weight, self.parameter("linear.bias", out))
 
     def norm(self, x: Tensor) -> Tensor:
+        """The norm that the options name, of maps (B, C, H, W), a weight and a bias a channel."""
         kind, channels = self.options.norm, x.shape[1]
         if kind == "nonorm":
             return x
@@ -109,6 +113,7 @@ class Layers:
         return y
 
     def activation(self, x: Tensor) -> Tensor:
+        """The non-linearity that the options name, each value by itself."""
         functions: dict[str, Callable[[Tensor], Tensor]] = {
             "relu": F.relu,
             "leakyrelu": lambda z: F.leaky_relu(z, 0.01),

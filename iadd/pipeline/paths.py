@@ -122,6 +122,7 @@ class Layout:
         return self.root / "search" / f"{dataset}-{method}-ipc{ipc}.json"
 
     def trials(self, dataset: str, method: str, ipc: int) -> Path:
+        """The table of a search's trials."""
         return self.winner(dataset, method, ipc).with_suffix(".trials.parquet")
 
     def search_state(self, dataset: str, method: str, ipc: int) -> Path:
@@ -129,4 +130,5 @@ class Layout:
         return self.root / "checkpoints" / "search" / self.winner(dataset, method, ipc).stem
 
     def table(self, name: str) -> Path:
+        """One of the benchmark's tables, e.g. `leaderboard`."""
         return self.root / f"{name}.parquet"
