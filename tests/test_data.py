@@ -217,7 +217,7 @@ def test_imbalance_is_said(tmp_path: Path) -> None:
         ("digits", {"validation_fraction": 0.7}, "validation_fraction is 0.7, must be in 0..0.5"),
         ("folder", {"test_fraction": 0.0}, "test_fraction is 0.0, must be above 0, up to 0.5"),
         ("digits", {"channels": 3}, "digits: channels can be set for folder, arrays, covid19 only"),
-        ("folder", {"channels": 2}, "channels: 2 is not allowed, only 1 or 3"),
+        ("folder", {"channels": 2}, "folder: channels 2: allowed are 1 and 3"),
         ("cifar10", {}, "cifar10: needs root"),
         ("folder", {"root": "nowhere"}, "nowhere: no such folder of images"),
         ("folder", {}, "folder: needs root"),
@@ -263,7 +263,7 @@ def test_a_positive_class_is_one_of_the_classes_and_no_part_of_the_data(tmp_path
 
 def test_zca_of_too_many_features_is_found_by_a_plan(tmp_path: Path) -> None:
     root = tree(tmp_path, {"a": 3, "b": 3}, side=16)
-    with pytest.raises(ValueError, match="zca: images have 12288 features, at most 4096"):
+    with pytest.raises(ValueError, match="folder: zca: images have 12288 features, at most 4096"):
         inspect(Source("folder", root, resolution=64, channels=3, zca=True))
 
 

@@ -167,7 +167,7 @@ def _about(source: Source, parts: Mapping[str, Pixels]) -> About:
     stated = {} if source.mean is None else {"mean": source.mean, "std": source.std}
     kind = "zca" if source.zca else "standard"
     _, *shape = parts["train"].shape
-    check_features(kind, prod(shape))
+    check_features(kind, prod(shape), source.title)
     facts = {
         "class_names": names,
         "shape": shape,

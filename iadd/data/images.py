@@ -146,7 +146,7 @@ def _fill(
     elif low >= 0 and all(found.whole for found in headers):
         low, high = 0.0, depth(high)
     elif low == high:
-        raise ValueError(f"all images hold nothing but the value {low:g}; there is nothing to see")
+        raise ValueError(f"{headers[0].name}: this and all other images hold nothing but {low:g}")
     notes: tuple[str, ...] = ()
     if channels is None and look.channels == 3:
         if grey.all():

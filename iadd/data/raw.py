@@ -74,7 +74,7 @@ class Source:
             if getattr(self, key) is not None and self.name not in OPEN:
                 raise ValueError(f"{self.title}: {key} can be set for {', '.join(OPEN)} only")
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"channels: {self.channels} is not allowed, only 1 or 3")
+            raise ValueError(f"{self.title}: channels {self.channels}: allowed are 1 and 3")
         if self.resolution is None:
             object.__setattr__(self, "resolution", SIDES.get(self.name))
         least, most = RESOLUTIONS

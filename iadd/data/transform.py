@@ -140,11 +140,11 @@ class Images(Protocol):
     def __getitem__(self, index: slice, /) -> Tensor: ...
 
 
-def check_features(kind: str, features: int) -> None:
-    """Refuse more features (C*H*W) than `zca` can whiten."""
+def check_features(kind: str, features: int, title: str = "transform") -> None:
+    """Refuse more features (C*H*W) than `zca` can whiten; `title` names the data in the message."""
     if kind == "zca" and features > ZCA_FEATURES:
         raise ValueError(
-            f"zca: images have {features} features, at most {ZCA_FEATURES} are allowed; "
+            f"{title}: zca: images have {features} features, at most {ZCA_FEATURES} are allowed; "
             "lower the resolution or leave zca off"
         )
 
