@@ -41,6 +41,28 @@ class Small(nn.Module):
         return result
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.5])
+def test_batch_norms_keep_the_epsilon_of_the_module(eps: float) -> None:
+    """torchvision's MobileNetV3, EfficientNet and others have another one than torch."""
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, eps), nn.Flatten())
+    module.append(nn.Linear(4 * 36, 3))
+    network = from_module(module, "small", 1, 8, 3)
+    params = torch.cat([p.detach().flatten() for p in module.parameters()])
+    images = torch.randn(5, 1, 8, 8, generator=generator_for("eps"))
+    module.train()
+    assert torch.allclose(network.apply(params, images), module(images), atol=1e-5)
+
+
+def test_instance_norms_normalise_each_image_whatever_averages_they_kept() -> None:
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 36, 3))
+    network = from_module(module, "small", 1, 8, 3)
+    params = torch.cat([p.detach().flatten() for p in module.parameters()])
+    images = 9 * torch.randn(5, 1, 8, 8, generator=generator_for("averages")) + 3
+    module.train()
+    assert torch.allclose(network.apply(params, images), module(images), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def small() -> Network:
     return from_module(Small(), "small", 1, 8, 3)

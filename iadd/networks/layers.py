@@ -21,7 +21,7 @@ Statistics = list[Moments]
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, fixed: Moments | None = None
+    x: Tensor, weight: Tensor, bias: Tensor, fixed: Moments | None = None, eps: float = 1e-5
 ) -> tuple[Tensor, Moments]:
     """Batch norm of (B, C, ...) by the batch's own moments or by fixed ones, and the moments used.
 
@@ -32,7 +32,7 @@ def batch_norm(
     mean = x.mean(dims) if fixed is None else fixed[0]
     centred = x - mean.view(per_channel)
     variance = (centred * centred).mean(dims) if fixed is None else fixed[1]
-    scale = weight * (variance + 1e-5).rsqrt()
+    scale = weight * (variance + eps).rsqrt()
     return centred * scale.view(per_channel) + bias.view(per_channel), (mean, variance)
 
 

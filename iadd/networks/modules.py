@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from iadd.networks.base import Network
 from iadd.networks.layers import Moments, Statistics, batch_norm
@@ -21,7 +22,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, replaced: _BatchNorm) -> None:
         super().__init__()
-        count = replaced.num_features
+        count, self.eps = replaced.num_features, replaced.eps
         affine = replaced.weight is not None
         self.weight = replaced.weight if affine else torch.ones(count)
         self.bias = replaced.bias if affine else torch.zeros(count)
@@ -29,7 +30,7 @@ class BatchNorm(nn.Module):
         self.moments: Moments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y, moments = batch_norm(x, self.weight.to(x), self.bias.to(x), self.fixed)
+        y, moments = batch_norm(x, self.weight.to(x), self.bias.to(x), self.fixed, self.eps)
         self.moments = moments[0].detach(), moments[1].detach()
         return y
 
@@ -164,9 +165,11 @@ class _ThreeChannels(nn.Module):
 
 
 def _without_state(module: nn.Module) -> nn.Module:
-    """Evaluation mode, our batch norm in the place of each, nothing done in place."""
+    """Evaluation mode, norms that keep no averages, nothing done in place."""
     module.eval()
     for part in list(module.modules()):
+        if isinstance(part, _InstanceNorm):
+            part.track_running_stats, part.running_mean, part.running_var = False, None, None
         if hasattr(part, "inplace"):
             setattr(part, "inplace", False)  # noqa: B010 (no attribute of nn.Module's)
         for key, child in part.named_children():
