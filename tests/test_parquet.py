@@ -133,6 +133,26 @@ def test_columns_are_found_by_their_kinds_and_classes_may_have_no_names(tmp_path
     assert inspect(Source("arrays", tmp_path / "b")).class_names == ("0", "1")
 
 
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_files_whose_labels_stand_for_other_classes_are_refused(tmp_path: Path, part: str) -> None:
+    """A part that was encoded by itself may count its classes otherwise."""
+    hub(tmp_path)
+    file = shard(
+        tmp_path / "data" / f"{part}-more.parquet", encoded(4, 3), [0, 1] * 2, names=["bee", "ant"]
+    )
+    with pytest.raises(ValueError, match=r"more\.parquet: its labels stand for bee, ant, those of"):
+        inspect(Source("arrays", tmp_path))
+    shard(file, encoded(4, 3), [0, 1] * 2)
+    inspect(Source("arrays", tmp_path))
+
+
+def test_test_labels_beyond_unnamed_classes_are_one_line(tmp_path: Path) -> None:
+    shard(tmp_path / "train-x.parquet", encoded(20), [0, 1] * 10, names=None)
+    shard(tmp_path / "test-x.parquet", encoded(3, 1), [0, 1, 2], names=None)
+    with pytest.raises(ValueError, match=r"test-x\.parquet: label: row 2 is 2; allowed are 0 to 1"):
+        inspect(Source("arrays", tmp_path))
+
+
 def test_groups_are_a_column(tmp_path: Path) -> None:
     labels = [row % 2 for row in range(60)]
     patients = [f"p{row // 4}" for row in range(60)]

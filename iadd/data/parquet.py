@@ -111,14 +111,8 @@ def read_parquet(
         own += [("validation", shard) for shard in shards.get("validation", ())]
     files = [shard for _, shard in own]
     image, label, names = _columns(files[0])
-    labels = [_column(file, label) for file in files]
-    for file, values in zip(files, labels, strict=True):
-        for row, value in enumerate(values):
-            if not isinstance(value, int) or not 0 <= value < (len(names) or 10_000):
-                raise ValueError(
-                    f"{file}: {label}: row {row} is {value!r}; allowed are 0 to "
-                    f"{(len(names) or 10_000) - 1}"
-                )
+    names = like.class_names if like else names
+    labels = [_labels(file, label, names) for file in files]
     if not any(labels):
         raise ValueError(f"{files[0]}: has no images")
     every = np.array([value for values in labels for value in values], dtype=np.int64)
@@ -133,7 +127,7 @@ def read_parquet(
         found.images,
         every,
         found.digests,
-        like.class_names if like else names or tuple(map(str, range(int(every.max()) + 1))),
+        names or tuple(map(str, range(int(every.max()) + 1))),
         like.low if like else found.low,
         like.high if like else found.high,
         found.look.background if found.transparent else None,
@@ -141,6 +135,21 @@ def read_parquet(
         held if held.any() else None,
         notes=found.notes,
     )
+
+
+def _labels(file: Path, column: str, names: tuple[str, ...]) -> list[int]:
+    """The labels of a file, which stand for these classes, or for as yet unnamed ones."""
+    *_, told = _columns(file)
+    if names and told and told != names:
+        raise ValueError(
+            f"{file}: its labels stand for {', '.join(told)}, those of the first training file for "
+            f"{', '.join(names)}; write all files with the same list of classes"
+        )
+    values, most = _column(file, column), (len(names) or 10_000) - 1
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value <= most:
+            raise ValueError(f"{file}: {column}: row {row} is {value!r}; allowed are 0 to {most}")
+    return values
 
 
 def _columns(file: Path) -> tuple[str, str, tuple[str, ...]]:
