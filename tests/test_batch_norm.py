@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from iadd.data import Split, load_dataset
 from iadd.engine.backend import choose_backend
 from iadd.evaluation import evaluate
 from iadd.methods import Problem
+from iadd.methods._gradient import gradient_distance
 from iadd.methods._selection import TrainedSelection, TrainedSelectionParams
 from iadd.networks import build_network
 from iadd.seeds import Seeds, generator_for
@@ -91,6 +93,75 @@ def test_the_real_images_themselves_have_no_distance_to_the_real_images(
     values = {key: each.value for key, each in method.variables(few.images[:].clone()).items()}
     found = method.gradients(0, values, generator_for("look"))
     assert isinstance(found, methods.Gradients) and found.loss < 1e-6
+
+
+def of_all_classes(
+    task: Problem, net: torch.Tensor, generator: torch.Generator
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Statistics over 16 real images of each class."""
+    seen = torch.cat([task.batch(label, 16, generator) for label in range(task.dataset.classes)])
+    return task.network.batch_statistics(net, seen)
+
+
+def test_gradient_matching_sees_batches_of_a_class_under_statistics_of_all() -> None:
+    task = Problem(load_dataset("digits"), build_network(NET, 1, 8, 10), 1)
+    kind = methods.find("dc")
+    method: Any = kind(kind.Params(batch_real=32), task)
+    images = method.initial(generator_for("first"))
+    net = torch.zeros(task.network.num_parameters)
+    found = method.gradients(0, {"images": images, "net": net}, generator_for("look"))
+    generator, leaf = generator_for("look"), images.clone().requires_grad_()
+    net = task.network.init(generator).requires_grad_()
+    statistics, loss = of_all_classes(task, net.detach(), generator), torch.zeros(())
+
+    def gradient(seen: torch.Tensor, label: int) -> torch.Tensor:
+        logits = task.network.apply(net, seen, statistics)
+        wrong = F.cross_entropy(logits, torch.full((len(seen),), label))
+        return torch.autograd.grad(wrong, net, create_graph=True)[0]
+
+    for label in range(10):
+        real = gradient(task.batch(label, 32, generator), label).detach()
+        own = gradient(leaf[label : label + 1], label)
+        loss = loss + gradient_distance(task.network, own, real)
+    (by_images,) = torch.autograd.grad(loss, leaf)
+    assert abs(found.loss - float(loss.detach())) < 1e-3 * found.loss
+    assert torch.allclose(found.by["images"], by_images, atol=1e-3 * float(by_images.abs().max()))
+
+
+def test_idm_sees_batches_of_a_class_under_statistics_of_all() -> None:
+    task = Problem(load_dataset("digits"), build_network(NET, 1, 8, 10), 2)
+    task = replace(task, dataset=replace(task.dataset, augmentation=Augmentation(())))
+    kind = methods.find("idm")
+    method: Any = kind(kind.Params(batch_real=32, factor=1), task)
+    images, net = method.initial(generator_for("first")), task.network.init(generator_for("net"))
+    found = method.loss(net, images, 0.0, generator_for("look"))
+    generator = generator_for("look")
+    statistics = of_all_classes(task, net, generator)
+    own = task.network.embed(net, images, statistics).view(10, 2, -1).mean(1)
+    batches = [task.batch(label, 32, generator) for label in range(10)]
+    real = torch.stack([task.network.embed(net, b, statistics).mean(0) for b in batches])
+    assert torch.allclose(found, (own - real).square().sum(), rtol=1e-3)
+
+
+def test_cafe_compares_classes_under_statistics_of_all() -> None:
+    task = Problem(load_dataset("digits"), build_network(NET, 1, 8, 10), 1)
+    kind = methods.find("cafe")
+    method: Any = kind(kind.Params(batch_real=32), task)
+    net = task.network.init(generator_for("net"))
+    images = method.initial(generator_for("first"))
+    found = method.loss(net, images, generator_for("look"))
+    generator = generator_for("look")
+    fixed = task.network.fixed(of_all_classes(task, net, generator))
+    real = [fixed.activations(net, task.batch(label, 32, generator)) for label in range(10)]
+    own = [fixed.activations(net, images[k : k + 1]) for k in range(10)]
+    expected = torch.zeros(())
+    for weight, layer in zip((0.1, 1.0, 2.0), range(3), strict=True):
+        apart = [r[layer].mean(0) - o[layer].mean(0) for r, o in zip(real, own, strict=True)]
+        expected += weight * torch.stack(apart).square().sum()
+    logits = torch.cat([r[-1] for r in real]) @ torch.cat([o[-1] for o in own]).T
+    labels = torch.arange(10).repeat_interleave(32)
+    expected += 0.01 * F.cross_entropy(logits, labels, reduction="sum")
+    assert torch.allclose(found, expected, rtol=1e-3)
 
 
 def test_mtt_on_a_batch_norm_network_matches_better_and_is_judged(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_gradient_matching_equals_double_backward(name: str, task: methods.Probl
     images = task.dataset.train.images[task.random_rows(generator_for("rows"))]
     own = images[: task.ipc]
     targets = F.one_hot(torch.zeros(task.ipc, dtype=torch.long), 4).float()
-    value, gradient = method.match(net, 0, own, targets, generator_for("match"))
+    value, gradient = method.match(task.backend, net, 0, own, targets, generator_for("match"))
 
     # The same in float64 with autograd through the gradient, the draws from the same generator.
     g = generator_for("match")

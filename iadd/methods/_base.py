@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iadd.augment import Augmentation
 from iadd.data import Dataset, ImageRows
+from iadd.engine.autograd import AutogradBackend
 from iadd.engine.backend import Backend, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
@@ -112,18 +113,19 @@ class Problem:
         rows = self.dataset.class_rows[label]
         return self.dataset.train.images[_some(rows, size, generator)]
 
-    def of_classes(
-        self, work: Callable[[Tensor], Tensor], batches: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
-        """What `work` makes of each class's images (n, C, H, W): (n, ...) each.
+    def for_classes(self, params: Tensor, generator: torch.Generator) -> Backend:
+        """What computes the passes of parameters (P,) over batches of a single class.
 
-        Class after class, to spare memory; but of all at once where the network has batch norm,
-        whose moments would else be those of a single class.
+        Batch norms, where there are some, have statistics over 16 real images of each class (at
+        most), as in DC's code: the moments of one class would take away what tells it from others.
         """
         if not self.network.has_batch_norm:
-            return list(map(work, batches))
-        found = work(torch.cat(list(batches)))
-        return list(found.split_with_sizes([len(batch) for batch in batches]))
+            return self.backend
+        classes = range(self.dataset.classes)
+        seen = torch.cat([self.batch(label, 16, generator) for label in classes])
+        with torch.no_grad():
+            statistics = self.network.batch_statistics(params, seen)
+        return AutogradBackend(self.network.fixed(statistics), self.device, params.dtype)
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
         """`ipc` random training rows of each class without replacement, (N,)."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from iadd.augment import Augmentation, augment, augment_adjoint
+from iadd.engine.backend import Backend
 from iadd.methods._base import Gradients, Iterative, IterativeParams, Rate, Workload
 from iadd.methods._variables import Variable
 from iadd.networks import Network
@@ -64,12 +65,12 @@ class GradientMatching(Iterative):
             net.copy_(problem.network.init(generator))
         elif self.params.inner_epochs:
             net.copy_(self.trained(net, images, targets, generator))
-        loss, parts = 0.0, []
+        loss, parts, backend = 0.0, [], problem.for_classes(net, generator)
         for label, rows in enumerate(torch.arange(len(images)).split(problem.ipc)):
-            value, part = self.match(net, label, images[rows], targets[rows], generator)
+            value, part = self.match(backend, net, label, images[rows], targets[rows], generator)
             loss += value
             parts.append(part)
-        return Gradients(loss, {"images": torch.cat(parts)}, problem.backend.name)
+        return Gradients(loss, {"images": torch.cat(parts)}, backend.name)
 
     def trained(
         self, net: Tensor, images: Tensor, targets: Tensor, generator: torch.Generator
@@ -80,10 +81,16 @@ class GradientMatching(Iterative):
         return train(self.problem.network, net, images, targets, plan, seen_as, generator)
 
     def match(
-        self, net: Tensor, label: int, images: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        backend: Backend,
+        net: Tensor,
+        label: int,
+        images: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
     ) -> tuple[float, Tensor]:
         """One class: the distance D(g_S, g_T) and its gradient by the synthetic images."""
-        problem, backend = self.problem, self.problem.backend
+        problem = self.problem
         real = problem.batch(label, self.params.batch_real, generator)
         draw = problem.augmentation.draw(generator) if self.siamese else None
         of_real = targets[:1].expand(len(real), -1).contiguous()

@@ -77,12 +77,13 @@ class CAFE(Iterative):
     def loss(self, net: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """The loss () at images (N, C, H, W) under a network (P,), on fresh real batches."""
         problem, p, real, own = self.problem, self.params, [], []
+        network = problem.for_classes(net, generator).network
         for label, part in enumerate(images.split(problem.ipc)):
             batch = problem.batch(label, p.batch_real, generator)
             draw = problem.augmentation.draw(generator) if p.siamese else None
             with torch.no_grad():
-                real.append(problem.network.activations(net, augment(batch, draw))[-len(LAYERS) :])
-            own.append(problem.network.activations(net, augment(part, draw))[-len(LAYERS) :])
+                real.append(network.activations(net, augment(batch, draw))[-len(LAYERS) :])
+            own.append(network.activations(net, augment(part, draw))[-len(LAYERS) :])
         total: Tensor = images.new_zeros(())
         for weight, *layer in zip(LAYERS[-len(real[0]) :], *real, *own, strict=True):
             means = torch.stack([part.mean(0) for part in layer])  # (2 K, ...)
@@ -96,10 +97,9 @@ class CAFE(Iterative):
 
     def accuracy(self, net: Tensor, generator: torch.Generator) -> Tensor:
         """Mean share (1,) of some real images of each class that the network gets right."""
-        problem, classes = self.problem, range(self.problem.dataset.classes)
-        batches = [problem.batch(label, REAL, generator) for label in classes]
-        said = problem.of_classes(lambda part: problem.backend.logits(net, part), batches)
-        right = [part.argmax(1) == label for label, part in enumerate(said)]
+        problem, logits = self.problem, self.problem.for_classes(net, generator).logits
+        batches = (problem.batch(k, REAL, generator) for k in range(problem.dataset.classes))
+        right = [logits(net, batch).argmax(1) == label for label, batch in enumerate(batches)]
         return torch.stack([part.float().mean().cpu() for part in right]).mean(0, keepdim=True)
 
     def train(self, net: Tensor, images: Tensor, generator: torch.Generator) -> None:

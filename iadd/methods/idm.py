@@ -87,18 +87,18 @@ class IDM(Iterative):
 
     def loss(self, net: Tensor, images: Tensor, percent: float, g: torch.Generator) -> Tensor:
         """The loss () at stored images (N, C, H, W) under a network (P,)."""
-        problem, classes, real, seen = self.problem, self.problem.dataset.classes, [], []
+        problem, backend, means, seen = self.problem, self.problem.for_classes(net, g), [], []
         whole, labels = decode(images, problem.labels(), self.decoding)
-        for label in range(classes):
+        for label in range(problem.dataset.classes):
             draw = problem.augmentation.draw(g)
-            real.append(augment(problem.batch(label, self.params.batch_real, g), draw))
+            batch = problem.batch(label, self.params.batch_real, g)
+            means.append(backend.embed(net, augment(batch, draw)).mean(0))
             seen.append(augment(whole[labels == label], draw))
         together, targets = torch.cat(seen), labels.sort().values.to(images.device)
-        features = problem.network.embed(net, together).view(classes, len(seen[0]), -1)
-        known = problem.of_classes(lambda part: problem.backend.embed(net, part), real)
-        apart = (features.mean(1) - torch.stack([part.mean(0) for part in known])).square().sum()
-        wrong = F.cross_entropy(problem.network.apply(net, together), targets)  # mean of classes
-        return apart.add(wrong, alpha=self.params.ce_weight * percent * classes)
+        features = backend.network.embed(net, together).view(len(seen), len(seen[0]), -1)
+        apart: Tensor = (features.mean(1) - torch.stack(means)).square().sum()
+        wrong = F.cross_entropy(backend.network.apply(net, together), targets)  # mean of classes
+        return apart.add(wrong, alpha=self.params.ce_weight * percent * len(seen))
 
     def train(self, net: Tensor, speed: Tensor, generator: torch.Generator) -> float:
         """Train a network in place on real batches; then its accuracy on the last."""

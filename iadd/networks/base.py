@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ class Network(ABC):
     """One network for one input size: `init` draws parameters, `apply` maps images to logits.
 
     Everything is stateless over a flat float vector (P,). Batch norm, where there is one, uses the
-    statistics of the batch unless `statistics` (from `batch_statistics`) are given.
+    statistics of the batch unless `statistics` (from `batch_statistics`) are given, or the network
+    is `fixed`.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Network(ABC):
     """Arithmetic of matrix products on a GPU, one of `PRECISIONS`; CPUs know float32 alone."""
     options: Options | None = field(default=None, repr=False)
     """What the name of one of our own architectures says; None for others."""
+    statistics: Statistics | None = field(default=None, repr=False)
+    """Of its batch norms where they are fixed; None: those of each batch."""
 
     @property
     def sizes(self) -> list[int]:
@@ -82,6 +85,10 @@ class Network(ABC):
         Taken over the whole training set in one pass, they replace running averages, which would be
         a state (precise batch norm, Wu & Johnson 2021, arXiv 2105.07576). Empty without batch norm.
         """
+
+    def fixed(self, statistics: Statistics) -> Network:
+        """This network with batch norms that have these statistics unless others are given."""
+        return replace(self, statistics=statistics)
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """The parameter tensors as views of a flat vector (P,), in order."""

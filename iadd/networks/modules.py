@@ -76,10 +76,10 @@ class ModuleNetwork(Network):
         return torch.cat([p.detach().flatten().float() for p in fresh.parameters()])
 
     def apply(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
-        return self._run(params, images, statistics).logits
+        return self._run(params, images, statistics or self.statistics).logits
 
     def embed(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
-        return self._run(params, images, statistics).features
+        return self._run(params, images, statistics or self.statistics).features
 
     def batch_statistics(self, params: Tensor, images: Tensor) -> Statistics:
         return self._run(params, images, None).statistics

@@ -40,14 +40,14 @@ class LayeredNetwork(Network):
         return uniform * spread + torch.tensor(centres).repeat_interleave(sizes)
 
     def apply(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
-        layers = self._layers(params, statistics)
+        layers = self._layers(params, statistics or self.statistics)
         return layers.linear(self._embed(layers, images), self.classes)
 
     def embed(self, params: Tensor, images: Tensor, statistics: Statistics | None = None) -> Tensor:
-        return self._embed(self._layers(params, statistics), images)
+        return self._embed(self._layers(params, statistics or self.statistics), images)
 
     def activations(self, params: Tensor, images: Tensor) -> list[Tensor]:
-        layers = self._layers(params, None)
+        layers = self._layers(params, self.statistics)
         layers.kept = []
         features = self._embed(layers, images)
         return [*layers.kept, features]
