@@ -125,3 +125,6 @@ def test_seeds_are_put_together_with_the_wider_of_both_intervals() -> None:
     assert told["data: AUC"] == "0.600 (0.352-0.848)"
     text = exposure_text(rows)
     assert text.startswith("d, 1 image a class") and "0.600 (0.352-0.848)" in text
+    assert "too few to tell" not in text
+    few = exposure_text([*rows, replace(rows[0], held_out=19)])
+    assert "19 held-out images are too few to tell where 1 % of false ones lies (368 " in few

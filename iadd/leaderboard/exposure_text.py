@@ -23,6 +23,21 @@ EXPLAINED = (
     "An attack that finds nothing proves nothing: a stronger one may (SPEC, section 10).",
 )
 
+ENOUGH = 368
+"""Held-out images from which 95 % intervals tell where a threshold of 1 % false positives lies."""
+
+
+def explained(rows: Sequence[PrivacyRow]) -> tuple[str, ...]:
+    """What the tables of these rows mean."""
+    fewest = min((row.held_out for row in rows), default=ENOUGH)
+    if fewest >= ENOUGH:
+        return EXPLAINED
+    few = (
+        f"{fewest} held-out images are too few to tell where 1 % of false ones lies ({ENOUGH} are "
+        "needed): the true positives are uncertain, and the lower end of their interval is 0."
+    )
+    return (*EXPLAINED, few)
+
 
 def words(found: Exposure) -> dict[str, str]:
     """A line's cells by their headings."""
@@ -61,6 +76,6 @@ def exposure_text(rows: Sequence[PrivacyRow]) -> str:
         for line in lines:
             table.add_row(*line.values())
         console.print(table)
-    for sentence in EXPLAINED:
+    for sentence in explained(rows):
         console.print(sentence)
     return text.getvalue()

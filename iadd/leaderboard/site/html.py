@@ -163,7 +163,7 @@ def _without(table: Table, alike: Mapping[int, tuple[str, str]]) -> Table:
 
 
 def _heading(column: Column) -> str:
-    title = _safe(column.title)
+    title = _safe(column.title).replace(", %", ",&nbsp;%")  # no line has the sign alone
     if column.hint:
         title = f'<abbr title="{_safe(column.hint)}">{title}</abbr>'
     chosen = ' data-filter=""' if column.filter else ""

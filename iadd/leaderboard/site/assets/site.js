@@ -134,7 +134,7 @@
   function grid(holder) {
     const [table, rows] = read(holder);
     const heads = [...table.tHead.rows[0].cells];
-    const names = heads.map((head) => head.textContent.trim());
+    const names = heads.map((head) => head.textContent.replace(/\s+/g, " ").trim());
     const box = table.closest(".card");
     const alike = JSON.parse(table.dataset.alike || "[]");
     const columns = kinds(heads).map((kind, place) => ({

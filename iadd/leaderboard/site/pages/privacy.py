@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from iadd.leaderboard.exposure import Exposure, Interval, PrivacyRow, summaries
-from iadd.leaderboard.exposure_text import EXPLAINED
+from iadd.leaderboard.exposure_text import explained
 from iadd.leaderboard.results import read_rows
 from iadd.leaderboard.site import html, places
 from iadd.leaderboard.site.content import Content, RunKey
@@ -48,7 +48,7 @@ def pages(content: Content) -> Iterator[Page]:
             _table(list(lines), mine)
             for _, lines in groupby(summaries(mine), key=lambda line: line.ipc)
         ]
-        context = {"tables": tables, "explained": EXPLAINED, "pairs": _pairs(content, mine)}
+        context = {"tables": tables, "explained": explained(mine), "pairs": _pairs(content, mine)}
         yield Page(place, f"Privacy, {name}", NAV, "privacy.html", context, beside)
 
 
