@@ -53,14 +53,14 @@ def _drafts(path: Path) -> str:
 def _remove_drafts(path: Path) -> None:
     """Of processes that run no more."""
     for other in path.parent.glob(f"{glob.escape(_drafts(path))}.*.tmp"):
-        if not alive(other.suffixes[-3]):
+        if not alive(other.suffixes[-3][1:]):
             shutil.rmtree(other, ignore_errors=True)
 
 
-def alive(suffix: str) -> bool:
-    """Whether the process of this machine that is named by `.pid` may still be running."""
+def alive(process: str | int) -> bool:
+    """Whether the process of this machine with that number may still be running."""
     try:
-        os.kill(int(suffix[1:]), 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except (PermissionError, ValueError):

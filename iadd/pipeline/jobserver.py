@@ -186,7 +186,7 @@ def _new_folder(place: str | None) -> str:
     prefix = f"iadd.{platform.node()}."
     for old in Path(place or tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*.*"):
         with contextlib.suppress(FileNotFoundError):  # another run of ours was here first
-            if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2]):
+            if old.stat().st_uid == os.getuid() and not alive(old.suffixes[-2][1:]):
                 shutil.rmtree(old, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", dir=place)
 

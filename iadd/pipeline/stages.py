@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def open_plan(path: Path, dataset: str | None = None) -> tuple[Plan, str]:
-    """A benchmark's plan and the data set asked for (the first one, if none)."""
+    """A benchmark's plan and the data set asked for, by default the first; sets torch's threads."""
     torch.set_num_threads(threads())
     config = load_config(path)
     key = config.dataset(dataset).key if dataset else config.datasets[0].key

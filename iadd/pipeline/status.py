@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from iadd.artifacts.writing import alive
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.monitor import START, duration, job_name, reason
 from iadd.pipeline.plan import Plan
@@ -164,15 +165,7 @@ def _words(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _alive(word: dict[str, Any]) -> bool:
     """Whether a job may be at work: of another machine's nobody here can know."""
-    if word["host"] != platform.node():
-        return True
-    try:
-        os.kill(int(word["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return word["host"] != platform.node() or alive(word["pid"])
 
 
 def _state(

@@ -64,7 +64,7 @@ class Task(NamedTuple):
 def _problem(task: Task) -> methods.Problem:
     """Data and experts, once a worker process; experts are memory-mapped, so once a node."""
     os.chdir(task.folder)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(devices.threads())
     # Ray has made its share of the cards visible: the first of these is the trial's.
     device = devices.choose("auto" if task.plan.config.search.gpus else "cpu")
     return stages.problem(task.plan, task.dataset, task.method, task.ipc, device)
