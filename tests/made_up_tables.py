@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from iadd.artifacts import SPEC_VERSION
 from iadd.leaderboard import ranking
@@ -18,6 +18,7 @@ from iadd.leaderboard.rows import (
     LeaderboardRow,
     TraceRow,
 )
+from iadd.leaderboard.statistics import compare_all
 
 Row = dict[str, Any]
 TEST_COUNTS = (5000, 5000)  # images of each class: many, so that the test set's error is small
@@ -140,6 +141,28 @@ def rank(evaluations: Any, **options: Any) -> list[LeaderboardRow]:
 def compared(evaluations: Any) -> list[ComparisonRow]:
     """The differences between methods."""
     return [ComparisonRow(**row) for row in ranking.rank(judged_of([evaluations]))[1].to_pylist()]
+
+
+class Paired(NamedTuple):
+    """What `compare_all` says of two methods alone."""
+
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(
+    one: Mapping[int, float], other: Mapping[int, float], test_images: float
+) -> Paired | None:
+    """The first method minus the second over common seeds; None where these are fewer than two."""
+    common = one.keys() & other.keys()
+    alone = {name: {s: m[s] for s in common} for name, m in (("a", one), ("b", other))}
+    found = compare_all(alone, test_images)
+    if not len(found.seeds):
+        return None
+    return Paired(*(getattr(found, name)[0].item() for name in Paired._fields))
 
 
 def table(rows: Sequence[Row]) -> Any:

@@ -7,13 +7,23 @@ import re
 
 import numpy as np
 import pytest
-from made_up_tables import by_class, compared, confusion, evaluation, rank, runs, spread, table
+from made_up_tables import (
+    by_class,
+    compare,
+    compared,
+    confusion,
+    evaluation,
+    rank,
+    runs,
+    spread,
+    table,
+)
 
 from iadd.leaderboard.cells import UNSEEN
 from iadd.leaderboard.columns import judged_of
 from iadd.leaderboard.ranking import Positive
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.statistics import compare, estimate, estimate_auroc, label_robust_score
+from iadd.leaderboard.statistics import estimate, estimate_auroc, label_robust_score
 from iadd.leaderboard.text import comparisons_text, leaderboard_text, remark
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_tables import compare
 from scipy import stats
 
 from iadd.leaderboard.statistics import (
@@ -16,7 +17,6 @@ from iadd.leaderboard.statistics import (
     augmentation_robust_score,
     auroc_error,
     binomial_error,
-    compare,
     compare_all,
     effective_size,
     estimate,

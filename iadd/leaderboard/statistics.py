@@ -114,48 +114,12 @@ def effective_size(class_counts: Sequence[int]) -> float:
     return len(counts) ** 2 / sum(1 / count for count in counts)
 
 
-class Comparison(NamedTuple):
-    """Two methods over their common seeds: mean difference, its 95 % interval, two-sided p-value.
-
-    `p_holm`: corrected for all pairs that were compared along.
-    """
-
-    seeds: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float = 1.0
-
-    @property
-    def significant(self) -> bool:
-        """Whether the difference holds at 5 % among all pairs that were compared along."""
-        return self.p_holm < LEVEL
-
-
-def compare(
-    one: Mapping[int, float], other: Mapping[int, float], test_images: float
-) -> Comparison | None:
-    """The paired difference `one` minus `other`; None where fewer than two seeds are common.
-
-    Args:
-        one, other: seed -> mean accuracy of its networks.
-        test_images: size of the test set that both were tested on.
-
-    The interval excludes 0 exactly where p < 0.05.
-    """
-    common = sorted(one.keys() & other.keys())
-    n = len(common)
-    if n < 2:
-        return None
-    differences = np.array([[one[seed] - other[seed] for seed in common]])
-    return Comparison(n, *(float(column[0]) for column in _paired(differences, test_images)[:4]))
-
-
 class Comparisons(NamedTuple):
-    """The pairs of one cell's methods: arrays with an entry a pair, fields as of `Comparison`.
+    """The pairs of one cell's methods over their common seeds: arrays with an entry a pair.
 
-    `one`, `other`: the methods' places in the given order. `std`: of the seeds' differences.
+    `one`, `other`: the methods' places in the given order. `difference`: mean of `one` minus
+    `other`, `low` and `high` the ends of its 95 % interval, `std` the deviation of the seeds'
+    differences. `p` is two-sided, `p_holm` corrected for all these pairs.
     """
 
     one: NDArray[np.int64]
@@ -170,13 +134,18 @@ class Comparisons(NamedTuple):
 
     @property
     def significant(self) -> NDArray[np.bool_]:
+        """Which differences hold at 5 % among all these pairs."""
         return self.p_holm < LEVEL
 
 
 def compare_all(methods: Mapping[str, Mapping[int, float]], test_images: float) -> Comparisons:
     """Every pair of one cell's methods that have two common seeds, corrected together by Holm.
 
-    methods: name -> seed -> mean accuracy.
+    An interval excludes 0 exactly where p < 0.05.
+
+    Args:
+        methods: name -> seed -> mean accuracy of its networks.
+        test_images: size of the test set that all were tested on.
     """
     seeds = sorted({seed for means in methods.values() for seed in means})
     scores = np.array([[m.get(s, np.nan) for s in seeds] for m in methods.values()], np.float64)
