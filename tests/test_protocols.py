@@ -11,10 +11,12 @@ from test_config import plain
 from test_evaluation import real_set
 from torch import Tensor
 
+import iadd
 from iadd.augment import Augmentation
 from iadd.data import Dataset, Transform, load_dataset
-from iadd.evaluation import evaluate, teacher_of
+from iadd.evaluation import Validation, evaluate, teacher_of
 from iadd.evaluation import judge as judging
+from iadd.evaluation import validation as validating
 from iadd.evaluation.protocols import PROTOCOLS, Protocol
 from iadd.leaderboard.site.content import main_place
 from iadd.leaderboard.text import leaderboard_text, protocol_words
@@ -148,6 +150,40 @@ def test_a_teacher_sees_images_under_its_own_transform(blobs: Dataset) -> None:
     assert len(shown["own"]) == len(shown["elsewhere"]) == 4  # two networks, two epochs
     for own, other in zip(*shown.values(), strict=True):
         assert torch.allclose(own, other, atol=1e-5)
+
+
+def test_the_batch_is_the_protocols_where_none_is_given(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python, and in the probe, as in a benchmark."""
+    chosen = real_set(blobs)
+    chosen = replace(
+        chosen, images=chosen.images.repeat(7, 1, 1, 1), labels=chosen.labels.repeat(7)
+    )
+    assert len(chosen) == 140
+    in_python = [
+        r["accuracy"]
+        for r in iadd.evaluate(
+            chosen, blobs, {"mlp-w16": 1}, protocol="datm-v1", epochs=3, progress=False
+        )
+    ]
+    seeds = Seeds((blobs.name, 0))
+    in_benchmark = judge(chosen, blobs, "datm-v1", epochs=3, batch=128, seeds=seeds)
+    assert in_python == accuracies(in_benchmark)[:1]
+    batches = []
+    fresh = validating.train_fresh
+
+    def watch(network: Any, images: Any, targets: Any, plan: TrainingPlan, *rest: Any) -> Any:
+        batches.append(plan.batch)
+        return fresh(network, images, targets, plan, *rest)
+
+    monkeypatch.setattr(validating, "train_fresh", watch)
+    network = build_network("mlp-w16", 1, 8, 4)
+    for protocol in ("mtt-v1", "datm-v1"):
+        how: Any = {"dataset": blobs, "network": network, "seeds": seeds}
+        probe = Validation(protocol, networks=1, epochs=2)
+        validating.validation_accuracy(chosen.images, chosen.labels, None, validation=probe, **how)
+    assert batches == [256, 128]
 
 
 def replace_rows(data: Dataset) -> Any:

@@ -56,7 +56,7 @@ def evaluate(
     networks: dict[str, int],
     *,
     epochs: int,
-    batch: int = 256,
+    batch: int | None = None,
     step_size: float = 0.01,
     seeds: Seeds,
     teacher: Teacher | None = None,
@@ -68,7 +68,7 @@ def evaluate(
         synthetic: brings its transform, and its step size where one was learned.
         dataset: opens the test split, under the set's own transform; gives the augmentation.
         protocol: one of `PROTOCOLS`.
-        epochs, batch, step_size: of the training; the step size is for sets without their own.
+        epochs, batch (None: the protocol's), step_size (for sets without their own): of training.
         seeds: of the run, without its method: networks of equal number start alike for all methods.
         teacher: labels the augmented images, which it sees under the dataset's transform.
 
@@ -135,7 +135,7 @@ class _Judge:
     dataset: Dataset
     test: Split
     epochs: int
-    batch: int
+    batch: int | None
     step_size: float
     seeds: Seeds
     teacher: Teacher | None
@@ -175,7 +175,12 @@ class _Judge:
             network,
             images,
             self.rules.targets(synthetic.labels, network.classes).to(images.device),
-            self.rules.plan(rate or synthetic.step_size, self.epochs, self.batch, self.step_size),
+            self.rules.plan(
+                rate or synthetic.step_size,
+                self.epochs,
+                self.batch or self.rules.batch,
+                self.step_size,
+            ),
             self.rules.families(self.dataset),
             [self.seeds.generator(*streams, eval_seed) for eval_seed in range(count)],
             self.teacher if self.rules.teacher else None,

@@ -45,7 +45,7 @@ def validation_accuracy(
     if not bool(torch.isfinite(images).all()) or not math.isfinite(step_size or 0.0):
         return 0.0
     rules = find_protocol(validation.protocol)
-    plan = rules.plan(step_size, validation.epochs, 256, validation.step_size)
+    plan = rules.plan(step_size, validation.epochs, rules.batch, validation.step_size)
     targets = rules.targets(labels, network.classes).to(images.device)
     generators = [seeds.generator("validate", k) for k in range(validation.networks)]
     trained = train_fresh(network, images, targets, plan, rules.families(dataset), generators)
