@@ -62,7 +62,7 @@ def test_selections_see_each_image_under_statistics_of_all_classes() -> None:
     assert torch.equal(never, said != digits.train.labels)
 
 
-def test_cafe_measures_accuracy_on_all_classes_at_once() -> None:
+def test_cafe_measures_accuracy_under_statistics_of_all_classes() -> None:
     digits = load_dataset("digits")
     task, images = Problem(digits, build_network(NET, 1, 8, 10), 1), digits.train.images[:]
     herding = methods.find("herding")(TrainedSelectionParams(epochs=10, step_size=0.05), task)
@@ -80,7 +80,7 @@ def test_cafe_measures_accuracy_on_all_classes_at_once() -> None:
 def test_the_real_images_themselves_have_no_distance_to_the_real_images(
     name: str, norm: str
 ) -> None:
-    """Both sides are normalised by moments over all classes."""
+    """Both sides are normalised alike."""
     digits = load_dataset("digits")
     rows = torch.cat([rows[:3] for rows in digits.class_rows])
     few = Split(digits.train.images[rows], digits.train.labels[rows])
