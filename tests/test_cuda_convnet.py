@@ -1,5 +1,7 @@
 """The hand-written passes against autograd in float64: on the CPU, where a GPU's can be checked."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,8 +91,32 @@ def test_any_shape(batch: int, resolution: int, name: str) -> None:
 
 def test_a_large_batch_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iadd.engine.cuda_convnet.CHUNK_PIXELS", 3 * 8 * 8)
+    monkeypatch.setattr("iadd.engine.base.FEATURE_PIXELS", 3 * 8 * 8)
     for batch in (3, 4, 7):
         compare(build_network("convnet-d2-w4", 3, 8, 3), batch)
+
+
+@pytest.mark.parametrize(("name", "most"), [("convnet-d1-w3", 3), ("convnet-d1-w3-batchnorm", 7)])
+def test_features_are_taken_in_parts_unless_images_see_each_other(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: memory does not grow with the batch; batch norm looks at all of it."""
+    network, seen = build_network(name, 3, 8, 3), list[int]()
+    params, images, _, _ = draw(network, 7)
+    wanted = network.embed(params, images)
+    leaf = images.clone().requires_grad_()
+    (by_images,) = torch.autograd.grad(network.embed(params, leaf), leaf, wanted)
+    asked = type(network).embed
+
+    def counting(self: Network, params: Tensor, images: Tensor, *rest: Any) -> Tensor:
+        seen.append(len(images))
+        return asked(self, params, images, *rest)
+
+    monkeypatch.setattr(type(network), "embed", counting)
+    monkeypatch.setattr("iadd.engine.base.FEATURE_PIXELS", 3 * 8 * 8)
+    assert_close(by_autograd(network).embed(params, images), wanted)
+    assert_close(by_autograd(network).embed_gradient(params, images, wanted), by_images)
+    assert max(seen) == most and sum(seen) == 14
 
 
 def test_what_is_outside_the_family() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iadd.devices import arithmetic
-from iadd.engine.base import Backend, Tangent, cross_entropy
+from iadd.engine.base import Backend, Tangent, cross_entropy, joined
 
 
 class AutogradBackend(Backend):
@@ -42,14 +42,17 @@ class AutogradBackend(Backend):
 
     def embed(self, params: Tensor, images: Tensor) -> Tensor:
         with torch.no_grad(), self._arithmetic():
-            return self.network.embed(params, images)
+            found = [self.network.embed(params, part) for (part,) in self._parts(images)]
+        return joined(found)
 
     def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
-        with torch.enable_grad(), self._arithmetic():
-            leaf = images.detach().requires_grad_()
-            features = self.network.embed(params.detach(), leaf)
-            (by_images,) = torch.autograd.grad(features, leaf, cotangent)
-        return by_images
+        found: list[Tensor] = []
+        for part, along in self._parts(images, cotangent):
+            with torch.enable_grad(), self._arithmetic():
+                leaf = part.detach().requires_grad_()
+                features = self.network.embed(params.detach(), leaf)
+                found += torch.autograd.grad(features, leaf, along)
+        return joined(found)
 
     def _arithmetic(self) -> AbstractContextManager[None]:
         return arithmetic(self.network.precision, self.device, autocast=True)

@@ -7,7 +7,9 @@ gradient of the loss, and its tangent along a direction: the mixed Hessian-vecto
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadd.networks import Network
+
+FEATURE_PIXELS = 1 << 20
+"""Of a batch whose features are taken at once: 1,024 images of CIFAR's size, half a GiB for each
+map of 128 channels. Distribution matching asks for those of every class's batch together."""
 
 
 class Tangent(NamedTuple):
@@ -67,6 +73,14 @@ class Backend(ABC):
     def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
         """Gradient by the images (B, C, H, W) of <features, cotangent (B, F)>."""
 
+    def _parts(self, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Batches (B, ...) that begin with one of images, in parts of at most `FEATURE_PIXELS`;
+        whole where batch norms look at the batch, through which images see each other."""
+        count, _, *sides = batches[0].shape
+        together = self.network.has_batch_norm and self.network.statistics is None
+        most = count if together else FEATURE_PIXELS // math.prod(sides)
+        return zip(*(batch.split(max(1, most)) for batch in batches), strict=True)
+
     def step(
         self,
         params: Tensor,
@@ -114,3 +128,8 @@ def convnet_config(network: Network) -> list[int] | None:
     if any(value not in allowed for value, allowed in choices):
         return None
     return [options.width, options.depth, *(allowed.index(value) for value, allowed in choices)]
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of a batch as one tensor; a single one is not copied."""
+    return torch.cat(tuple(parts)) if len(parts) > 1 else parts[0]

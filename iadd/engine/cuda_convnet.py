@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iadd.devices import arithmetic
 from iadd.engine import cuda_block
-from iadd.engine.base import Backend, Tangent
+from iadd.engine.base import Backend, Tangent, joined
 from iadd.engine.cuda_loss import cross_entropy, cross_entropy_dual
 from iadd.engine.cuda_passes import ConvNet
 from iadd.engine.cuda_products import Convolution
@@ -68,7 +68,7 @@ class CudaConvNet(Backend):
                 by_params, by_images = net.dual_backward(kept, dual.by_logits)
                 found.append((by_params, by_images, dual.by_targets, dual.slopes.sum()))
         every = list(zip(*found, strict=True))  # by params, images, targets; slopes
-        return Tangent(_sum(every[0]), _joined(every[1]), _joined(every[2]), _sum(every[3]))
+        return Tangent(_sum(every[0]), joined(every[1]), joined(every[2]), _sum(every[3]))
 
     @torch.no_grad()
     def logits(self, params: Tensor, images: Tensor) -> Tensor:
@@ -78,14 +78,16 @@ class CudaConvNet(Backend):
 
     @torch.no_grad()
     def embed(self, params: Tensor, images: Tensor) -> Tensor:
+        net = self._net(params)
         with self._arithmetic():
-            return self._net(params).forward(images).features
+            return joined([net.forward(part).features for (part,) in self._parts(images)])
 
     @torch.no_grad()
     def embed_gradient(self, params: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
         net = self._net(params)
         with self._arithmetic():
-            return net.by_images(net.forward(images), cotangent)
+            pairs = self._parts(images, cotangent)
+            return joined([net.by_images(net.forward(part), along) for part, along in pairs])
 
     def _net(self, params: Tensor, direction: Tensor | None = None) -> ConvNet:
         return ConvNet(self.network, params, direction, self.convolution)
@@ -107,7 +109,3 @@ def _chunks(images: Tensor, targets: Tensor, halves: int) -> Iterator[tuple[Tens
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, parts)
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(tuple(parts)) if len(parts) > 1 else parts[0]

@@ -76,24 +76,24 @@ class CAFE(Iterative):
 
     def loss(self, net: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """The loss () at images (N, C, H, W) under a network (P,), on fresh real batches."""
-        problem, p, real, own = self.problem, self.params, [], []
-        network = problem.for_classes(net, generator).network
+        problem, network = self.problem, self.problem.for_classes(net, generator).network
+        p, real, own, features = self.params, [], [], []
         for label, part in enumerate(images.split(problem.ipc)):
             batch = problem.batch(label, p.batch_real, generator)
             draw = problem.augmentation.draw(generator) if p.siamese else None
-            with torch.no_grad():
-                real.append(network.activations(net, augment(batch, draw))[-len(LAYERS) :])
-            own.append(network.activations(net, augment(part, draw))[-len(LAYERS) :])
-        total: Tensor = images.new_zeros(())
-        for weight, *layer in zip(LAYERS[-len(real[0]) :], *real, *own, strict=True):
-            means = torch.stack([part.mean(0) for part in layer])  # (2 K, ...)
-            difference = means[: len(real)] - means[len(real) :]
-            total = total + weight * difference.square().sum()
-        centres = torch.stack([part[-1].mean(0) for part in own])  # (K, F)
-        labels = torch.cat([torch.full((len(part[-1]),), c) for c, part in enumerate(real)])
-        logits = torch.cat([part[-1] for part in real]) @ centres.T
-        wrong = F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
-        return total.add(wrong, alpha=p.inner_weight)
+            with torch.no_grad():  # of real images the means alone are kept: maps fill a card
+                layers = network.activations(net, augment(batch, draw))[-len(LAYERS) :]
+                real.append([layer.mean(0) for layer in layers])
+                features.append(layers[-1])
+            layers = network.activations(net, augment(part, draw))[-len(LAYERS) :]
+            own.append([layer.mean(0) for layer in layers])
+        labels = torch.cat([f.new_full((len(f),), c) for c, f in enumerate(features)]).long()
+        logits = torch.cat(features) @ torch.stack([means[-1] for means in own]).T
+        total: Tensor = p.inner_weight * F.cross_entropy(logits, labels, reduction="sum")
+        for weight, *layer in zip(LAYERS[-len(layers) :], *real, *own, strict=True):
+            theirs, ours = torch.stack(layer).chunk(2)  # (K, ...) each
+            total.add_((theirs - ours).square().sum(), alpha=weight)
+        return total
 
     def accuracy(self, net: Tensor, generator: torch.Generator) -> Tensor:
         """Mean share (1,) of some real images of each class that the network gets right."""
