@@ -96,13 +96,22 @@ def test_a_large_batch_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
         compare(build_network("convnet-d2-w4", 3, 8, 3), batch)
 
 
-@pytest.mark.parametrize(("name", "most"), [("convnet-d1-w3", 3), ("convnet-d1-w3-batchnorm", 7)])
+@pytest.mark.parametrize(
+    ("name", "fixed", "most"),
+    [
+        ("convnet-d1-w3", False, 3),
+        ("convnet-d1-w3-batchnorm", False, 7),
+        ("convnet-d1-w3-batchnorm", True, 3),
+    ],
+)
 def test_features_are_taken_in_parts_unless_images_see_each_other(
-    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+    name: str, fixed: bool, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule: memory does not grow with the batch; batch norm looks at all of it."""
+    """Rule: memory does not grow with the batch; batch norm looks at all of it if not fixed."""
     network, seen = build_network(name, 3, 8, 3), list[int]()
     params, images, _, _ = draw(network, 7)
+    if fixed:
+        network = network.fixed(network.batch_statistics(params, images[:4]))
     wanted = network.embed(params, images)
     leaf = images.clone().requires_grad_()
     (by_images,) = torch.autograd.grad(network.embed(params, leaf), leaf, wanted)
