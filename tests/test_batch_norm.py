@@ -143,22 +143,22 @@ def test_idm_sees_batches_of_a_class_under_statistics_of_all() -> None:
     assert torch.allclose(found, (own - real).square().sum(), rtol=1e-3)
 
 
-def test_cafe_compares_classes_under_statistics_of_all() -> None:
-    task = Problem(load_dataset("digits"), build_network(NET, 1, 8, 10), 1)
+def test_cafe_compares_classes_under_the_moments_of_all() -> None:
+    task = Problem(load_dataset("digits"), build_network(NET, 1, 8, 10), 2)
     kind = methods.find("cafe")
     method: Any = kind(kind.Params(batch_real=32), task)
     net = task.network.init(generator_for("net"))
     images = method.initial(generator_for("first"))
     found = method.loss(net, images, generator_for("look"))
-    generator = generator_for("look")
-    fixed = task.network.fixed(of_all_classes(task, net, generator))
-    real = [fixed.activations(net, task.batch(label, 32, generator)) for label in range(10)]
-    own = [fixed.activations(net, images[k : k + 1]) for k in range(10)]
-    expected = torch.zeros(())
-    for weight, layer in zip((0.1, 1.0, 2.0), range(3), strict=True):
-        apart = [r[layer].mean(0) - o[layer].mean(0) for r, o in zip(real, own, strict=True)]
-        expected += weight * torch.stack(apart).square().sum()
-    logits = torch.cat([r[-1] for r in real]) @ torch.cat([o[-1] for o in own]).T
+    generator, expected = generator_for("look"), torch.zeros(())
+    statistics = of_all_classes(task, net, generator)
+    batches = torch.cat([task.batch(label, 32, generator) for label in range(10)])
+    real = task.network.fixed(statistics).activations(net, batches)
+    own = task.network.activations(net, images)
+    for weight, theirs, ours in zip((0.1, 1.0, 2.0), real, own, strict=True):
+        apart = theirs.unflatten(0, (10, 32)).mean(1) - ours.unflatten(0, (10, 2)).mean(1)
+        expected += weight * apart.square().sum()
+    logits = real[-1] @ own[-1].view(10, 2, -1).mean(1).T
     labels = torch.arange(10).repeat_interleave(32)
     expected += 0.01 * F.cross_entropy(logits, labels, reduction="sum")
     assert torch.allclose(found, expected, rtol=1e-3)

@@ -77,7 +77,7 @@ class CAFE(Iterative):
     def loss(self, net: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """The loss () at images (N, C, H, W) under a network (P,), on fresh real batches."""
         problem, network = self.problem, self.problem.for_classes(net, generator).network
-        p, real, own, features = self.params, [], [], []
+        p, real, seen, features = self.params, [], [], []
         for label, part in enumerate(images.split(problem.ipc)):
             batch = problem.batch(label, p.batch_real, generator)
             draw = problem.augmentation.draw(generator) if p.siamese else None
@@ -85,14 +85,14 @@ class CAFE(Iterative):
                 layers = network.activations(net, augment(batch, draw))[-len(LAYERS) :]
                 real.append([layer.mean(0) for layer in layers])
                 features.append(layers[-1])
-            layers = network.activations(net, augment(part, draw))[-len(LAYERS) :]
-            own.append([layer.mean(0) for layer in layers])
+            seen.append(augment(part, draw))
+        own = problem.network.activations(net, torch.cat(seen))[-len(LAYERS) :]
+        means = [layer.unflatten(0, (len(seen), problem.ipc)).mean(1) for layer in own]  # (K, ...)
         labels = torch.cat([f.new_full((len(f),), c) for c, f in enumerate(features)]).long()
-        logits = torch.cat(features) @ torch.stack([means[-1] for means in own]).T
-        total: Tensor = p.inner_weight * F.cross_entropy(logits, labels, reduction="sum")
-        for weight, *layer in zip(LAYERS[-len(layers) :], *real, *own, strict=True):
-            theirs, ours = torch.stack(layer).chunk(2)  # (K, ...) each
-            total.add_((theirs - ours).square().sum(), alpha=weight)
+        wrong = F.cross_entropy(torch.cat(features) @ means[-1].T, labels, reduction="sum")
+        total: Tensor = p.inner_weight * wrong
+        for weight, ours, *theirs in zip(LAYERS[-len(own) :], means, *real, strict=True):
+            total.add_((torch.stack(theirs) - ours).square().sum(), alpha=weight)
         return total
 
     def accuracy(self, net: Tensor, generator: torch.Generator) -> Tensor:
