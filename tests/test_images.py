@@ -54,6 +54,24 @@ def test_float_and_signed_tiffs_are_scaled_by_the_sets_range(tmp_path: Path, kin
     assert found.high == found.images.max()
 
 
+@pytest.mark.parametrize("top", [255, 65535])
+def test_tiffs_in_which_white_is_zero_look_like_those_in_which_black_is(
+    tmp_path: Path, top: int
+) -> None:
+    """Else one hospital's X-rays would be the negatives of another's."""
+    shown = ramp(top).astype(np.uint8 if top == 255 else np.uint16)
+    Image.fromarray(shown).save(tmp_path / "black.tif")
+    kept = shown if top == 255 else top - shown  # of 8 bits Pillow turns them round itself
+    Image.fromarray(kept).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    found = decode([tmp_path / "black.tif", tmp_path / "white.tif"])
+    assert np.array_equal(found.images[0], found.images[1]) and found.high == top
+    assert np.array_equal(found.digests[0], found.digests[1])
+    deeper = np.zeros((16, 16), np.float32)
+    Image.fromarray(deeper).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    with pytest.raises(ValueError, match=r"white\.tif: .*white is zero in more than 16 bits"):
+        decode([tmp_path / "white.tif"])
+
+
 def test_eight_bits_stay_eight_bits(tmp_path: Path) -> None:
     pixels = random_bytes(10, 10)
     found = decode([save(tmp_path / "a.png", pixels)])

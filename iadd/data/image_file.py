@@ -29,6 +29,10 @@ MOST_SCANS = 100
 """Of a JPEG file: each goes through all its pixels once more, and encoders make about ten."""
 
 
+PHOTOMETRIC = 262
+"""The tag of TIFF that says what zero is: 0 for white, 1 for black."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """An image that is no file of its own; `name` says where it stands."""
@@ -114,11 +118,13 @@ def pixels(item: Item) -> NDArray[Any]:
         with _open(item) as opened:
             _check_scans(opened)
             image: Image = opened
+            inverted = _is_inverted(image)
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode[0] not in "IF":
                 plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
                 image = image.convert("RGBA" if image.has_transparency_data else plain)
             found: NDArray[Any] = np.asarray(image)
+            found = np.iinfo(np.uint16).max - found if inverted else found
     except Exception as error:  # Pillow's decoders raise a great many kinds.
         raise UnreadableError(item, error) from error
     if found.ndim == 2:
@@ -128,6 +134,16 @@ def pixels(item: Item) -> NDArray[Any]:
     if len(found) == 4 and (found[3] == 255).all():
         found = found[:3]
     return _grey(found)
+
+
+def _is_inverted(image: Image) -> bool:
+    """Whether white is zero in a TIFF file of 16 bits: as in some of X-rays. Pillow turns 8 bits
+    round alone. ValueError for other depths."""
+    if image.mode[0] not in "IF" or getattr(image, "tag_v2", {}).get(PHOTOMETRIC) != 0:
+        return False
+    if not image.mode.startswith("I;16"):
+        raise ValueError("white is zero in more than 16 bits; convert it")
+    return True
 
 
 def _check_scans(image: Image) -> None:
