@@ -138,7 +138,9 @@ def test_experts_that_nobody_reads_any_more_are_not_left(
     assert vars(status.status(plan).stages["experts"]) == vars(status.Counts(done=2))
 
 
-def test_what_was_made_under_other_settings_waits(plan: Plan) -> None:
+def test_what_was_made_under_other_settings_waits(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = next(plan.runs())
     stages.distill(plan, run)
     leave_log(plan, "distill", run, "done")
@@ -146,6 +148,10 @@ def test_what_was_made_under_other_settings_waits(plan: Plan) -> None:
     Path("c.yaml").write_text(text.replace("w16", "w8"))
     changed = status.status(stages.open_plan(Path("c.yaml"))[0])
     assert vars(changed.stages["distill"]) == vars(status.Counts(waiting=3))
+    capsys.readouterr()
+    status.print_status(changed)
+    told = capsys.readouterr().out
+    assert "\n1 result of other settings, data or code will be replaced; under another" in told
 
 
 def test_the_time_left_goes_by_the_pace_of_the_last_hour(plan: Plan) -> None:

@@ -52,7 +52,7 @@ def print_plan(plan: Plan) -> None:
         f"time left on {where}, without start-up and waiting"
     )
     if replaced:
-        print(replacing(plan, replaced))
+        print(replacing(plan.config.benchmark, replaced))
 
 
 def _duration(seconds: float) -> str:

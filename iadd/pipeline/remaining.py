@@ -51,11 +51,11 @@ def remaining(plan: Plan) -> tuple[Counter[Stage], int]:
     return left, replaced
 
 
-def replacing(plan: Plan, replaced: int) -> str:
-    """One line on results that a run will replace."""
+def replacing(benchmark: str, replaced: int) -> str:
+    """One line on results that a run of a benchmark will replace."""
     return (
         f"{counted(replaced, 'result{s}')} of other settings, data or code will be replaced; under "
-        f"another name than `benchmark: {plan.config.benchmark}` nothing would be lost"
+        f"another name than `benchmark: {benchmark}` nothing would be lost"
     )
 
 

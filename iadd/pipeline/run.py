@@ -136,7 +136,7 @@ def _tell_replaced(plan: Plan) -> None:
     from iadd.pipeline.remaining import remaining, replacing, tables_done
 
     if not tables_done(plan) and (replaced := remaining(plan)[1]):
-        print(f"iadd: {replacing(plan, replaced)}", file=sys.stderr)
+        print(f"iadd: {replacing(plan.config.benchmark, replaced)}", file=sys.stderr)
 
 
 class Child:

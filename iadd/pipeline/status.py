@@ -26,7 +26,7 @@ from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.monitor import START, duration, job_name, reason
 from iadd.pipeline.plan import Plan
 from iadd.pipeline.plan_text import bytes_text, existing
-from iadd.pipeline.remaining import Job, looked_at, tables_done
+from iadd.pipeline.remaining import Job, looked_at, replacing, tables_done
 
 WINDOW = 3600.0
 """The pace is that of so many last seconds."""
@@ -83,7 +83,8 @@ class Counts:
 
 @dataclass
 class Status:
-    """How far a benchmark is; sizes in bytes, None where the data are not prepared yet."""
+    """How far a benchmark is; sizes in bytes, None where the data are not prepared yet. `replaced`:
+    results of other settings, data or code that a run will make anew."""
 
     benchmark: str
     stages: dict[str, Counts] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Status:
     disk: int = 0
     disk_forecast: int | None = None
     disk_free: int = 0
+    replaced: int = 0
 
     @property
     def all(self) -> Counts:
@@ -117,6 +119,7 @@ def status(plan: Plan) -> Status:
             finished.append(job)
             continue
         left.append(job)
+        found.replaced += job.rule != "data" and job.path.exists()
         state = _state(plan, job, words, now)
         if isinstance(state, Running):
             counts.running += 1
@@ -252,7 +255,9 @@ def print_status(found: Status) -> None:
             print(f"  and {len(lines) - SHOWN} more (--json tells all)")
     forecast = "" if found.disk_forecast is None else f" of about {bytes_text(found.disk_forecast)}"
     print(f"Disk: {bytes_text(found.disk)}{forecast}, {bytes_text(found.disk_free)} free")
-    if not counts.done:
+    if found.replaced:
+        print(replacing(found.benchmark, found.replaced))
+    elif not counts.done:
         where = Path("results").absolute() / found.benchmark
         print(f"Looked for in {where}: benchmarks lie below the folder that they are run in")
 

@@ -74,8 +74,8 @@ def environment(slurm: Slurm | None = None) -> dict[str, str]:
 
 
 def place(folder: Path) -> Path:
-    (folder / "config").mkdir(parents=True)
-    (folder / "config" / "xrays.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "xrays").mkdir(parents=True)
+    (folder / "xrays" / "benchmark.yaml").write_text(yaml.safe_dump(TINY))
     return folder
 
 
@@ -116,7 +116,7 @@ def tables(folder: Path) -> list[Any]:
 def local(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The tables of a run on this machine."""
     folder = place(tmp_path_factory.mktemp("local"))
-    status, said = run(folder, "iadd run config/xrays.yaml --cores 2")
+    status, said = run(folder, "iadd run xrays/benchmark.yaml --cores 2")
     assert status == 0, said
     return tables(folder)
 
