@@ -40,6 +40,19 @@ def test_files_beside_a_folder_images_are_read_and_masks_are_listed(tmp_path: Pa
     assert about.left_out == ("train: 1 folder lung masks/ beside images/",)
 
 
+def test_masks_beside_their_images_are_no_images(tmp_path: Path) -> None:
+    """As in ultrasound images of the breast (BUSI): `x.png`, `x_mask.png`, `x_mask_1.png`."""
+    tree(tmp_path, {"benign": 12, "with_mask": 12})
+    for row in range(3):
+        blank = np.zeros((10, 10), np.uint8)
+        save(tmp_path / "benign" / f"{row:03d}_mask.png", blank)
+        save(tmp_path / "benign" / f"{row:03d}_Segmentation_1.png", blank)
+        save(tmp_path / "with_mask" / f"with_mask_{row}.png", random_bytes(10, 10, seed=row))
+    about = inspect(Source("folder", tmp_path))
+    assert [sum(counts) for counts in zip(*about.counts.values(), strict=True)] == [12, 15]
+    assert about.left_out == ("train: 6 masks beside the image of the same name",)
+
+
 def test_classes_that_their_case_alone_tells_apart_are_remarked_on(tmp_path: Path) -> None:
     source = Source("folder", tree(tmp_path, {"Normal": 9, "covid": 9, "normal": 9}))
     said = "classes 'Normal' and 'normal' differ in upper and lower case alone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ from iadd.data.raw import Labels, Part, Progress, Raw, Source
 TRAIN = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "dev")
 TEST = ("test", "testing")
-MASKS = ("mask", "segment", "annotation")  # in names of folders beside a folder `images`
+MASKS = ("mask", "segment", "annotation")  # in names of folders beside a folder `images`,
+_OF_ONE = re.compile(rf"(.+?)[-_. ]+(?:{'|'.join(MASKS)})", re.IGNORECASE)  # and of files
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _images_in(folder: Path) -> int:
 def files_of(root: Path, *more: Path) -> Tree:
     """List the images of folders of classes, classes in the order of their names, all depths.
 
-    Folders of masks beside a folder `images` are left out.
+    Folders of masks beside a folder `images`, and masks beside their images, are left out.
 
     Raises:
         ValueError: fewer than 2 classes, a class without images, or a class in `more` alone.
@@ -219,10 +221,13 @@ def collect(folder: Path, found: list[Path], left_out: Counter[str]) -> None:
 
 
 def _sort_out(place: Path, names: Sequence[str], found: list[Path], left_out: Counter[str]) -> None:
+    stems = {Path(name).stem for name in names if Path(name).suffix.lower() in SUFFIXES}
     for name in names:
-        suffix = Path(name).suffix.lower()
+        suffix, mask = Path(name).suffix.lower(), _OF_ONE.match(Path(name).stem)
         if _hidden(name):
             left_out["hidden file{s}"] += 1
+        elif suffix in SUFFIXES and mask and mask[1] in stems:
+            left_out["mask{s} beside the image of the same name"] += 1
         elif suffix in SUFFIXES:
             found.append(place / name)
         else:
