@@ -261,7 +261,7 @@ class Iterative(Method):
     """A method that improves images step by step; the loop (`distill`) moves its variables."""
 
     Params: ClassVar[type[MethodParams]] = IterativeParams
-    least_loss: ClassVar[float] = 1e-3
+    least_loss: float = 1e-3
     """Past losses count as at least this much where the loop looks for an explosion, so that a
     loss near zero may fluctuate."""
 

@@ -46,6 +46,7 @@ class IDM(Iterative):
     def __init__(self, params: Any, problem: Problem) -> None:
         super().__init__(params, problem)
         check(self.decoding, problem.dataset.resolution)
+        self.least_loss += 100 * params.ce_weight * problem.dataset.classes  # at first a is 0
 
     @property
     def decoding(self) -> Decoding | None:
@@ -114,7 +115,6 @@ class IDM(Iterative):
 
     @classmethod
     def forecast(cls, params: Any, work: Workload) -> float:
-        real = work.classes * params.batch_real / 2
+        real = work.classes * params.batch_real / 2 + 3 * params.factor**2 * work.synthetic
         training = params.trained * params.train_steps * params.train_batch * 1.5
-        passes = real + training + 3 * params.factor**2 * work.synthetic
-        return float(params.updates * passes * work.seconds_per_image)
+        return float(params.updates * (real + training) * work.seconds_per_image)
