@@ -43,6 +43,16 @@ def test_no_group_is_on_two_sides(tmp_path: Path) -> None:
     assert all(min(each) >= 1 for each in counts.values())
 
 
+def test_white_space_does_not_make_two_patients_of_one(tmp_path: Path) -> None:
+    """Tables that people write have some, here and there."""
+    root = tree(tmp_path / "images", {"ill": 60, "well": 60})
+    groups = table(tmp_path / "patients.csv", root)
+    clean = sides(Source("folder", root, groups=groups))
+    first, *rows = groups.read_text().split()
+    groups.write_text("\n".join([first, *(row + " " * (k % 3) for k, row in enumerate(rows))]))
+    assert sides(Source("folder", root, groups=groups)) == clean
+
+
 def test_a_new_image_of_another_patient_moves_nobody(tmp_path: Path) -> None:
     root = tree(tmp_path / "images", {"ill": 60, "well": 60})
     groups = table(tmp_path / "patients.csv", root)

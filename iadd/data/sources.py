@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from iadd.data import arrays, builtin, folder, image_sets, medmnist, torchvision_sets
 from iadd.data.raw import Part, Progress, Raw, Source
@@ -28,10 +31,14 @@ def read(
 ) -> Raw | None:
     """Read one part; None for a test part that must be cut from the training part.
 
-    Test images are brought to the form of the training images, `like`. ValueError, in one line, for
-    missing or unreadable files, or images that do not fit.
+    Test images are brought to the form of the training images, `like`. White space around the name
+    of a group is no part of it. ValueError, in one line, for missing or unreadable files, or images
+    that do not fit.
     """
-    return READERS[source.name](source, part, like=like, progress=progress)
+    found = READERS[source.name](source, part, like=like, progress=progress)
+    if found is None or found.groups is None:
+        return found
+    return replace(found, groups=np.char.strip(found.groups))
 
 
 def stamp(source: Source) -> str:
