@@ -153,6 +153,17 @@ def test_test_labels_beyond_unnamed_classes_are_one_line(tmp_path: Path) -> None
         inspect(Source("arrays", tmp_path))
 
 
+@pytest.mark.parametrize("name", ["train-00000-of-00001.parquet", "train/0000.parquet"])
+def test_two_configurations_are_not_taken_for_one(tmp_path: Path, name: str) -> None:
+    for configuration in ("full", "small"):
+        shard(tmp_path / configuration / name, encoded(20), [0, 1] * 10)
+    with pytest.raises(
+        ValueError, match=r"full.* and .*small.* both hold a part train; give as root"
+    ):
+        inspect(Source("arrays", tmp_path))
+    assert sum(inspect(Source("arrays", tmp_path / "full")).counts["train"]) > 0
+
+
 def test_groups_are_a_column(tmp_path: Path) -> None:
     labels = [row % 2 for row in range(60)]
     patients = [f"p{row // 4}" for row in range(60)]

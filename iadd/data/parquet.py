@@ -31,7 +31,8 @@ def shards_of(root: Path) -> dict[str, list[Path]]:
     """The Parquet files under a folder by part: train, validation, test; in order.
 
     Raises:
-        ValueError: one line naming a shard that its neighbours say there is.
+        ValueError: one line naming a shard that its neighbours say there is, or two folders with
+            one part: a dataset of the hub may come in several configurations, each with its own.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
@@ -40,7 +41,13 @@ def shards_of(root: Path) -> dict[str, list[Path]]:
         if match is None:
             continue
         part, number, count = match.groups()
-        found.setdefault(PARTS.get(part, "validation"), []).append(path)
+        shards = found.setdefault(PARTS.get(part, "validation"), [])
+        shards.append(path)
+        if path.parent != shards[0].parent and part in PARTS:
+            raise ValueError(
+                f"{root}: {shards[0].parent} and {path.parent} both hold a part {part}; give as "
+                "root the folder of one configuration"
+            )
         for other in range(int(count or 0)):
             beside = path.with_name(
                 path.name.replace(f"{number}-of", f"{other:0{len(number)}d}-of")
