@@ -29,7 +29,7 @@ from iadd.data import (
 )
 from iadd.data.assemble import UNEVEN
 from iadd.data.transform import fit
-from iadd.leaderboard.statistics import IMBALANCED
+from iadd.evaluation.scores import IMBALANCED
 
 
 def pixels_of(dataset: Dataset, split: Split) -> torch.Tensor:

@@ -183,6 +183,22 @@ def test_validation_never_opens_test(blobs: Dataset, monkeypatch: pytest.MonkeyP
     assert validation_accuracy(chosen.images * float("inf"), chosen.labels, None, **options) == 0
 
 
+def test_validation_goes_by_balanced_accuracy_where_classes_are_unequal(blobs: Dataset) -> None:
+    """Rule: a set of the common class alone is no better than one of any other."""
+    rows = torch.cat([blobs.class_rows[c][: 10 if c == 0 else 5] for c in range(4)])
+    few = Split(blobs.train.images[rows], blobs.train.labels[rows])
+    options = {
+        "dataset": replace(blobs, validation=few),
+        "network": build_network("mlp-w16", 1, 8, blobs.classes),
+        "validation": Validation("mtt-v1-noaug", epochs=30, step_size=0.05),
+        "seeds": Seeds((0,)),
+    }
+    images = real_set(blobs).images
+    one = torch.zeros(len(images), dtype=torch.int64)  # all are said to be of the common class
+    assert few.labels.bincount().tolist() == [10, 5, 5, 5]  # of which accuracy would be 0.4
+    assert validation_accuracy(images, one, None, **options) == pytest.approx(1 / 4)
+
+
 def test_the_sets_own_transform_is_used(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

@@ -119,13 +119,13 @@ def test_step_sizes_are_chosen_under_the_sets_own_transform(
 ) -> None:
     """Networks trained on a set see the validation images as they see the test images."""
     seen: list[Tensor] = []
-    rightly = judging.accuracy
+    rightly = judging.choice
 
     def watch(network: Any, params: Any, split: Any, statistics: Any = None) -> float:
         seen.append(split.images[:])
         return rightly(network, params, split, statistics)
 
-    monkeypatch.setattr(judging, "accuracy", watch)
+    monkeypatch.setattr(judging, "choice", watch)
     chosen = elsewhere(real_set(blobs), blobs)
     judge(chosen, blobs, "ddranking-v1")
     pixels = blobs.transform.invert(blobs.validation.images[:])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from iadd.evaluation.scores import class_auroc
+from iadd.evaluation.scores import choice_of, class_auroc, measure_for, score_of
 from iadd.seeds import generator_for
 
 
@@ -21,6 +21,20 @@ def test_auroc_by_hand() -> None:
     # Sure networks: in float32 both probabilities of class 1 would be 1.0 and tie.
     sure = torch.tensor([[0.0, 22.0], [0.0, 21.0]])
     assert class_auroc(sure, torch.tensor([1, 0])).tolist() == [1.0, 1.0]
+
+
+def test_what_is_chosen_by_on_validation_data() -> None:
+    """Rule: the measure that ranks; of 6 and 3 images a class the balanced accuracy, of 4 and 3
+    the accuracy. Classes without images have no part in it."""
+    for counts, wanted in (([6, 3, 0], (5 / 6 + 1 / 3) / 2), ([4, 3, 0], 4 / 7)):
+        labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        said = labels.clone()
+        said[[0, -1, -2]] = torch.tensor([1, 2, 0])  # 1 and 2 wrong ones
+        logits = torch.nn.functional.one_hot(said, 3).float()
+        assert choice_of(logits, labels) == pytest.approx(wanted)
+        score, measure = score_of(logits, labels), measure_for(counts[:2])
+        assert choice_of(logits, labels) == pytest.approx(getattr(score, measure))
+        assert choice_of(logits * torch.inf, labels) == pytest.approx(1 / 3)
 
 
 def test_auroc_of_several_classes_is_scikit_learn_s() -> None:

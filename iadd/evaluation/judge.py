@@ -18,7 +18,7 @@ from torch import Tensor
 from iadd.augment import Augmentation
 from iadd.data import Dataset, ImageRows, Split, Transform, open_test
 from iadd.evaluation.protocols import Protocol, find_protocol
-from iadd.evaluation.scores import Score, accuracy_of, score_of
+from iadd.evaluation.scores import Score, accuracy_of, choice_of, score_of
 from iadd.networks import Network, Statistics, build_network
 from iadd.seeds import Seeds
 from iadd.synthetic import SyntheticSet
@@ -37,6 +37,13 @@ def accuracy(
 ) -> float:
     """The accuracy alone, as `score` has it."""
     return accuracy_of(predict(network, params, split.images, statistics), split.labels)
+
+
+def choice(
+    network: Network, params: Tensor, split: Split, statistics: Statistics | None = None
+) -> float:
+    """What networks, and the sets that they were trained on, are chosen by (`choice_of`)."""
+    return choice_of(predict(network, params, split.images, statistics), split.labels)
 
 
 Teacher = Callable[[Tensor], Tensor]
@@ -151,7 +158,7 @@ class _Judge:
             if len(trained) > 1:
                 params, statistics = max(
                     trained,
-                    key=lambda found: accuracy(network, found[0], data.validation, found[1]),
+                    key=lambda found: choice(network, found[0], data.validation, found[1]),
                 )
             judged = score(network, params, self.test, statistics)
             row = vars(judged) | {

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+IMBALANCED = 1.5
+"""Images whose most frequent class is more than so many times as frequent as its rarest: from here
+on accuracy and balanced accuracy say different things."""
+
+
+def measure_for(counts: Sequence[int]) -> Literal["accuracy", "balanced_accuracy"]:
+    """What ranks the methods on a test set with so many images of each class, and what settings and
+    states of a set are chosen by on validation data."""
+    return "balanced_accuracy" if max(counts) > IMBALANCED * min(counts) else "accuracy"
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,18 @@ def accuracy_of(logits: Tensor, labels: Tensor) -> float:
     if not bool(torch.isfinite(logits).all()):
         return 1 / logits.shape[1]
     return float((logits.argmax(1) == labels.to(logits.device)).double().mean())
+
+
+def choice_of(logits: Tensor, labels: Tensor) -> float:
+    """What is chosen by on validation data: the accuracy, or where the classes are unequal
+    (`measure_for`) the balanced accuracy; classes without images have no part in it."""
+    counts = labels.bincount(minlength=logits.shape[1])
+    if not len(labels) or measure_for(counts[counts > 0].tolist()) == "accuracy":
+        return accuracy_of(logits, labels)
+    if not bool(torch.isfinite(logits).all()):
+        return 1 / logits.shape[1]
+    right = labels[logits.argmax(1).to(labels.device) == labels].bincount(minlength=len(counts))
+    return float((right.double() / counts)[counts > 0].mean())
 
 
 def class_auroc(logits: Tensor, labels: Tensor) -> Tensor:

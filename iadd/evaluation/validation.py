@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iadd.data import Dataset
-from iadd.evaluation.judge import accuracy, train_fresh
+from iadd.evaluation.judge import choice, train_fresh
 from iadd.evaluation.protocols import find_protocol
 from iadd.networks import Network
 from iadd.seeds import Seeds
@@ -36,7 +36,8 @@ def validation_accuracy(
     validation: Validation,
     seeds: Seeds,
 ) -> float:
-    """Mean accuracy on *validation* data of a few networks trained on images as they stand.
+    """Mean accuracy on *validation* data of a few networks trained on images as they stand; the
+    balanced accuracy where the classes are unequal, as in the tables' ranks.
 
     What the loop chooses its checkpoint by, and what searches are told. labels: int64 (N,) classes
     or float32 (N, K) logits. Every call uses the same seeds, so that two checkpoints are compared
@@ -49,5 +50,5 @@ def validation_accuracy(
     targets = rules.targets(labels, network.classes).to(images.device)
     generators = [seeds.generator("validate", k) for k in range(validation.networks)]
     trained = train_fresh(network, images, targets, plan, rules.families(dataset), generators)
-    found = [accuracy(network, params, dataset.validation, also) for params, also in trained]
+    found = [choice(network, params, dataset.validation, also) for params, also in trained]
     return sum(found) / len(found)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from iadd.leaderboard.rows import LeaderboardRow
-from iadd.leaderboard.statistics import IMBALANCED
 
 Measure = Literal["accuracy", "balanced_accuracy", "sensitivity", "auroc"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -16,11 +15,6 @@ WORDS: dict[Measure, str] = {
     "sensitivity": "sensitivity",
     "auroc": "area under the ROC curve",
 }
-
-
-def measure_for(counts: Sequence[int]) -> Literal["accuracy", "balanced_accuracy"]:
-    """What ranks the methods on a test set with so many images of each class."""
-    return "balanced_accuracy" if max(counts) > IMBALANCED * min(counts) else "accuracy"
 
 
 class Value(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iadd.evaluation.scores import measure_for
 from iadd.leaderboard.cells import RANDOM, UNSEEN, WHOLE, Cell, cells
 from iadd.leaderboard.columns import Judged, Network, places
-from iadd.leaderboard.measures import measure_for
 from iadd.leaderboard.needed import more_seeds
 from iadd.leaderboard.rows import COMPARISONS, LeaderboardRow
 from iadd.leaderboard.statistics import (

@@ -104,7 +104,7 @@ class TraceRow(Row):
     iteration: int
     loss: float | None
     step_size: float | None
-    validation_accuracy: Fraction | None
+    validation_accuracy: Fraction | None  # balanced where classes are unequal (`choice_of`)
     seconds: float
     event: Literal["", "skipped", "rollback", "diverged"]
     path: str  # which engine computed the gradient

@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit  # light; scipy.stats would take a second
 
 LEVEL = 0.05
-IMBALANCED = 1.5
-"""A test set whose most frequent class is more than so many times as frequent as its rarest: from
-here on accuracy and balanced accuracy say different things."""
 
 
 class Estimate(NamedTuple):

@@ -69,7 +69,8 @@ class EvaluationConfig(Section):
 
 
 class ValidationConfig(Section):
-    """The probe by which checkpoints are chosen: few networks, few epochs, validation data."""
+    """The probe by which checkpoints are chosen: few networks, few epochs, validation data; its
+    measure is balanced accuracy where classes are unequal, else accuracy."""
 
     protocol: str = Field(
         "mtt-v1", description="How its networks are trained; one without a teacher."

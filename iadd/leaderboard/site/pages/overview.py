@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from iadd.evaluation.scores import IMBALANCED
 from iadd.leaderboard.cells import WHOLE
 from iadd.leaderboard.measures import imbalanced
 from iadd.leaderboard.site import places
 from iadd.leaderboard.site.content import Content
 from iadd.leaderboard.site.page import Page
 from iadd.leaderboard.site.ranked import Answer, answer
-from iadd.leaderboard.statistics import IMBALANCED
 from iadd.leaderboard.text import near_chance, protocol_words
 from iadd.leaderboard.training import training_lines
 

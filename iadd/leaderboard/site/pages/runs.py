@@ -241,7 +241,7 @@ def _plots(trace: Trace, told: Description | None) -> Iterator[tuple[str, Markup
         yield (
             "Validation accuracy",
             curves(
-                "Accuracy on validation data over the iterations",
+                "Accuracy on validation data (balanced where classes are unequal)",
                 Axis.over("iteration", [0.0, float(trace.last)]),
                 axis,
                 [Curve("validation", at.tolist(), values.tolist())],

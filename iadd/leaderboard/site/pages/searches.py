@@ -34,7 +34,8 @@ def pages(content: Content) -> Iterator[Page]:
         return
     by_search = dict(iter(content.trials.groupby(["dataset", "method", "ipc"])))
     lines = [_line(s, by_search[s]) for s in sorted(content.searches) if s in by_search]
-    note = "one budget for all methods" + f": {content.about.budget}" * bool(content.about.budget)
+    note = "accuracy on validation data, balanced where classes are unequal; "
+    note += "one budget for all methods" + f": {content.about.budget}" * bool(content.about.budget)
     table = Table("Searches on validation data", COLUMNS, lines, note, "searches")
     pictures = [
         (f"{s.method}, {s.dataset}, {per_class(s.ipc)}", places.search_picture(s))
