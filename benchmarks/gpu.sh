@@ -39,7 +39,7 @@ build() {
 validate() {
   local files=(tests/test_cuda_block.py tests/test_cuda_convnet.py tests/test_cuda_graph.py
     tests/test_cuda_products.py tests/test_cuda_loss.py tests/test_cuda_sums.py
-    tests/test_descent.py tests/test_augment.py tests/test_distance.py)
+    tests/test_descent.py tests/test_train.py tests/test_augment.py tests/test_distance.py)
   # Whole stages need the package's other requirements, which a bare machine may lack.
   "$PYTHON" -c 'import pydantic, yaml, pyarrow, rich' 2>/dev/null && files+=(tests/test_devices.py)
   "$PYTHON" -m pytest -q -m gpu "${files[@]}"

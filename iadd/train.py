@@ -6,7 +6,6 @@ Experts, evaluation networks, validation probes, forgetting counts and DC's inne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from iadd.augment import Augmentation, Draw, augment_together, steps_together
 from iadd.data import ImageRows
-from iadd.engine.backend import choose_backend
+from iadd.engine.autograd import AutogradBackend
+from iadd.engine.backend import Backend, choose_backend
 from iadd.engine.descent import Descent, TrainingPlan
 from iadd.networks import Network, Statistics
 
@@ -137,8 +137,7 @@ def fixed_statistics(network: Network, params: Tensor, images: ImageRows) -> Sta
     seen = images[:STATISTICS]
     if len(images) > STATISTICS:
         seen = images[torch.arange(STATISTICS) * len(images) // STATISTICS]
-    with torch.no_grad():
-        return network.batch_statistics(params, seen)
+    return AutogradBackend(network, params.device, params.dtype).batch_statistics(params, seen)
 
 
 def predict(
@@ -150,14 +149,11 @@ def predict(
     allocator from using a batch's memory again.
     """
     found = torch.empty(len(images), network.classes, dtype=params.dtype, device=params.device)
-    if statistics is None:
-        logits = choose_backend(network, params.device, params.dtype).logits
-    else:
-        logits = partial(network.apply, statistics=statistics)
+    backend = _judging(network, params, statistics)
     pairs = zip(found.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True)
     with torch.no_grad():
         for rows, part in pairs:
-            rows.copy_(logits(params, part))
+            rows.copy_(backend.logits(params, part))
     return found
 
 
@@ -172,10 +168,13 @@ def embeddings(
 
     Batch norm by `statistics` where given.
     """
-    embed = choose_backend(network, params.device, params.dtype).embed
-    if statistics is not None:
-        embed = partial(network.embed, statistics=statistics)
+    backend = _judging(network, params, statistics)
     for part in images.split(batch):
-        with torch.no_grad():
-            found = embed(params, part)
-        yield found
+        yield backend.embed(params, part)
+
+
+def _judging(network: Network, params: Tensor, statistics: Statistics | None) -> Backend:
+    """What computes the passes of a trained network; batch norm by `statistics` where given."""
+    if statistics is None:
+        return choose_backend(network, params.device, params.dtype)
+    return AutogradBackend(network.fixed(statistics), params.device, params.dtype)

@@ -9,7 +9,7 @@ from iadd.engine.backend import choose_backend
 from iadd.engine.cuda_convnet import CudaConvNet
 from iadd.networks import build_network
 from iadd.seeds import generator_for, seed_for
-from iadd.train import TrainingPlan, fixed_statistics, train, train_many
+from iadd.train import TrainingPlan, fixed_statistics, predict, train, train_many
 
 
 @pytest.mark.parametrize("name", ["mlp-w8", "convnet-d2-w8", "resnet18-w4-batchnorm"])
@@ -110,6 +110,19 @@ def test_batch_norm_is_judged_with_images_of_all_classes(monkeypatch: pytest.Mon
         assert torch.allclose(got, wanted, rtol=0.05, atol=0.05)
     few = fixed_statistics(network, params, images[:64])
     assert few and torch.equal(few[0][0], network.batch_statistics(params, images[:64])[0][0])
+
+
+@pytest.mark.gpu
+def test_a_card_judges_batch_norms_in_the_networks_own_arithmetic() -> None:
+    """Rule: float32 is IEEE, whatever PyTorch rounds convolutions to by itself."""
+    network = build_network("convnet-d2-w32-batchnorm", 3, 16, 4)
+    params, images = network.init(generator_for(0)), torch.randn(64, 3, 16, 16)
+    there, seen = params.cuda(), images.cuda()
+    statistics = fixed_statistics(network, there, seen)
+    exact = network.batch_statistics(params.double(), images.double())
+    wanted = network.apply(params.double(), images.double(), exact)
+    found = predict(network, there, seen, statistics).double().cpu()
+    assert float((found - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
 
 
 def test_seeds_are_values_of_their_names() -> None:

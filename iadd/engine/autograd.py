@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iadd.devices import arithmetic
 from iadd.engine.base import Backend, Tangent, cross_entropy, joined
+from iadd.networks import Statistics
 
 
 class AutogradBackend(Backend):
@@ -53,6 +54,14 @@ class AutogradBackend(Backend):
                 features = self.network.embed(params.detach(), leaf)
                 found += torch.autograd.grad(features, leaf, along)
         return joined(found)
+
+    def batch_statistics(self, params: Tensor, images: Tensor) -> Statistics:
+        """Mean and variance at every batch norm over images (B, C, H, W), for `Network.fixed`.
+
+        Nothing is rounded to bf16, of which long sums would make little.
+        """
+        with torch.no_grad(), arithmetic(self.network.precision, self.device, autocast=False):
+            return self.network.batch_statistics(params, images)
 
     def _arithmetic(self) -> AbstractContextManager[None]:
         return arithmetic(self.network.precision, self.device, autocast=True)

@@ -123,8 +123,8 @@ class Problem:
             return self.backend
         classes = range(self.dataset.classes)
         seen = torch.cat([self.batch(label, 16, generator) for label in classes])
-        with torch.no_grad():
-            statistics = self.network.batch_statistics(params, seen)
+        backend = AutogradBackend(self.network, self.device, params.dtype)
+        statistics = backend.batch_statistics(params, seen)
         return AutogradBackend(self.network.fixed(statistics), self.device, params.dtype)
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
