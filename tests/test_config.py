@@ -111,6 +111,8 @@ def test_bad_values_name_the_key_and_what_is_allowed(changes: dict[str, Any], me
     ("content", "message"),
     [
         (b"a: [1", "is no readable YAML"),
+        (b"a:\n\t- b", r"is no readable YAML .line 2: .*; indent with spaces, not tabs.$"),
+        (b"a: [b\nc: 3", r"is no readable YAML .line 2: expected ',' or ']', but got ':'.$"),
         (b"- 1", "must be a mapping"),
         (b"", "must be a mapping"),
         (b"# r\xe9sum\xe9", "line 1 is not UTF-8"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from iadd.artifacts import locked
+from iadd.artifacts import counted, locked
 from iadd.pipeline import run as runs
 from iadd.pipeline.monitor import Monitor, job_name, reason
 from iadd.pipeline.run import refuse_overrides
@@ -139,7 +139,7 @@ def test_a_job_that_is_tried_again_has_not_failed() -> None:
         monitor.handle(event(kind, 1, 0))
     assert not monitor.failed and monitor.running
     monitor.handle(event("failed", 1, 0))
-    assert monitor.reasons()[0] == "digits: 1 jobs failed"
+    assert monitor.reasons()[0] == "digits: 1 job failed"
 
 
 def test_of_a_group_the_job_that_failed_is_told(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_of_a_group_the_job_that_failed_is_told(tmp_path: Path) -> None:
             monitor.handle(event("failed", k, k, logs[k]))
         assert len(monitor.failed) == count
         told = monitor.reasons()
-        assert told[:1] == [f"digits: {count} jobs failed"] and "  iadd: too few" in told
+        assert told[0] == f"digits: {counted(count, 'job{s}')} failed" and "  iadd: too few" in told
     assert f"  {ended}" in told and "  fine" not in told
 
 

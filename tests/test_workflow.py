@@ -228,7 +228,7 @@ def test_ones_own_images_in_a_folder_with_spaces(tmp_path: Path) -> None:
     for path in (folder / "pics").rglob("*.png"):
         path.touch()
     status, out = ended(folder)
-    assert "data: 1 jobs done" in out and "Nothing to be done" in out
+    assert "data: 1 job done" in out and "Nothing to be done" in out
     assert facts(folder) == first
     images(folder / "pics", seed=1, rare=9, common=40)
     status, out = ended(folder)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iadd.artifacts import counted
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -107,7 +109,7 @@ class Monitor:
             self.counts = event["counts"]
             self.total = sum(self.counts.values())
             where = f". Provided cores: {self.cores}" if self.cores else ""
-            self.say(f"{self.title}: {self.total} jobs{where}")
+            self.say(f"{self.title}: {counted(self.total, 'job{s}')}{where}")
         elif kind == "done":
             self.done = min(event["done"], self.total)
         elif kind == "started":
@@ -185,7 +187,7 @@ class Monitor:
 
     def line(self) -> str:
         """The state in one line."""
-        parts = [f"{self.title}: {self.done} of {self.total} jobs done"]
+        parts = [f"{self.title}: {self.done} of {counted(self.total, 'job{s}')} done"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         if self.stopping:
@@ -226,7 +228,8 @@ class Monitor:
         found: dict[str, list[Job]] = {}
         for job in self.failed.values():
             found.setdefault(reason(job.log), []).append(job)
-        lines = [f"{self.title}: {len(self.failed)} jobs failed"] if self.failed else []
+        wrong = counted(len(self.failed), "job{s}")
+        lines = [f"{self.title}: {wrong} failed"] if self.failed else []
         for why, jobs in list(found.items())[:SHOWN]:
             more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
             where = f" ({jobs[0].log[0]})" if jobs[0].log else ""

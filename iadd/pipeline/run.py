@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iadd import devices
-from iadd.artifacts import one_line
+from iadd.artifacts import counted, one_line
 from iadd.pipeline import jobserver, slurm
 from iadd.pipeline.config import load_config, refuse_shell
 from iadd.pipeline.monitor import Monitor, duration
@@ -80,7 +80,8 @@ def run(config: Path, cores: int, options: Sequence[str], command: Callable[[], 
             if elsewhere == "slurm":
                 arguments += slurm.arguments(plan, options)
                 if left := slurm.cancel_leftovers(plan):
-                    print(f"iadd: {left} jobs of a killed run cancelled", file=sys.stderr)
+                    jobs = counted(left, "job{s}")
+                    print(f"iadd: {jobs} of a killed run cancelled", file=sys.stderr)
             status = _mended(plan, Machine(cores, server), arguments, options)
             if not status:
                 print(f"tables and page: iadd show {config}", file=sys.stderr)
@@ -228,8 +229,8 @@ class Child:
             lines = [text if text.startswith("iadd: ") else f"iadd: {text}" for text in told]
         else:
             if monitor.total:
-                took = duration(time.monotonic() - monitor.began)
-                print(f"{self.title}: {monitor.done} jobs done in {took}", file=sys.stderr)
+                jobs, took = counted(monitor.done, "job{s}"), time.monotonic() - monitor.began
+                print(f"{self.title}: {jobs} done in {duration(took)}", file=sys.stderr)
             return 0
         print("\n".join(lines), file=sys.stderr)
         return status if status > 0 else 1

@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from iadd.artifacts import counted
 from iadd.artifacts.writing import alive
 from iadd.pipeline.forecast import Forecast
 from iadd.pipeline.monitor import START, duration, job_name, reason
@@ -233,7 +234,7 @@ def as_json(found: Status) -> str:
 def print_status(found: Status) -> None:
     """A status for people."""
     counts = found.all
-    parts = [f"{found.benchmark}: {counts.done} of {counts.total} jobs done"]
+    parts = [f"{found.benchmark}: {counts.done} of {counted(counts.total, 'job{s}')} done"]
     parts += [
         f"{n} {what}" for n, what in ((counts.running, "running"), (counts.failed, "failed")) if n
     ]

@@ -208,7 +208,7 @@ def test_requeues_kills_and_cancels_change_nothing(
     slurm.ask("scancel", cancelled)
     said, _ = runner.communicate(timeout=WAIT)
     assert runner.returncode == 0, said
-    assert "1 jobs of a killed run cancelled" in said
+    assert "1 job of a killed run cancelled" in said
     assert tables(folder) == local
     assert not servers(slurm)
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from iadd.artifacts import parsing, read_content
 
@@ -101,6 +103,10 @@ def read_yaml(path: Path) -> Any:
             return loader.construct_document(node)
         except RecursionError:
             raise ValueError(f"{path}: is nested too deeply") from None
+        except (ScannerError, ParserError) as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            advice = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+            raise ValueError(f"line {line}: {error.problem}{advice}") from None
         finally:
             loader.dispose()
 
