@@ -132,7 +132,7 @@ def test_another_spec_version_is_refused(stored: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(artifacts.tensors, "SPEC_VERSION", "0.9")
     with pytest.raises(ValueError) as error:
         artifacts.TensorFile(stored)
-    one_line(error, "spec_version is '2.1'", "reads '0.9'")
+    one_line(error, "spec_version is '2.2'", "reads '0.9'")
 
 
 def test_a_truncated_file_is_refused_at_every_length(stored: Path) -> None:
@@ -305,8 +305,8 @@ def with_header(path: Path, text: bytes, data: bytes = bytes(96)) -> None:
         b'{"x":{"dtype":"F32","shape":[99],"data_offsets":[0,396]}}',
         b'{"__metadata__":[]}',
         b'{"__metadata__":{"spec":3}}',
-        b'{"__metadata__":{"spec":"{","spec_version":"2.1"}}',
-        b'{"__metadata__":{"spec":"{}","spec_version":"2.1","header_crc32":7}}',
+        b'{"__metadata__":{"spec":"{","spec_version":"2.2"}}',
+        b'{"__metadata__":{"spec":"{}","spec_version":"2.2","header_crc32":7}}',
     ],
 )
 def test_a_malformed_header_is_one_line(tmp_path: Path, text: bytes) -> None:

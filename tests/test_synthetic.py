@@ -79,7 +79,7 @@ def test_strangers_can_read_the_spec_without_us(tmp_path: Path, hard: SyntheticS
         assert set(file.keys()) == {"images", "labels", "transform.mean", "transform.std"}
     assert json.loads(metadata["spec"]) == SPEC
     assert metadata["spec"] == json.dumps(SPEC, sort_keys=True, separators=(",", ":"))
-    assert metadata["spec_version"] == "2.1"
+    assert metadata["spec_version"] == "2.2"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-SPEC_VERSION = "2.1"
+SPEC_VERSION = "2.2"
 
 
 def canonical_json(value: Any) -> str:
