@@ -32,7 +32,9 @@ pytestmark = [
     ),
 ]
 SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-MTT = SMOKE["methods"]["mtt"]["params"] | {"iterations": 400, "validations": 40}
+# Twenty seconds on a fast core: a distillation must be under way when it is cancelled, killed, and
+# cancelled again.
+MTT = SMOKE["methods"]["mtt"]["params"] | {"iterations": 12_000, "validations": 40}
 TINY = SMOKE | {"seeds": 1, "methods": {"random": None, "mtt": {"params": MTT}}}
 WAIT = 300.0
 SOON = """
