@@ -14,7 +14,7 @@ from torch import Tensor
 from iadd.augment import Augmentation, Draw, augment_together, steps_together
 from iadd.data import ImageRows
 from iadd.engine.autograd import AutogradBackend
-from iadd.engine.backend import Backend, choose_backend
+from iadd.engine.backend import backend_under, choose_backend
 from iadd.engine.descent import Descent, TrainingPlan
 from iadd.networks import Network, Statistics
 
@@ -149,7 +149,7 @@ def predict(
     allocator from using a batch's memory again.
     """
     found = torch.empty(len(images), network.classes, dtype=params.dtype, device=params.device)
-    backend = _judging(network, params, statistics)
+    backend = backend_under(statistics, network, params)
     pairs = zip(found.split(EVALUATION_BATCH), images.split(EVALUATION_BATCH), strict=True)
     with torch.no_grad():
         for rows, part in pairs:
@@ -168,13 +168,6 @@ def embeddings(
 
     Batch norm by `statistics` where given.
     """
-    backend = _judging(network, params, statistics)
+    backend = backend_under(statistics, network, params)
     for part in images.split(batch):
         yield backend.embed(params, part)
-
-
-def _judging(network: Network, params: Tensor, statistics: Statistics | None) -> Backend:
-    """What computes the passes of a trained network; batch norm by `statistics` where given."""
-    if statistics is None:
-        return choose_backend(network, params.device, params.dtype)
-    return AutogradBackend(network.fixed(statistics), params.device, params.dtype)

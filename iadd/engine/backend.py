@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from iadd.engine import cpu_convnet, cuda_convnet
 from iadd.engine.autograd import AutogradBackend
 from iadd.engine.base import Backend, Tangent, convnet_config, cross_entropy
-from iadd.networks import Network
+from iadd.networks import Network, Statistics
 
-__all__ = ["Backend", "Tangent", "choose_backend", "cross_entropy"]
+__all__ = ["Backend", "Tangent", "backend_under", "choose_backend", "cross_entropy"]
 
 
 @lru_cache(maxsize=64)
@@ -28,3 +29,10 @@ def choose_backend(
     if device.type == "cuda" and convnet_config(network):
         return cuda_convnet.CudaConvNet(network, device, dtype)
     return AutogradBackend(network, device, dtype)
+
+
+def backend_under(statistics: Statistics | None, network: Network, params: Tensor) -> Backend:
+    """What computes the passes of parameters (P,); batch norms by `statistics` where given."""
+    if statistics is None:
+        return choose_backend(network, params.device, params.dtype)
+    return AutogradBackend(network.fixed(statistics), params.device, params.dtype)

@@ -74,12 +74,10 @@ class Backend(ABC):
         """Gradient by the images (B, C, H, W) of <features, cotangent (B, F)>."""
 
     def _parts(self, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Batches (B, ...) that begin with one of images, in parts of at most `FEATURE_PIXELS`;
-        whole where batch norms look at the batch, through which images see each other."""
-        count, _, *sides = batches[0].shape
+        """`parts` of at most `FEATURE_PIXELS`; batches are whole where batch norms look at them,
+        through which images see each other."""
         together = self.network.has_batch_norm and self.network.statistics is None
-        most = count if together else FEATURE_PIXELS // math.prod(sides)
-        return zip(*(batch.split(max(1, most)) for batch in batches), strict=True)
+        return iter([batches]) if together else parts(FEATURE_PIXELS, *batches)
 
     def step(
         self,
@@ -128,6 +126,13 @@ def convnet_config(network: Network) -> list[int] | None:
     if any(value not in allowed for value, allowed in choices):
         return None
     return [options.width, options.depth, *(allowed.index(value) for value, allowed in choices)]
+
+
+def parts(pixels: int, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Batches (B, ...), the first of images, in equal parts of at most so many pixels."""
+    most = max(1, pixels // math.prod(batches[0].shape[2:]))
+    count = max(1, -(-len(batches[0]) // most))
+    return zip(*(batch.chunk(count) for batch in batches), strict=True)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ CPUs too, where tests compare it with autograd.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, reduce
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from iadd.devices import arithmetic
 from iadd.engine import cuda_block
-from iadd.engine.base import Backend, Tangent, joined
+from iadd.engine.base import Backend, Tangent, joined, parts
 from iadd.engine.cuda_loss import cross_entropy, cross_entropy_dual
 from iadd.engine.cuda_passes import ConvNet
 from iadd.engine.cuda_products import Convolution
 
 CHUNK_PIXELS = 200 * 32 * 32
 """Of a batch that is taken at once: 200 images of CIFAR's size fill a card, more only take memory,
-and cuDNN chooses slower algorithms for them."""
+and cuDNN chooses slower algorithms for them. Of dual numbers, which are two maps, half as many."""
 
 
 class CudaConvNet(Backend):
@@ -47,12 +47,12 @@ class CudaConvNet(Backend):
     def gradient(self, params: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         net, count, found = self._net(params), len(images), []
         with self._arithmetic():
-            for seen, labels in _chunks(images, targets, halves=1):
+            for seen, labels in parts(CHUNK_PIXELS, images, targets):
                 kept = net.forward(seen)
                 sums, bias = net.loss_input(kept)
                 losses, by_logits = cross_entropy(sums, bias, labels, count)
                 found.append((losses.sum(), net.by_params(kept, by_logits)))
-        loss, by_params = (_sum(parts) for parts in zip(*found, strict=True))
+        loss, by_params = (_sum(each) for each in zip(*found, strict=True))
         return loss, by_params
 
     @torch.no_grad()
@@ -61,7 +61,7 @@ class CudaConvNet(Backend):
     ) -> Tangent:
         net, count, found = self._net(params, direction), len(images), []
         with self._arithmetic():
-            for seen, labels in _chunks(images, targets, halves=2):
+            for seen, labels in parts(CHUNK_PIXELS // 2, images, targets):
                 kept = net.forward(seen)
                 sums, moving, bias, bias_dot = net.loss_input(kept)
                 dual = cross_entropy_dual(sums, moving, bias, bias_dot, labels, count)
@@ -95,16 +95,6 @@ class CudaConvNet(Backend):
     def _arithmetic(self) -> AbstractContextManager[None]:
         # The passes round to bf16 themselves.
         return arithmetic(self.network.precision, self.device, autocast=False)
-
-
-def _chunks(images: Tensor, targets: Tensor, halves: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in parts that are taken one after the other: what a network says of them adds up.
-
-    `halves`: 2 where maps are of dual numbers, else 1.
-    """
-    most = max(1, CHUNK_PIXELS // (halves * images.shape[2] * images.shape[3]))
-    parts = -(-len(images) // most)
-    return zip(images.chunk(parts), targets.chunk(parts), strict=True)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:

@@ -76,10 +76,9 @@ def choice_of(logits: Tensor, labels: Tensor) -> float:
     """What is chosen by on validation data: the accuracy, or where the classes are unequal
     (`measure_for`) the balanced accuracy; classes without images have no part in it."""
     counts = labels.bincount(minlength=logits.shape[1])
-    if not len(labels) or measure_for(counts[counts > 0].tolist()) == "accuracy":
+    equal = not len(labels) or measure_for(counts[counts > 0].tolist()) == "accuracy"
+    if equal or not bool(torch.isfinite(logits).all()):
         return accuracy_of(logits, labels)
-    if not bool(torch.isfinite(logits).all()):
-        return 1 / logits.shape[1]
     right = labels[logits.argmax(1).to(labels.device) == labels].bincount(minlength=len(counts))
     return float((right.double() / counts)[counts > 0].mean())
 

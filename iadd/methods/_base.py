@@ -15,7 +15,7 @@ from torch import Tensor
 from iadd.augment import Augmentation
 from iadd.data import Dataset, ImageRows
 from iadd.engine.autograd import AutogradBackend
-from iadd.engine.backend import Backend, choose_backend
+from iadd.engine.backend import Backend, backend_under, choose_backend
 from iadd.experts import Experts
 from iadd.methods._variables import SGD, Variable
 from iadd.networks import Network
@@ -125,7 +125,7 @@ class Problem:
         seen = torch.cat([self.batch(label, 16, generator) for label in classes])
         backend = AutogradBackend(self.network, self.device, params.dtype)
         statistics = backend.batch_statistics(params, seen)
-        return AutogradBackend(self.network.fixed(statistics), self.device, params.dtype)
+        return backend_under(statistics, self.network, params)
 
     def random_rows(self, generator: torch.Generator) -> Tensor:
         """`ipc` random training rows of each class without replacement, (N,)."""

@@ -40,16 +40,20 @@ class File:
     form: str
     """Relative to the root; `{}` stands for the place."""
 
-    def __get__(self, paths: RunPaths | DataPaths, _: object) -> Path:
-        return paths.root / self.form.format(paths.place)
+    def __get__(self, files: Files, _: object) -> Path:
+        return files.root / self.form.format(files.place)
 
 
 @dataclass(frozen=True)
-class RunPaths:
-    """Where a run's files lie."""
+class Files:
+    """A folder, and the place in it that the paths of some files are made of."""
 
     root: Path
     place: str
+
+
+class RunPaths(Files):
+    """Where a run's files lie."""
 
     distilled = File("distilled/{}.safetensors")
     trace = File("distilled/{}.trace.parquet")
@@ -61,12 +65,8 @@ class RunPaths:
     """No output of the workflow, which deletes those of a killed job."""
 
 
-@dataclass(frozen=True)
-class DataPaths:
+class DataPaths(Files):
     """Where a data set's prepared tensors lie."""
-
-    root: Path
-    place: str
 
     folder = File("data/{}")
     about = File("data/{}/about.json")
